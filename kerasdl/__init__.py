@@ -1,0 +1,24 @@
+"""Deep-learning course architectures in Keras: trained by one command, exported, proven."""
+
+__version__ = "0.1.0"
+
+
+def create_model(name: str, **kwargs):
+    """Build a model of the catalogue by name; see `kerasdl.catalog.build`."""
+    from kerasdl import catalog
+
+    return catalog.build(name, **kwargs)
+
+
+def list_models(task: str | None = None, text: str | None = None) -> list[str]:
+    """Names of the catalogue, filtered by task and by a text in name or paper."""
+    from kerasdl import catalog
+
+    return catalog.list_models(task, text)
+
+
+def load(path):
+    """The Keras model of a `.keras` file, a run folder or a SavedModel folder of this project."""
+    from kerasdl.export import load as loading
+
+    return loading.load(path)

@@ -1,0 +1,101 @@
+"""A backbone and a head: what every image classifier is.
+
+Source: none; these are the project's own conventions.
+"""
+
+import keras
+from keras import ops
+
+from kerasdl.layers.core import Model, Normalize
+from kerasdl.layers.dropout import Dropout
+
+
+class Backbone(Model):
+    """Feature maps of an image.
+
+    Attributes:
+        image_shape: `(H, W, C)` it was made for.
+        strides: `{stage: how much smaller its map is than the image}`.
+        channels: `{stage: channels}`.
+
+    Call arguments:
+        x: float `(B, H, W, C)`, images in [0, 1].
+        training: Whether dropout and batch statistics are on.
+
+    Returns:
+        `{"stage1": (B, h, w, c), ...}`, the last stage last.
+    """
+
+    strides: dict = {}
+    channels: dict = {}
+
+    def __init__(self, image_shape, input_mean=0.0, input_std=1.0, **kwargs):
+        kwargs.setdefault("name", "backbone")
+        super().__init__(**kwargs)
+        self.image_shape = tuple(image_shape)
+        self.normalize = Normalize(input_mean, input_std, name="normalize")
+
+
+class Classifier(Model):
+    """Global average pooling of the backbone's last stage, dropout, one dense layer.
+
+    Args:
+        backbone: A `Backbone`.
+        num_classes: `K`.
+        drop_rate: Dropout before the dense layer.
+
+    Call arguments:
+        x: float `(B, H, W, C)`, images in [0, 1].
+        training: Whether dropout and batch statistics are on.
+
+    Returns:
+        float32 (or float64) logits `(B, K)`.
+    """
+
+    def __init__(self, backbone, num_classes, drop_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        self.backbone = backbone
+        self.drop = Dropout(drop_rate, name="drop")
+        self.head = dense_head(num_classes)
+
+    def pool(self, features):
+        """`(B, D)` of the backbone's feature maps."""
+        return ops.mean(list(features.values())[-1], axis=(1, 2))
+
+    def call(self, x, training=False):
+        features = self.backbone(x, training=training)
+        return self.head(self.drop(self.pool(features), training=training))
+
+
+def dense_head(num_classes, name="head"):
+    """A dense layer that computes in at least float32, whatever the precision policy."""
+    policy = keras.config.dtype_policy().variable_dtype
+    return keras.layers.Dense(num_classes, dtype=policy, name=name)
+
+
+def check_size(image_shape, least, name):
+    """Refuse an image smaller than `least` pixels a side, or that is no `(H, W, C)`."""
+    if len(image_shape) != 3 or min(image_shape[:2]) < least:
+        raise ValueError(
+            f"image_shape {tuple(image_shape)}: {name} takes (height, width, channels) "
+            f"of at least {least}x{least} pixels"
+        )
+
+
+def make(cls, name, image_shape, num_classes, defaults, kwargs):
+    """Construct a classifier and make its weights; the last line of every builder.
+
+    Args:
+        cls: A `Classifier` class.
+        name: Its name in the catalogue.
+        image_shape: `(H, W, C)`.
+        num_classes: `K`.
+        defaults: What makes it this row of the paper's table.
+        kwargs: What the caller gave besides; `features=True` returns the backbone alone.
+    """
+    kwargs = {"name": name, **defaults, **kwargs}
+    features = kwargs.pop("features", False)
+    model = cls(image_shape=tuple(image_shape), num_classes=num_classes, **kwargs)
+    part = model.backbone if features else model
+    part(keras.Input(tuple(image_shape)))
+    return part

@@ -1,0 +1,145 @@
+"""What every model is made from: the `Model` base, registration, and conv-norm-activation.
+
+Source: none; these are the project's own conventions.
+"""
+
+import keras
+from keras import ops
+
+
+def register(cls):
+    """Make a class loadable from a `.keras` file, under the name of the module that defines it.
+
+    Two classes of one name in different modules stay apart, and a loader knows from the name
+    which module to import.
+    """
+    return keras.saving.register_keras_serializable(package=cls.__module__)(cls)
+
+
+class Model(keras.Model):
+    """A `keras.Model` whose plain constructor arguments are its config.
+
+    `keras.Model.__new__` drops the arguments, so the automatic `get_config()` of a subclass would
+    record the defaults; this base hands them on. Arguments are str, int, float, bool, None, or
+    tuples and dicts of these.
+    """
+
+    def __new__(cls, *args, **kwargs):
+        return super(keras.Model, cls).__new__(cls, *args, **kwargs)
+
+
+@register
+class Normalize(keras.layers.Layer):
+    """`(x - mean) / std` per channel, with constants; the identity by default.
+
+    Args:
+        mean: A float, or one float per channel.
+        std: Likewise; none may be 0.
+
+    Call arguments:
+        x: float `(..., C)`, images in [0, 1].
+
+    Returns:
+        float `(..., C)`.
+    """
+
+    def __init__(self, mean=0.0, std=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.mean = mean
+        self.std = std
+
+    def call(self, x):
+        mean = ops.cast(ops.convert_to_tensor(self.mean), x.dtype)
+        std = ops.cast(ops.convert_to_tensor(self.std), x.dtype)
+        return (x - mean) / std
+
+
+@register
+class ConvNorm(keras.layers.Layer):
+    """Convolution without bias, batch norm, activation.
+
+    Strided convolutions pad symmetrically (`kernel_size // 2` on each side) as the papers' code
+    did, which TensorFlow's own "same" padding does not.
+
+    Args:
+        filters: Channels of the output, `D`.
+        kernel_size: Side of the square kernel, odd.
+        stride: Stride `s`.
+        activation: Name of a Keras activation, or None.
+
+    Call arguments:
+        x: float `(B, H, W, C)`.
+        training: Whether batch norm uses, and updates, batch statistics.
+
+    Returns:
+        float `(B, ceil(H/s), ceil(W/s), D)`.
+    """
+
+    def __init__(self, filters, kernel_size=3, stride=1, activation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = Conv(filters, kernel_size, stride, use_bias=False, name="conv")
+        self.norm = BatchNorm(name="norm")
+        self.activation = keras.activations.get(activation)
+
+    def build(self, input_shape):
+        self.compute_output_spec(keras.KerasTensor(input_shape))
+
+    def call(self, x, training=False):
+        x = self.norm(self.conv(x), training=training)
+        return self.activation(x)
+
+
+@register
+class Conv(keras.layers.Conv2D):
+    """Square convolution that pads `kernel_size // 2` zeros on each side, whatever its stride.
+
+    The kernel starts He normal, as in the residual networks' paper.
+
+    Args:
+        filters: Channels of the output, `D`.
+        kernel_size: Side of the square kernel, odd.
+        strides: Stride `s`.
+        **kwargs: Other arguments of `keras.layers.Conv2D`, but for `padding`.
+
+    Call arguments:
+        x: float `(B, H, W, C)`.
+
+    Returns:
+        float `(B, ceil(H/s), ceil(W/s), D)`.
+    """
+
+    def __init__(self, filters, kernel_size=3, strides=1, **kwargs):
+        kwargs.setdefault("kernel_initializer", "he_normal")
+        kwargs.pop("padding", None)
+        # "same" is symmetric at stride 1 only
+        padding = "same" if strides in (1, (1, 1), [1, 1]) else "valid"
+        super().__init__(filters, kernel_size, strides, padding=padding, **kwargs)
+
+    def call(self, x):
+        return super().call(pad2d(x, self._pad()))
+
+    def compute_output_shape(self, input_shape):
+        p = 2 * self._pad()
+        b, h, w, c = input_shape
+        return super().compute_output_shape((b, h and h + p, w and w + p, c))
+
+    def _pad(self):
+        return self.kernel_size[0] // 2 if self.padding == "valid" else 0
+
+
+def pad2d(x, pad, value=0.0):
+    """Pad height and width of `x` `(B, H, W, C)` by `pad` on each side with `value`."""
+    if not pad:
+        return x
+    return ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=value)
+
+
+@register
+class BatchNorm(keras.layers.BatchNormalization):
+    """Batch norm with the papers' momentum 0.9 and epsilon 1e-5.
+
+    Keras' 0.99 leaves the moving statistics near their start after a few hundred steps.
+    """
+
+    def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
+        super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)

@@ -1,0 +1,78 @@
+"""Dropout and stochastic depth that differ between replicas.
+
+Source: Srivastava et al. 2014, Dropout; Huang et al. 2016, https://arxiv.org/abs/1603.09382
+        (stochastic depth, whose rate is here of examples, not of batches).
+"""
+
+import contextlib
+import contextvars
+
+import keras
+from keras import ops
+
+from kerasdl.layers.core import register
+
+_replica = contextvars.ContextVar("replica", default=None)
+
+
+@contextlib.contextmanager
+def replica(number):
+    """Within it, the layers of this module draw what belongs to replica `number`, an int tensor."""
+    token = _replica.set(number)
+    try:
+        yield
+    finally:
+        _replica.reset(token)
+
+
+class ReplicaSeed(keras.random.SeedGenerator):
+    """A `SeedGenerator` whose seeds differ between replicas, though its state does not."""
+
+    def next(self, ordered=True):
+        seed = super().next(ordered)
+        number = _replica.get()
+        if number is None:
+            return seed
+        # Far apart, so that no replica meets another's later states.
+        return seed + ops.cast(ops.stack([number * 1_000_003, 0]), seed.dtype)
+
+
+@register
+class Dropout(keras.layers.Dropout):
+    """`keras.layers.Dropout` with another mask on every replica."""
+
+    def __init__(self, rate, seed=None, **kwargs):
+        super().__init__(rate, seed=seed, **kwargs)
+        if rate > 0:
+            self.seed_generator = ReplicaSeed(seed)
+
+
+@register
+class DropPath(keras.layers.Layer):
+    """Stochastic depth: drop a residual branch of an example with probability `rate`.
+
+    Args:
+        rate: Probability; what is kept is divided by `1 - rate`.
+
+    Call arguments:
+        x: float `(B, ...)`.
+        training: Whether to drop.
+
+    Returns:
+        float, the shape of `x`.
+    """
+
+    def __init__(self, rate=0.0, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+        if rate > 0:
+            self.seed_generator = ReplicaSeed(seed)
+        self.built = True
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
+        keep = keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
+        return x * ops.cast(keep, x.dtype) / (1.0 - self.rate)

@@ -1,0 +1,204 @@
+"""The settings of a training run: each stands once, here, and is a flag of `train.py`."""
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Literal, get_args, get_origin
+
+AUGMENTATIONS = ("shift", "flip", "color", "cutout", "noise", "randaugment")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Settings of one training run.
+
+    Attributes:
+        model: Name of the model; `list` prints all.
+        model_kwargs: Arguments of the model's builder, `name=value ...`.
+        task_kwargs: Settings of the model's task, `name=value ...`.
+        dataset: digits, synthetic, folder:PATH, npz:PATH, idx:FOLDER or a TFDS name; the model's
+            own default if not given.
+        data_dir: Where TFDS keeps its data.
+        image_size: Side, or height and width, that images are resized to.
+        val_split: Share of the training examples held out where the data have no validation part.
+        skip_bad_files: Go on without unreadable images instead of refusing.
+        epochs: Passes over the training examples.
+        max_steps: Stop after so many steps.
+        limit_batches: Use at most so many batches per epoch, and in each evaluation.
+        batch_size: Examples per step over all replicas.
+        lr: Learning rate after warm-up.
+        lr_base_batch: Scale the rate by batch_size / lr_base_batch.
+        opt: Optimiser.
+        momentum: Of sgd and rmsprop.
+        weight_decay: Not of biases and norms; decoupled in adamw and lion, else added to the
+            gradient.
+        sched: Law of the learning rate.
+        warmup_epochs: Linear rise from 0 to the rate.
+        min_lr: Where cosine and linear end, and what step and plateau stop at.
+        decay_epochs: Epochs between the drops of step; patience of plateau.
+        decay_rate: Factor of a drop.
+        clip_grad: Largest global norm of the gradient.
+        loss: Loss of classifiers.
+        label_smoothing: Share of the label spread over all classes.
+        mixup: Alpha of MixUp's Beta law; 0 is off.
+        cutmix: Alpha of CutMix's Beta law; 0 is off.
+        augment: Any of shift flip color cutout noise randaugment, or none.
+        reprob: Probability of erasing a random rectangle.
+        drop_rate: Dropout before the head, and where the model has it.
+        drop_path: Largest rate of stochastic depth.
+        layer_decay: Factor of the rate from each stage to the one before it.
+        precision: Of computation; weights stay float32 under the mixed ones.
+        grad_accum_steps: Micro-batches per step.
+        ema_decay: Of the averaged weights; 0 is off.
+        strategy: Where it is computed.
+        logical_devices: Split the CPU into so many devices, for trying out.
+        sync_batch_norm: Batch norm over the global batch instead of each replica's.
+        seed: Of weights, order, augmentation and dropout.
+        output: Folder of the runs.
+        experiment: Name of the run's folder; `<model>-<dataset>-s<seed>` if not given.
+        resume: Go on where this run stopped.
+        checkpoint_steps: Also write a checkpoint each so many steps.
+        initial_checkpoint: A run, a .keras file or keras:NAME to take weights from.
+        freeze_backbone: Train the head only.
+        input_stats: Whose mean and standard deviation of the inputs the model gets.
+        monitor: Metric that says which epoch is best; with a minus, lower is better.
+        weights: Which epoch is judged and exported.
+        early_stopping: Epochs without a better monitor after which it stops; 0 is off.
+        log: What is written while training, or none.
+        export: What is exported at the end, or none.
+        export_dir: Folder of the exported models.
+        export_name: Name of the exported model; the model's if not given.
+        tiny: Use the model's tiny variant, for trying out.
+    """
+
+    model: str = "resnet20"
+    model_kwargs: dict = field(default_factory=dict)
+    task_kwargs: dict = field(default_factory=dict)
+    dataset: str | None = None
+    data_dir: str | None = None
+    image_size: tuple[int, ...] = ()
+    val_split: float = 0.1
+    skip_bad_files: bool = False
+    epochs: int = 20
+    max_steps: int | None = None
+    limit_batches: int | None = None
+    batch_size: int = 64
+    lr: float = 0.001
+    lr_base_batch: int | None = None
+    opt: Literal["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"] = (
+        "adamw"
+    )
+    momentum: float = 0.9
+    weight_decay: float = 0.0
+    sched: Literal["constant", "step", "cosine", "linear", "invsqrt", "plateau"] = "cosine"
+    warmup_epochs: float = 0.0
+    min_lr: float = 0.0
+    decay_epochs: float = 10.0
+    decay_rate: float = 0.1
+    clip_grad: float | None = None
+    loss: Literal["cross_entropy", "hinge"] = "cross_entropy"
+    label_smoothing: float = 0.0
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    augment: tuple[str, ...] = ()
+    reprob: float = 0.0
+    drop_rate: float | None = None
+    drop_path: float | None = None
+    layer_decay: float | None = None
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = "float32"
+    grad_accum_steps: int = 1
+    ema_decay: float = 0.0
+    strategy: Literal["one_device", "mirrored"] = "one_device"
+    logical_devices: int | None = None
+    sync_batch_norm: bool = False
+    seed: int = 0
+    output: str = "runs"
+    experiment: str | None = None
+    resume: bool = True
+    checkpoint_steps: int | None = None
+    initial_checkpoint: str | None = None
+    freeze_backbone: bool = False
+    input_stats: Literal["checkpoint", "dataset", "none"] = "checkpoint"
+    monitor: str | None = None
+    weights: Literal["best", "last"] = "best"
+    early_stopping: int = 0
+    log: tuple[str, ...] = ("csv", "tensorboard", "report")
+    export: tuple[str, ...] = ("savedmodel", "tflite")
+    export_dir: str = "saved_models"
+    export_name: str | None = None
+    tiny: bool = False
+
+    def __post_init__(self):
+        for name, (low, high) in RANGES.items():
+            value = getattr(self, name)
+            if value is not None and not low <= value <= high:
+                bound = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
+                raise ValueError(f"--{flag(name)} {value}: must be {bound}")
+        for name, allowed in CHOICES.items():
+            for value in getattr(self, name):
+                if value not in allowed:
+                    from kerasdl.catalog import nearest
+
+                    raise ValueError(
+                        f"--{flag(name)} {value}: not one of {', '.join(allowed)}"
+                        f"{nearest(value, allowed)}"
+                    )
+
+
+_INF = float("inf")
+_COUNTS = (
+    "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
+    "logical_devices checkpoint_steps"
+).split()
+_RATES = "label_smoothing reprob drop_rate drop_path ema_decay layer_decay decay_rate".split()
+_POSITIVE = (
+    "lr momentum weight_decay warmup_epochs min_lr decay_epochs mixup cutmix early_stopping "
+    "seed clip_grad"
+).split()
+RANGES = {
+    **{name: (1, _INF) for name in _COUNTS},
+    **{name: (0, _INF) for name in _POSITIVE},
+    **{name: (0, 1) for name in _RATES},
+    "val_split": (0, 0.9),
+}
+CHOICES = {
+    "augment": AUGMENTATIONS,
+    "log": ("csv", "tensorboard", "report"),
+    "export": ("savedmodel", "tflite"),
+}
+# What may differ when a run goes on: it changes where and how, never what is computed.
+MAY_CHANGE_ON_RESUME = frozenset(
+    "strategy logical_devices output experiment resume checkpoint_steps log export export_dir "
+    "export_name data_dir weights skip_bad_files".split()
+)
+
+
+def flag(name: str) -> str:
+    """The flag of a setting, without its dashes."""
+    return name.replace("_", "-")
+
+
+def is_multiple(f) -> bool:
+    """Whether a field takes several values."""
+    return get_origin(f.type) is tuple
+
+
+def choices(f) -> tuple:
+    """The allowed values of a field, or () where any of its type is."""
+    return get_args(f.type) if get_origin(f.type) is Literal else CHOICES.get(f.name, ())
+
+
+def to_dict(recipe: Recipe) -> dict:
+    """The settings as plain JSON and YAML values."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
+
+
+def from_dict(settings: dict) -> Recipe:
+    """The inverse of `to_dict`; unknown settings are a ValueError."""
+    names = {f.name: f for f in fields(Recipe)}
+    for name in settings:
+        if name not in names:
+            from kerasdl.catalog import nearest
+
+            raise ValueError(f"unknown setting {name!r}{nearest(name, names)}")
+    return Recipe(
+        **{k: tuple(v or ()) if is_multiple(names[k]) else v for k, v in settings.items()}
+    )

@@ -1,0 +1,83 @@
+"""Classification: one label per example, cross entropy or multiclass hinge loss."""
+
+from keras import ops
+
+from kerasdl.metrics.confusion import Confusion
+from kerasdl.ops import losses as loss_functions
+from kerasdl.tasks.task import Signature, Spec, Task
+
+AUX_WEIGHT = 0.3  # of GoogLeNet's auxiliary heads, section 5 of its paper
+
+
+class Classify(Task):
+    """One of `K` classes per example. Labels are `(B,)` integers, or `(B, K)` where mixed.
+
+    `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's.
+    """
+
+    metrics = ("loss", "top1", "top5")
+    monitor = "top1"
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        self.num_classes = len(info.class_names)
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.targets = {"label": Spec((), "int32")}
+        self.loss = recipe.loss
+        self.label_smoothing = recipe.label_smoothing
+        self.monitor = "top1"
+
+    def arguments(self):
+        return {
+            "image_shape": tuple(self.info.image_shape),
+            "num_classes": self.num_classes,
+            "input_mean": tuple(self.info.input_mean) or 0.0,
+            "input_std": tuple(self.info.input_std) or 1.0,
+        }
+
+    def losses(self, model, batch, player="model", training=False):
+        outputs = model(self.model_inputs(batch), training=training)
+        heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
+        logits = heads["logits"]
+        label = batch["label"]
+        if len(label.shape) == 1:
+            label = ops.one_hot(label, self.num_classes, dtype=logits.dtype)
+        label = ops.cast(label, logits.dtype)  # (B, K)
+        loss = self._loss(label, logits, training)
+        if training:
+            for name, head in heads.items():
+                if name != "logits":
+                    loss = loss + AUX_WEIGHT * self._loss(label, head, training)
+        true = ops.argmax(label, axis=-1)
+        score = ops.take_along_axis(logits, true[:, None], axis=-1)
+        above = ops.sum(ops.cast(logits > score, "int32"), axis=-1)  # classes ranked before
+        return loss, {
+            "top1": ops.cast(above < 1, logits.dtype),
+            "top5": ops.cast(above < 5, logits.dtype),
+        }
+
+    def _loss(self, label, logits, training):
+        if self.loss == "hinge":
+            return loss_functions.multiclass_hinge(label, logits)
+        return loss_functions.cross_entropy(label, logits, self.label_smoothing * training)
+
+    def predict(self, model, batch):
+        outputs = model(self.model_inputs(batch), training=False)
+        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        return {
+            "probabilities": ops.softmax(logits, axis=-1),
+            "logits": logits,
+            "label": ops.cast(ops.argmax(logits, axis=-1), "int64"),
+        }
+
+    def evaluators(self):
+        return [Confusion(self.info.class_names)]
+
+    def signatures(self, model):
+        def serve(image):
+            return self.predict(model, {"image": image})
+
+        return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
+
+
+TASK = Classify

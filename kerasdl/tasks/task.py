@@ -1,0 +1,147 @@
+"""What a model is trained for, judged by and served as: the protocol of all tasks."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Shape (without the batch; a letter is a free axis) and dtype of one named tensor."""
+
+    shape: tuple
+    dtype: str
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The facts of a data set that a model and its users need; JSON both ways.
+
+    Attributes:
+        image_shape: `(H, W, C)`, or None where the data are no images.
+        class_names: One name per class, in the order of the labels.
+        input_mean: Per channel, of images in [0, 1]; what the model subtracts.
+        input_std: Per channel; what the model divides by.
+        tokenizer: Settings of the tokenizer, as JSON, or None.
+        max_length: Tokens per example, or None.
+    """
+
+    image_shape: tuple | None = None
+    class_names: tuple = ()
+    input_mean: tuple = ()
+    input_std: tuple = ()
+    tokenizer: str | None = None
+    max_length: int | None = None
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "DataInfo":
+        return cls(
+            **{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
+        )
+
+
+class Task:
+    """What a model is trained for, judged by and served as.
+
+    A task never reduces over the batch and never touches an optimizer: `training/step.py` does.
+
+    Args:
+        info: Facts of the data.
+        recipe: The training settings.
+
+    Attributes:
+        inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
+        targets: `{name: Spec}` of what the losses need besides.
+        recipe: Settings that suit the task better than the defaults of `Recipe`.
+        settings: The task's own settings (`--task-kwargs`) and their defaults.
+        players: Who is trained in turn; one optimizer each.
+        coupled: Whether the loss of one example depends on the others.
+        metrics: Names of what `losses` returns, the loss first.
+        monitor: The metric that says which epoch is best; `-loss` where lower is better.
+    """
+
+    inputs: dict = {}
+    targets: dict = {}
+    recipe: dict = {}
+    settings: dict = {}
+    players = ("model",)
+    coupled = False
+    metrics = ("loss",)
+    monitor = "-loss"
+
+    def __init__(self, info: DataInfo, recipe):
+        self.info = info
+        unknown = set(recipe.task_kwargs) - set(self.settings)
+        if unknown:
+            from kerasdl.catalog import nearest
+
+            name = sorted(unknown)[0]
+            raise ValueError(
+                f"--task-kwargs {name}: no such setting{nearest(name, self.settings)}; "
+                f"this task takes {', '.join(self.settings) or 'none'}"
+            )
+        self.settings = {**self.settings, **recipe.task_kwargs}
+
+    def arguments(self) -> dict:
+        """Constructor arguments of the model that the data decide."""
+        return {}
+
+    def model_inputs(self, batch: dict):
+        """The tensor, or dict of tensors, that the model is called with."""
+        if len(self.inputs) == 1:
+            return batch[next(iter(self.inputs))]
+        return {name: batch[name] for name in self.inputs}
+
+    def prepare(self, batch: dict) -> dict:
+        """Add what is drawn per example (noise, time, masks, views) from `batch["key"]`."""
+        return batch
+
+    def losses(self, model, batch: dict, player: str, training: bool):
+        """Per-example loss `(B,)` and `{metric: (B,)}` of one player."""
+        raise NotImplementedError
+
+    def variables(self, model, player: str) -> list:
+        """The weights that `player` trains."""
+        return model.trainable_variables
+
+    def after_update(self, model, batch: dict) -> None:
+        """What follows an update of all players: an averaged teacher, a queue."""
+
+    def predict(self, model, batch: dict) -> dict:
+        """`{name: per-example output}` of a batch."""
+        return {}
+
+    def evaluators(self) -> list:
+        """Judges of whole sets: objects with `update(outputs, batch)` and `result() -> dict`."""
+        return []
+
+    def pictures(self, model, batch: dict) -> dict:
+        """`{name: uint8 (N, H, W, 3)}` or `{name: text}` for the report."""
+        return {}
+
+    def signatures(self, model) -> list:
+        """What export writes; a list of `Signature`."""
+        return []
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One entry point of an exported model.
+
+    Attributes:
+        name: `serving_default` and the like.
+        inputs: `{name: Spec}` without the batch axis.
+        function: Takes the named tensors, returns `{name: tensor}`; written in `keras.ops`.
+        formats: Which artefacts hold it.
+        bytes_input: Name of an image input that `serve_bytes` decodes, or None: export then adds a
+            signature `serve_bytes` taking `<name>_bytes`.
+    """
+
+    name: str
+    inputs: dict
+    function: object
+    formats: tuple = ("savedmodel", "tflite")
+    bytes_input: str | None = None
