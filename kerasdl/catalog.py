@@ -17,7 +17,7 @@ class Row:
         paper: Authors and year.
         dataset: What it trains on where `--dataset` is not given.
         no_tflite: Why it has no TFLite file, or None.
-        starved: `{regex of weight paths: reason}` of weights that get no gradient in the first steps.
+        starved: Pairs (regex of weight paths, why they get no gradient in the first steps).
     """
 
     name: str
@@ -65,20 +65,7 @@ def build(name: str, **kwargs):
     Raises:
         ValueError: An unknown name or argument, or one the architecture does not allow.
     """
-    import inspect
-
-    builder = getattr(module_of(name), name)
-    try:
-        return builder(**kwargs)
-    except TypeError as error:
-        for key in kwargs:
-            if f"unexpected keyword argument '{key}'" in str(error):
-                known = [k for k in arguments(name)]
-                raise ValueError(
-                    f"{name} has no argument {key!r}{nearest(key, known)}; "
-                    f"it takes {', '.join(known)}"
-                ) from error
-        raise
+    return getattr(module_of(name), name)(**kwargs)
 
 
 def list_models(task: str | None = None, text: str | None = None) -> list[str]:

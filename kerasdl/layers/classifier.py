@@ -3,9 +3,12 @@
 Source: none; these are the project's own conventions.
 """
 
+import inspect
+
 import keras
 from keras import ops
 
+from kerasdl.catalog import nearest
 from kerasdl.layers.core import Model, Normalize
 from kerasdl.layers.dropout import Dropout
 
@@ -92,9 +95,18 @@ def make(cls, name, image_shape, num_classes, defaults, kwargs):
         num_classes: `K`.
         defaults: What makes it this row of the paper's table.
         kwargs: What the caller gave besides; `features=True` returns the backbone alone.
+
+    Raises:
+        ValueError: An argument that the class does not take.
     """
-    kwargs = {"name": name, **defaults, **kwargs}
     features = kwargs.pop("features", False)
+    known = [a for a in inspect.signature(cls).parameters if a != "kwargs"]
+    for key in kwargs:
+        if key not in (*known, "name", "dtype"):
+            raise ValueError(
+                f"{name} has no argument {key!r}{nearest(key, known)}; it takes {', '.join(known)}"
+            )
+    kwargs = {"name": name, **defaults, **kwargs}
     model = cls(image_shape=tuple(image_shape), num_classes=num_classes, **kwargs)
     part = model.backbone if features else model
     part(keras.Input(tuple(image_shape)))

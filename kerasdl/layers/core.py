@@ -82,7 +82,7 @@ class ConvNorm(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape))
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def call(self, x, training=False):
         x = self.norm(self.conv(x), training=training)

@@ -1,0 +1,395 @@
+"""The command line: `train.py` and `kerasdl`. No framework is imported until a command runs."""
+
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+from kerasdl import __version__, catalog
+from kerasdl.catalog import nearest
+from kerasdl.recipe import Recipe, choices, flag, is_multiple
+
+COMMANDS = {
+    "train": "train a model, judge it, report and export (the default)",
+    "list": "print the models",
+    "show": "print a model's arguments, settings, size and paper",
+    "evaluate": "judge a run's checkpoint or an exported model on its test set",
+    "predict": "classify image files",
+    "export": "export a run's model",
+}
+
+
+class UsageError(Exception):
+    """What was typed cannot be understood."""
+
+
+def main(argv=None) -> int:
+    """Run a command line; returns the exit status: 2 with one line for bad input."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    try:
+        return dispatch(argv) or 0
+    except UsageError as error:
+        return _complain(error)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0
+    except Exception as error:
+        if not _is_users(error):
+            raise
+        return _complain(error)
+
+
+def _complain(error) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return 2
+
+
+def _is_users(error) -> bool:
+    """Whether our own code raised it on purpose, because of what the user gave."""
+    trace = error.__traceback__
+    while trace.tb_next:
+        trace = trace.tb_next
+    ours = Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    return type(error).__name__ == "TrainingError" or (ours and isinstance(error, ValueError))
+
+
+def dispatch(argv) -> int | None:
+    """Run the command that `argv` names, `train` where it names none."""
+    if argv and argv[0] in ("--version", "-V"):
+        print(__version__)
+        return 0
+    if argv and not argv[0].startswith("-"):
+        if argv[0] not in COMMANDS:
+            raise UsageError(
+                f"unknown command {argv[0]!r}{nearest(argv[0], COMMANDS)}; "
+                f"the commands are {', '.join(COMMANDS)}"
+            )
+        return globals()[f"command_{argv[0]}"](argv[1:])
+    return command_train(argv)
+
+
+# -- train ----------------------------------------------------------------------------------------
+
+
+def command_train(argv):
+    given = parse_settings(argv)
+    if given is None:
+        return 0
+    quiet_tensorflow()
+    from kerasdl.training import run
+
+    return run.train(given)
+
+
+def settings_parser():
+    """The parser of `train`: one flag for each field of `Recipe`."""
+    import jsonargparse
+
+    names = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+    parser = jsonargparse.ArgumentParser(
+        prog="train.py",
+        usage="%(prog)s [train] [flags]   or   %(prog)s COMMAND ...",
+        description=f"Train a model by its name.\n\nCommands (each has a --help):\n{names}",
+        formatter_class=_formatter(),
+        exit_on_error=False,
+        default_env=False,
+    )
+    parser.add_argument("--config", help="YAML file of settings, such as a run's args.yaml")
+    parser.add_class_arguments(Recipe, help=None)
+    return parser
+
+
+def _formatter():
+    import argparse
+
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+        """Help with the lines of the description kept."""
+
+    return Formatter
+
+
+def parse_settings(argv) -> dict | None:
+    """`{setting: value}` of what was given, `--config` below the flags; None after `--help`.
+
+    Raises:
+        UsageError: An unknown flag or key, or a value of the wrong type.
+    """
+    known = {f.name: f for f in fields(Recipe)}
+    given = {}
+    words = list(argv)
+    parser = settings_parser()
+    if "-h" in words or "--help" in words:
+        print(_readable(parser.format_help()))
+        return None
+    typed = {}
+    while words:
+        name, values = _next_flag(words, known)
+        typed[name] = values
+    if "config" in typed:
+        given = read_config(typed.pop("config"), known)
+    given |= {name: _value(known[name], values) for name, values in typed.items()}
+    for name, value in given.items():
+        check_type(parser, known[name], value)
+    return given
+
+
+def _readable(text):
+    """Help with flags as they are usually typed, and without Python's names of types."""
+    text = re.sub(r"--[a-z_]+", lambda found: found.group().replace("_", "-"), text)
+    return re.sub(r"\(type:.*?default:\s+(.*?)\)(?=\n|$)", r"(default: \1)", text, flags=re.DOTALL)
+
+
+def _next_flag(words, known):
+    """Take one flag and its values off the front of `words`."""
+    word = words.pop(0)
+    if not word.startswith("--"):
+        raise UsageError(f"{word!r} belongs to no flag")
+    text, equals, value = word[2:].partition("=")
+    name = text.replace("-", "_")
+    negated = name.startswith("no_") and name[3:] in known and known[name[3:]].type is bool
+    name = name[3:] if negated else name
+    if name not in known and name != "config":
+        names = [flag(n) for n in (*known, "config")]
+        raise UsageError(f"unknown flag --{text}{_nearest_flag(text, names)}")
+    if name in known and known[name].type is bool and not equals:
+        return name, ["false" if negated else "true"]
+    values = [value] if equals else []
+    many = name in known and (is_multiple(known[name]) or known[name].type is dict)
+    while words and not _is_flag(words[0]) and (many or not values):
+        values.append(words.pop(0))
+    if not values:
+        raise UsageError(f"--{text} needs a value")
+    return name, values
+
+
+def _is_flag(word):
+    return word.startswith("--")
+
+
+def _nearest_flag(text, names):
+    found = nearest(text.replace("_", "-"), names)
+    return found.replace("mean ", "mean --") if found else "; --help lists them"
+
+
+def _value(field, values):
+    """What was typed, as a YAML value."""
+    import yaml
+
+    def load(text):
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            return text
+        if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
+            try:
+                return float(value)
+            except ValueError:
+                return value
+        return value
+
+    if field.type is dict:
+        pairs = [v.partition("=") for v in values]
+        for name, equals, _ in pairs:
+            if not equals or not name:
+                raise UsageError(f"--{flag(field.name)} {name}: must be name=value")
+        return {name.replace("-", "_"): load(text) for name, _, text in pairs}
+    if is_multiple(field):
+        words = [w for v in values for w in v.split(",")]
+        return [] if words == ["none"] else [load(w) for w in words]
+    if len(values) == 1 and "str" not in str(field.type):
+        return load(values[0])
+    return values[0]
+
+
+def read_config(values, known) -> dict:
+    """The settings of a YAML file.
+
+    Raises:
+        UsageError: It cannot be read, or has an unknown key.
+    """
+    import yaml
+
+    path = Path(values[0])
+    try:
+        settings = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise UsageError(f"--config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"--config {path} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise UsageError(f"--config {path}: must hold `setting: value` lines")
+    found = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    for name in found:
+        if name not in known:
+            raise UsageError(f"--config {path}: unknown key {name!r}{nearest(name, known)}")
+    return found
+
+
+def check_type(parser, field, value) -> None:
+    """Refuse a value of another type than the setting's.
+
+    Raises:
+        UsageError: Names the flag, the value, and what is allowed.
+    """
+    from jsonargparse import ArgumentError
+
+    try:
+        parser.parse_object({field.name: value}, defaults=False)
+    except (ArgumentError, TypeError, ValueError, KeyError):
+        allowed = choices(field)
+        if allowed:
+            what = f"not one of {', '.join(allowed)}{nearest(value, allowed)}"
+        else:
+            what = f"must be {_type_name(field)}"
+        raise UsageError(f"--{flag(field.name)} {value}: {what}") from None
+
+
+def _type_name(field):
+    if field.type is dict:
+        return "name=value pairs"
+    names = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+    text = str(getattr(field.type, "__name__", field.type))
+    plain = next((english for name, english in names.items() if name in text), text)
+    return f"a list, each {plain}" if is_multiple(field) else plain
+
+
+# -- list and show --------------------------------------------------------------------------------
+
+
+def _parser(command):
+    """An argument parser whose errors are one line."""
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        """Raises `UsageError` instead of printing its usage."""
+
+        def error(self, message):
+            raise UsageError(message)
+
+    return Parser(prog=f"train.py {command}", description=COMMANDS[command], allow_abbrev=False)
+
+
+def _parse(parser, argv):
+    """`parse_args` with flags in `-` or `_`, and the nearest flag where one is unknown."""
+    argv = [w.replace("_", "-") if w.startswith("--") and "=" not in w else w for w in argv]
+    args, rest = parser.parse_known_args(argv)
+    if rest:
+        names = [a.removeprefix("--") for a in parser._option_string_actions]
+        word = rest[0].removeprefix("--")
+        raise UsageError(f"unknown argument {rest[0]}{_nearest_flag(word, names)}")
+    return args
+
+
+def command_list(argv):
+    parser = _parser("list")
+    parser.add_argument("text", nargs="?", help="only models with this in their name or paper")
+    parser.add_argument("--task", help="only models of this task")
+    parser.add_argument("--markdown", action="store_true", help="as a table for a README")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    args = _parse(parser, argv)
+    tasks = sorted({row.task for row in catalog.ROWS})
+    if args.task and args.task not in tasks:
+        raise UsageError(
+            f"--task {args.task}: not one of {', '.join(tasks)}{nearest(args.task, tasks)}"
+        )
+    rows = [catalog.MODELS[n] for n in catalog.list_models(args.task, args.text)]
+    if args.json:
+        print(json.dumps([vars(row) for row in rows], indent=1))
+        return
+    heads = ("model", "task", "parameters", "paper", "limits")
+    cells = [
+        (r.name, r.task, f"{r.parameters:,}", r.paper, r.no_tflite and f"no TFLite: {r.no_tflite}")
+        for r in rows
+    ]
+    cells = [tuple(c or "" for c in row) for row in cells]
+    if args.markdown:
+        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
+        for row in cells:
+            print(f"| {' | '.join(row)} |")
+        return
+    widths = [max(len(r[i]) for r in (heads, *cells)) for i in range(len(heads))]
+    for row in (heads, *cells):
+        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+
+
+def command_show(argv):
+    parser = _parser("show")
+    parser.add_argument("model", help="its name")
+    parser.add_argument("--image-size", type=int, nargs="+", help="side, or height and width")
+    args = _parse(parser, argv)
+    catalog.row(args.model)
+    quiet_tensorflow()
+    from kerasdl.training import summary
+
+    print(summary.describe(args.model, args.image_size))
+
+
+# -- runs and exported models ---------------------------------------------------------------------
+
+
+def _source_arguments(parser):
+    group = parser.add_mutually_exclusive_group(required=True)
+    group.add_argument("--run", metavar="DIR", help="a run's folder")
+    group.add_argument(
+        "--saved-model", metavar="DIR", help="an exported model's folder, or a .tflite file"
+    )
+
+
+def command_evaluate(argv):
+    parser = _parser("evaluate")
+    _source_arguments(parser)
+    parser.add_argument("--dataset", help="another data set than the run's")
+    parser.add_argument("--data-dir", help="where TFDS keeps its data")
+    parser.add_argument("--weights", choices=("best", "last"), help="of a run")
+    args = _parse(parser, argv)
+    quiet_tensorflow()
+    from kerasdl.training import evaluate
+
+    print(json.dumps(evaluate.evaluate(**vars(args)), indent=1))
+
+
+def command_predict(argv):
+    parser = _parser("predict")
+    _source_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="image files")
+    args = _parse(parser, argv)
+    quiet_tensorflow()
+    from kerasdl.export import artefact
+
+    found = artefact.predict_files(args.run or args.saved_model, args.files)
+    if args.json:
+        print(json.dumps(found, indent=1))
+        return
+    for one in found:
+        print(f"{one['file']}: {one['class_name']} {one['probability']:.4f}")
+
+
+def command_export(argv):
+    parser = _parser("export")
+    parser.add_argument("--run", metavar="DIR", required=True, help="a run's folder")
+    parser.add_argument(
+        "--export", nargs="+", default=["savedmodel", "tflite"], choices=("savedmodel", "tflite")
+    )
+    parser.add_argument("--export-dir", default=Recipe.export_dir)
+    parser.add_argument("--export-name", help="the model's name if not given")
+    parser.add_argument("--weights", choices=("best", "last"), help="the run's setting by default")
+    args = _parse(parser, argv)
+    quiet_tensorflow()
+    from kerasdl.export import worker
+
+    card = worker.export_run(
+        Path(args.run), args.export, args.export_dir, args.export_name, args.weights
+    )
+    print(json.dumps(card, indent=1))
+
+
+def quiet_tensorflow() -> None:
+    """Keep TensorFlow's notes on the machine out of the output, unless asked for."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -1,0 +1,145 @@
+"""Activations by name, among them those that have weights or merge units.
+
+Source: He et al. 2015, https://arxiv.org/abs/1502.01852 (PReLU, and the initial kernels of the
+        rectifiers); Goodfellow et al. 2013, https://arxiv.org/abs/1302.4389 (maxout);
+        Clevert et al. 2015, https://arxiv.org/abs/1511.07289 (ELU);
+        Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415 (GELU, SiLU);
+        Maas et al. 2013 (leaky ReLU); Glorot and Bengio 2010 (kernels of tanh and sigmoid).
+"""
+
+import keras
+from keras import ops
+
+from kerasdl.catalog import nearest
+from kerasdl.layers.core import register
+
+ACTIVATIONS = (
+    "relu",
+    "leaky_relu",
+    "prelu",
+    "elu",
+    "gelu",
+    "silu",
+    "maxout",
+    "tanh",
+    "sigmoid",
+)
+
+
+@register
+class Activation(keras.layers.Layer):
+    """An elementwise activation without weights: any of `ACTIVATIONS` but `prelu` and `maxout`.
+
+    `gelu` is the exact form, `x Phi(x)`; Keras' operation is the tanh approximation unless told
+    otherwise. `leaky_relu` has the slope 0.01 of its paper.
+
+    Args:
+        function: Its name.
+
+    Call arguments:
+        x: float, any shape.
+
+    Returns:
+        float, the shape of `x`.
+    """
+
+    def __init__(self, function, **kwargs):
+        super().__init__(**kwargs)
+        self.function = function
+        self.built = True
+
+    def call(self, x):
+        if self.function == "gelu":
+            return ops.gelu(x, approximate=False)
+        if self.function == "leaky_relu":
+            return ops.leaky_relu(x, negative_slope=0.01)
+        return getattr(ops, self.function)(x)
+
+
+@register
+class Maxout(keras.layers.Layer):
+    """The largest of `k` affine pieces, unit by unit.
+
+    Args:
+        pieces: `k`; it divides the number of inputs.
+
+    Call arguments:
+        x: float `(..., k D)`: the first pieces of all units, then their second ones, and so on.
+
+    Returns:
+        float `(..., D)`.
+
+    Source: Goodfellow et al. 2013, https://arxiv.org/abs/1302.4389, equation in section 3.
+    """
+
+    def __init__(self, pieces=2, **kwargs):
+        super().__init__(**kwargs)
+        self.pieces = pieces
+
+    def build(self, input_shape):
+        if input_shape[-1] % self.pieces:
+            raise ValueError(
+                f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs do not divide"
+            )
+
+    def call(self, x):
+        parts = ops.split(x, self.pieces, axis=-1)
+        y = parts[0]
+        for part in parts[1:]:
+            y = ops.maximum(y, part)
+        return y
+
+
+@register
+class PReLU(keras.layers.Layer):
+    """`max(0, x) + a min(0, x)` with one learned slope `a` per channel, 0.25 at first.
+
+    Call arguments:
+        x: float `(..., C)`.
+
+    Returns:
+        float, the shape of `x`.
+
+    Source: He et al. 2015, https://arxiv.org/abs/1502.01852, equation 1.
+    """
+
+    def build(self, input_shape):
+        self.slope = self.add_weight(
+            shape=(input_shape[-1],), initializer=keras.initializers.Constant(0.25), name="slope"
+        )
+
+    def call(self, x):
+        return ops.relu(x) - self.slope * ops.relu(-x)
+
+
+def check_activation(name):
+    """Raise a ValueError that names the nearest of `ACTIVATIONS` unless `name` is one."""
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"activation {name!r}{nearest(name, ACTIVATIONS)}; it is one of "
+            f"{', '.join(ACTIVATIONS)}"
+        )
+
+
+def make_activation(name, pieces=2):
+    """The layer of an activation.
+
+    Args:
+        name: One of `ACTIVATIONS`.
+        pieces: Of `maxout`, which makes `D` outputs of `pieces * D` inputs.
+
+    Raises:
+        ValueError: An unknown name.
+    """
+    check_activation(name)
+    if name == "maxout":
+        return Maxout(pieces, name="activation")
+    if name == "prelu":
+        # 0.25 is where the paper starts; one slope per channel, over all places of a map.
+        return PReLU(name="activation")
+    return Activation(name, name="activation")
+
+
+def kernel_initializer(activation):
+    """What a kernel before `activation` starts as: He normal, or Glorot where it saturates."""
+    return "glorot_uniform" if activation in ("tanh", "sigmoid") else "he_normal"

@@ -1,0 +1,160 @@
+"""What is shown and written while training: Keras callbacks of the loop."""
+
+import csv
+import io
+import sys
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from kerasdl.training.runs import write_text
+
+SECONDS_BETWEEN_LINES = 2.0  # where the output is no terminal
+SECONDS_BETWEEN_SUMMARIES = 5.0
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with examples per second and the time left; some plain lines where no one looks.
+
+    Args:
+        examples: Per step.
+    """
+
+    def __init__(self, examples: int):
+        super().__init__()
+        self.examples = examples
+        self.bar = None
+        self.spoke = 0.0
+
+    def on_train_begin(self, logs=None):
+        if sys.stderr.isatty():
+            self.bar = tqdm(
+                total=self.loop.total_steps * self.examples,
+                initial=self.loop.step * self.examples,
+                unit="ex",
+                unit_scale=True,
+                dynamic_ncols=True,
+            )
+
+    def on_steps(self):
+        """After each call of the loop."""
+        if self.bar is not None:
+            self.bar.update(self.loop.step * self.examples - self.bar.n)
+        elif not self.spoke:
+            self._say(f"first step done after {self.loop.seconds:.1f} s")
+
+    def on_epoch_end(self, epoch, logs=None):
+        shown = " ".join(
+            f"{k}={v:.4g}" for k, v in logs.items() if k not in ("epoch", "step", "lr")
+        )
+        last = self.loop.done
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"epoch {epoch + 1} {shown}")
+        elif last or time.perf_counter() - self.spoke > SECONDS_BETWEEN_LINES:
+            rate = self.loop.step * self.examples / max(self.loop.seconds, 1e-9)
+            self._say(f"epoch {epoch + 1} step {self.loop.step} {shown} ({rate:.0f} examples/s)")
+
+    def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self):
+        """End the bar."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+    def _say(self, text):
+        self.spoke = time.perf_counter()
+        print(text, flush=True)
+
+
+class SummaryCsv(keras.callbacks.Callback):
+    """`summary.csv`: a row per epoch, none twice, whatever stopped in between.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.path = path
+        self.wrote = 0.0
+
+    def on_epoch_end(self, epoch, logs=None):
+        # The whole file at once, so that it is never half-written; not each of many tiny epochs.
+        if time.perf_counter() - self.wrote > 1.0 or self.loop.done:
+            self.write()
+
+    def on_train_end(self, logs=None):
+        self.write()
+
+    def write(self):
+        rows = self.loop.history
+        if not rows:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(rows[-1]))
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())
+        self.wrote = time.perf_counter()
+
+
+class TensorBoard(keras.callbacks.Callback):
+    """Scalars of every epoch, and now and then weight and gradient norms per layer and pictures.
+
+    Args:
+        folder: Of the event files.
+        pictures: Called for `{name: uint8 (N, H, W, 3)}`, or None.
+    """
+
+    def __init__(self, folder: Path, pictures=None):
+        super().__init__()
+        self.folder = folder
+        self.pictures = pictures
+        self.norms_at = 0.0
+        self.waiting = []
+
+    def on_train_begin(self, logs=None):
+        self.writer = tf.summary.create_file_writer(str(self.folder))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.waiting.append(logs)
+        now = time.perf_counter()
+        if now - self.norms_at > SECONDS_BETWEEN_SUMMARIES or self.loop.done:
+            self.norms_at = now
+            self.flush(self.loop.step)
+
+    def flush(self, step):
+        """Write what has gathered, and the norms."""
+        with self.writer.as_default():
+            for row in self.waiting:
+                for name, value in row.items():
+                    if name not in ("epoch", "step"):
+                        tf.summary.scalar(f"epoch/{name}", value, step=int(row["step"]))
+            for name, value in self.norms().items():
+                tf.summary.scalar(name, value, step=step)
+            for name, images in (self.pictures() if self.pictures else {}).items():
+                if not isinstance(images, str):
+                    tf.summary.image(name, images, step=step, max_outputs=16)
+        self.writer.flush()
+        self.waiting = []
+
+    def norms(self) -> dict:
+        """`{weights/PATH or gradients/PATH: norm}` of every trained weight."""
+        trainer = self.loop.trainer
+        variables = [v for p in trainer.task.players for v in trainer.player_variables[p]]
+        gradients = np.asarray(self.loop.gradient_norms)
+        found = {}
+        for v, g in zip(variables, gradients, strict=True):
+            found[f"weights/{v.path}"] = float(np.linalg.norm(np.asarray(v)))
+            found[f"gradients/{v.path}"] = float(g)
+        return found
+
+    def on_train_end(self, logs=None):
+        self.flush(self.loop.step)
+        self.writer.close()

@@ -1,0 +1,75 @@
+"""A trained model judged on a whole split, and the pictures of it."""
+
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.training import checkpoint
+
+
+def judge(model, task, batches):
+    """Means of the task's metrics over a split, and what its evaluators say.
+
+    Args:
+        model: The model.
+        task: Its task.
+        batches: Evaluation batches, the last padded with examples of weight 0.
+
+    Returns:
+        `{metric: mean}`, `{what an evaluator found: value}`.
+    """
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def both(batch):
+        prepared = task.prepare(batch)
+        loss, metrics = task.losses(model, prepared, task.players[0], training=False)
+        return {"loss": loss, **metrics}, task.predict(model, prepared)
+
+    evaluators = task.evaluators()
+    totals, weights = {}, 0.0
+    for batch in batches:
+        metrics, outputs = both(batch)
+        weight = batch["weight"].numpy().astype(np.float64)
+        weights += weight.sum()
+        for name in task.metrics:
+            value = np.asarray(metrics[name], np.float64)
+            totals[name] = totals.get(name, 0.0) + float((value * weight).sum())
+        arrays = {k: np.asarray(v) for k, v in batch.items()}
+        outputs = {k: np.asarray(v) for k, v in outputs.items()}
+        for evaluator in evaluators:
+            evaluator.update(outputs, arrays)
+    found = {}
+    for evaluator in evaluators:
+        found |= evaluator.result()
+    return {name: total / weights for name, total in totals.items()}, found
+
+
+def grid(images, columns: int = 8, scale: int = 6) -> np.ndarray:
+    """`(N, H, W, C)` uint8 or floats in [0, 1] as one uint8 picture `(h, w, 3)`, small ones larger.
+
+    Args:
+        images: What is shown.
+        columns: Images per row.
+        scale: How many times images under 32 pixels are enlarged.
+    """
+    images = np.asarray(images)
+    if images.dtype != np.uint8:
+        images = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    if images.shape[-1] != 3:
+        images = np.repeat(images[..., :1], 3, -1)
+    scale = scale if max(images.shape[1:3]) < 32 else 1
+    images = images.repeat(scale, 1).repeat(scale, 2)
+    images = np.pad(images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows = -(-len(images) // columns)
+    blank = np.full((rows * columns - len(images), *images.shape[1:]), 255, np.uint8)
+    images = np.concatenate([images, blank])
+    n, h, w, c = images.shape
+    images = images.reshape(rows, columns, h, w, c).swapaxes(1, 2)
+    return images.reshape(rows * h, columns * w, c)
+
+
+def write_picture(path: Path, images) -> None:
+    """Write images as one PNG grid."""
+    with checkpoint.replacing(path) as file:
+        file.write(tf.io.encode_png(grid(images)).numpy())

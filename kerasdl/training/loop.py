@@ -1,0 +1,348 @@
+"""The only training loop: many steps per call, on every strategy, from any checkpoint."""
+
+import contextlib
+import signal
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.training import checkpoint
+
+SECONDS_PER_CALL = 0.5  # of one `tf.function` call: how soon Ctrl-C and the display react
+SECONDS_PER_CHECKPOINT = 15.0
+
+
+class TrainingError(Exception):
+    """Training cannot go on: the loss is not a number, or the disk is full."""
+
+
+class Stopped(Exception):
+    """A signal ended the training; what was done is saved."""
+
+
+class Loop:
+    """Trains a `Trainer` epoch by epoch.
+
+    Args:
+        trainer: Made within `strategy.scope()`.
+        strategy: A `tf.distribute` strategy.
+        recipe: The settings.
+        batches: `(start_step, stop_step) -> tf.data.Dataset` of global training batches.
+        validation: Endless dataset of evaluation batches, and how many make the whole, or None.
+        steps_per_epoch: Steps of one epoch.
+        total_steps: Steps of the whole training.
+        folder: Of the checkpoints.
+        header: What every checkpoint says besides.
+        callbacks: Keras callbacks; `on_epoch_end` gets the row of the epoch. Each gets the loop as
+            its `loop`, and one that has `on_steps` is told of every call.
+    """
+
+    def __init__(
+        self,
+        trainer,
+        strategy,
+        recipe,
+        batches,
+        validation,
+        steps_per_epoch,
+        total_steps,
+        folder,
+        header,
+        callbacks=(),
+    ):
+        self.trainer = trainer
+        self.strategy = strategy
+        self.recipe = recipe
+        self.batches = batches
+        self.validation = validation
+        self.steps_per_epoch = steps_per_epoch
+        self.total_steps = total_steps
+        self.folder = folder
+        self.header = header
+        self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
+        for callback in callbacks:
+            callback.loop = self
+        self.listeners = [c for c in callbacks if hasattr(c, "on_steps")]
+        plain = keras.callbacks.Callback
+        self.per_batch = any(
+            getattr(type(c), hook) is not getattr(plain, hook)
+            for c in callbacks
+            for hook in ("on_train_batch_begin", "on_train_batch_end")
+        )
+        self.variables = trainer.state()
+        self.step = 0
+        self.history = []  # a row per epoch
+        self.sums = np.zeros(1 + len(trainer.names))  # of the epoch so far
+        self.best = None  # {"epoch", "value"}
+        self.waited = 0  # epochs since the best, or since the plateau law's last drop
+        self.seconds = 0.0  # of training, over all starts
+        self.stop_signal = None
+        self._best_arrays = None
+        self.gradient_norms = None  # of the last step taken
+        self._run = self._compile_run()
+        self._judge = self._compile_judge()
+        self._validation_iterator = None
+
+    # -- compiled parts -------------------------------------------------------------------------
+
+    def _compile_run(self):
+        trainer, strategy = self.trainer, self.strategy
+        width = 1 + len(trainer.names)
+        weights = sum(len(v) for v in trainer.player_variables.values())
+
+        @tf.function
+        def run(iterator, n):
+            """`n` steps: the metrics' sums of each, `(n, 1 + metrics)`, and gradient norms."""
+            rows = tf.TensorArray(keras.config.floatx(), n, element_shape=(width,))
+            norms = tf.zeros(weights)
+            for i in tf.range(n):
+                last = tf.equal(i, n - 1)
+                sums, norms = strategy.run(trainer.update, args=(next(iterator), last))
+                rows = rows.write(i, strategy.reduce("SUM", sums, axis=None))
+                norms = strategy.experimental_local_results(norms)[0]  # the same everywhere
+                norms = tf.ensure_shape(norms, (weights,))
+            return rows.stack(), norms
+
+        return run
+
+    def _compile_judge(self):
+        trainer, strategy = self.trainer, self.strategy
+        width = 1 + len(trainer.names)
+
+        @tf.function
+        def judge(iterator, n):
+            totals = tf.zeros(width, keras.config.floatx())
+            for _ in tf.range(n):
+                sums = strategy.run(trainer.judge, args=(next(iterator),))
+                totals += strategy.reduce("SUM", sums, axis=None)
+            return totals
+
+        return judge
+
+    # -- state ----------------------------------------------------------------------------------
+
+    def resume(self, say=print) -> bool:
+        """Take up the newest checkpoint, if there is one."""
+        found = checkpoint.latest(self.folder, say)
+        if not found:
+            return False
+        header, arrays = found
+        checkpoint.restore(self.variables, arrays)
+        state = header["loop"]
+        self.step = state["step"]
+        self.history = state["history"]
+        self.sums = np.asarray(state["sums"])
+        self.best = state["best"]
+        self.waited = state["waited"]
+        self.seconds = state["seconds"]
+        return True
+
+    def save(self) -> None:
+        """Write a checkpoint of this step, the best weights first.
+
+        Raises:
+            TrainingError: The disk did not take it.
+        """
+        state = {
+            "step": self.step,
+            "history": self.history,
+            "sums": self.sums.tolist(),
+            "best": self.best,
+            "waited": self.waited,
+            "seconds": self.seconds,
+        }
+        try:
+            if self._best_arrays is not None:
+                header = {**self.header, "step": self.best["step"], "epoch": self.best["epoch"]}
+                checkpoint.write(self.folder / "best.npz", header, self._best_arrays)
+                self._best_arrays = None
+            path = checkpoint.path_of(self.folder, self.step)
+            header = {**self.header, "step": self.step, "loop": state}
+            checkpoint.write(path, header, checkpoint.values(self.variables))
+            checkpoint.prune(self.folder)
+        except checkpoint.CheckpointError as error:
+            kept = checkpoint.newest_first(self.folder)
+            last = f"the last good one is {kept[0].name}" if kept else "there is none before it"
+            raise TrainingError(f"{error}; {last}") from error
+        self._saved_step, self._saved_at = self.step, time.perf_counter()
+
+    def weights(self) -> dict:
+        """`{path: array}` of the model's weights, averaged ones where there are any."""
+        arrays = {v.path: np.asarray(v) for v in self.trainer.net.variables}
+        for v, mean in zip(self.trainer.net.trainable_variables, self.trainer.ema, strict=False):
+            arrays[v.path] = np.asarray(mean)
+        return arrays
+
+    @contextlib.contextmanager
+    def averaged(self):
+        """Within it, the model holds the averaged weights."""
+        if not self.trainer.ema:
+            yield
+            return
+        variables = self.trainer.net.trainable_variables
+        own = [np.asarray(v) for v in variables]
+        for v, mean in zip(variables, self.trainer.ema, strict=True):
+            v.assign(np.asarray(mean))
+        try:
+            yield
+        finally:
+            for v, value in zip(variables, own, strict=True):
+                v.assign(value)
+
+    # -- running --------------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train to the end, from wherever the state stands.
+
+        Raises:
+            Stopped: A signal came; a checkpoint is written.
+            TrainingError: The loss is not finite, or the disk is full.
+        """
+        self._saved_step, self._saved_at = self.step, time.perf_counter()
+        if self.done:
+            return
+        self.started = time.perf_counter() - self.seconds
+        iterator = self._distribute(self.batches(self.step, self.total_steps))
+        self.callbacks.on_train_begin()
+        n = 1  # the first call compiles
+        with self._signals():
+            while not self.done:
+                epoch = self.step // self.steps_per_epoch
+                if self.step % self.steps_per_epoch == 0:
+                    self.callbacks.on_epoch_begin(epoch)
+                n = min(n, self._boundary() - self.step)
+                began = time.perf_counter()
+                rows, norms = self._run(iterator, tf.constant(n))
+                self._account(rows.numpy())
+                self.gradient_norms = norms
+                took = time.perf_counter() - began
+                # Twice as many at most: the first call's time is mostly compilation.
+                n = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
+                if took > 2 * SECONDS_PER_CALL:
+                    n = max(1, n // 2)
+                at_end = self.step % self.steps_per_epoch == 0
+                self.seconds = time.perf_counter() - self.started
+                for listener in self.listeners:
+                    listener.on_steps()
+                if at_end or self.step == self.total_steps:
+                    self._end_epoch(epoch)
+                self._maybe_save(at_end)
+                if self.stop_signal:
+                    self.save()
+                    raise Stopped(self.stop_signal)
+        if self._saved_step != self.step:
+            self.save()
+        self.callbacks.on_train_end()
+
+    @property
+    def done(self) -> bool:
+        return self.step >= self.total_steps or self.trainer.stop_training or self._waited_enough()
+
+    def _waited_enough(self):
+        patience = self.recipe.early_stopping
+        return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
+
+    def _boundary(self):
+        """The step at which the next call must end at the latest."""
+        ends = [(self.step // self.steps_per_epoch + 1) * self.steps_per_epoch, self.total_steps]
+        if self.recipe.checkpoint_steps:
+            every = self.recipe.checkpoint_steps
+            ends.append((self.step // every + 1) * every)
+        return min(ends)
+
+    def _distribute(self, dataset):
+        if self.strategy.num_replicas_in_sync > 1:
+            dataset = self.strategy.experimental_distribute_dataset(dataset)
+        return iter(dataset)
+
+    def _account(self, rows):
+        """Take up what a call of `n` steps returned."""
+        loss = rows[:, 1] / rows[:, 0]
+        if not np.isfinite(loss).all():
+            bad = self.step + int(np.argmin(np.isfinite(loss))) + 1
+            raise TrainingError(
+                f"the loss is {loss[bad - self.step - 1]} at step {bad} "
+                f"(epoch {(bad - 1) // self.steps_per_epoch + 1}); a lower --lr, --warmup-epochs "
+                f"or --clip-grad may help; the checkpoint of step {self._saved_step} is kept"
+            )
+        for row in rows if self.per_batch else ():
+            self.step += 1
+            batch = (self.step - 1) % self.steps_per_epoch
+            self.callbacks.on_train_batch_begin(batch)
+            self.callbacks.on_train_batch_end(batch, self._means(row))
+        if not self.per_batch:
+            self.step += len(rows)
+        self.sums += rows.sum(0)
+
+    def _means(self, sums):
+        return {n: float(s / sums[0]) for n, s in zip(self.trainer.names, sums[1:], strict=True)}
+
+    def evaluate(self, iterator, batches: int) -> dict:
+        """Means over a split, of batches from an iterator."""
+        return self._means(self._judge(iterator, tf.constant(batches)).numpy())
+
+    def _end_epoch(self, epoch):
+        row = {"epoch": epoch + 1, "step": self.step, "lr": self.learning_rate()}
+        row |= self._means(self.sums)
+        self.sums = np.zeros_like(self.sums)
+        if self.validation:
+            if self._validation_iterator is None:
+                self._validation_iterator = self._distribute(self.validation[0])
+            with self.averaged():
+                judged = self.evaluate(self._validation_iterator, self.validation[1])
+            row |= {f"val_{name}": value for name, value in judged.items()}
+        self.history.append(row)
+        self._keep_best(row)
+        self.callbacks.on_epoch_end(epoch, row)
+
+    def learning_rate(self) -> float:
+        """Of the next step."""
+        optimizer = next(iter(self.trainer.optimizers.values()))
+        return float(optimizer.learning_rate) * self._factor()
+
+    def _factor(self):
+        return float(np.asarray(self.trainer.lr_factor))
+
+    def _keep_best(self, row):
+        name = self.recipe.monitor
+        sign, key = (-1, name[1:]) if name.startswith("-") else (1, name)
+        key = key if key in row else f"val_{key}"
+        value = sign * row.get(key, row[key.removeprefix("val_")])
+        self.waited += 1
+        if self.best is None or value > self.best["value"]:
+            self.best = {"epoch": row["epoch"], "step": row["step"], "value": value, "row": row}
+            self.waited = 0
+            self._best_arrays = self.weights()
+        elif self.recipe.sched == "plateau" and self.waited >= self.recipe.decay_epochs:
+            self.waited = 0
+            base = self.learning_rate() / self._factor()
+            low = self.recipe.min_lr / base if base else 0.0
+            factor = self._factor() * self.recipe.decay_rate
+            self.trainer.lr_factor.assign(max(factor, low))
+
+    def _maybe_save(self, at_end):
+        every = self.recipe.checkpoint_steps
+        old = time.perf_counter() - self._saved_at > SECONDS_PER_CHECKPOINT
+        if (every and self.step % every == 0) or (at_end and old):
+            self.save()
+
+    @contextlib.contextmanager
+    def _signals(self):
+        """Ctrl-C and SIGTERM end the training after the running call; a second one at once."""
+
+        def note(number, frame):
+            if self.stop_signal:
+                raise KeyboardInterrupt
+            self.stop_signal = signal.Signals(number).name
+
+        before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # not in the main thread
+                before[number] = signal.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

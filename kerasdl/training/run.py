@@ -1,0 +1,313 @@
+"""One training run from its settings to its report and its exported model."""
+
+import importlib
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from kerasdl import catalog
+from kerasdl.recipe import Recipe, from_dict
+
+
+def resolve(given: dict) -> Recipe:
+    """The settings of a run: the defaults, the task's, the model's, then those that were given.
+
+    Args:
+        given: `{setting: value}` from flags and `--config`.
+
+    Raises:
+        ValueError: An unknown model or setting, or a value out of range.
+    """
+    row = catalog.row(given.get("model", Recipe.model))
+    module = catalog.module_of(row.name)
+    task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
+    settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(row.name, {}), **given}
+    recipe = from_dict({"model": row.name, **settings})
+    dataset = recipe.dataset or row.dataset
+    short = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset).strip("-.")
+    return replace(
+        recipe,
+        dataset=dataset,
+        monitor=recipe.monitor or task.monitor,
+        experiment=recipe.experiment or f"{row.name}-{short}-s{recipe.seed}",
+    )
+
+
+def train(given: dict, say=print) -> int:
+    """Train, judge, report and export; go on where a run of the same settings stopped.
+
+    Args:
+        given: `{setting: value}` from flags and `--config`.
+        say: Where lines for the user go.
+
+    Returns:
+        Exit status: 0, or 130 after Ctrl-C.
+
+    Raises:
+        ValueError: Bad settings or bad data.
+        loop.TrainingError: The loss is not finite, or the disk is full.
+    """
+    recipe = resolve(given)
+    from kerasdl.training import loop as loops
+    from kerasdl.training import runs
+
+    folder = Path(recipe.output) / recipe.experiment
+    old = runs.open_run(folder) if (folder / runs.ARGS).exists() and recipe.resume else None
+    if old:
+        runs.refuse_changes(old.recipe, recipe)
+        if (old.metrics() or {}).get("finished"):
+            say(f"{folder} is finished: {summary(old.metrics())}; --no-resume starts it anew")
+            return 0
+    check_export_dir(recipe)
+    session = Session(recipe, folder, say)
+    if not old:
+        runs.remove(folder)
+        session.run.create()
+    try:
+        session.fit()
+    except loops.Stopped as stop:
+        say(
+            f"stopped by {stop} at step {session.loop.step} of {session.loop.total_steps}; "
+            "the same command goes on from there"
+        )
+        return 130
+    metrics = session.judge()
+    runs.write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
+    say(f"{folder}: {summary(metrics)}")
+    card = None
+    if recipe.export:
+        from kerasdl.export import worker
+
+        card = worker.export_run(
+            folder, recipe.export, recipe.export_dir, recipe.export_name, recipe.weights, say=say
+        )
+    metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    runs.write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
+    if "report" in recipe.log:
+        from kerasdl.training import report
+
+        say(f"report: {report.write(folder, card)}")
+    return 0
+
+
+def summary(metrics: dict) -> str:
+    """The test figures in one line."""
+    return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())
+
+
+def check_export_dir(recipe) -> None:
+    """Refuse early an export directory that cannot be written to."""
+    if not recipe.export:
+        return
+    import tempfile
+
+    try:
+        Path(recipe.export_dir).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=recipe.export_dir):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"--export-dir {recipe.export_dir}: cannot write there: {error.strerror}"
+        ) from error
+
+
+class Session:
+    """Data, model and loop of a run, made from its settings.
+
+    Args:
+        recipe: Resolved settings.
+        folder: Of the run.
+        say: Where lines for the user go.
+        callbacks: More Keras callbacks.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=()):
+        import keras
+
+        from kerasdl import tasks
+        from kerasdl.data import pipeline, sources
+        from kerasdl.training import runs, strategy
+
+        self.recipe, self.folder, self.say = recipe, folder, say
+        row = catalog.row(recipe.model)
+        self.strategy = strategy.make(recipe.strategy, recipe.logical_devices)
+        replicas = self.strategy.num_replicas_in_sync
+        strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
+        keras.utils.set_random_seed(recipe.seed)
+        keras.config.set_dtype_policy(recipe.precision)
+        keras.config.set_floatx("float64" if recipe.precision == "float64" else "float32")
+        task_class = tasks.get(row.task)
+        self.source = sources.open_source(
+            recipe.dataset,
+            image_size=recipe.image_size,
+            val_split=recipe.val_split,
+            data_dir=recipe.data_dir,
+            skip_bad_files=recipe.skip_bad_files,
+            seed=recipe.seed,
+            task=task_class,
+        )
+        for note in self.source.notes:
+            say(note)
+        self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
+        if recipe.limit_batches:
+            self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        if recipe.max_steps:
+            self.total_steps = min(self.total_steps, recipe.max_steps)
+        initial = self._initial()
+        info = self._info(initial)
+        self.task = task_class(info, recipe)
+        arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
+        arguments |= recipe.model_kwargs
+        self.run = runs.Run(folder, recipe, row.name, arguments, info)
+        with self.strategy.scope():
+            self.model = catalog.build(row.name, **arguments)
+            if initial:
+                say(initial.copy_to(self.model))
+            self._prepare_model()
+            self.trainer = self._trainer()
+        self.loop = self._loop(callbacks)
+
+    def _initial(self):
+        if not self.recipe.initial_checkpoint:
+            return None
+        from kerasdl.training import initial
+
+        return initial.open_initial(self.recipe.initial_checkpoint)
+
+    def _info(self, initial):
+        from dataclasses import replace
+
+        from kerasdl.data import sources
+
+        info, choice = self.source.info, self.recipe.input_stats
+        if choice == "checkpoint" and initial and initial.input_stats:
+            mean, std = initial.input_stats
+        elif choice == "none":
+            mean, std = (), ()
+        else:
+            mean, std = sources.input_statistics(self.source.train)
+        return replace(info, input_mean=tuple(mean), input_std=tuple(std))
+
+    def _tiny(self, row):
+        if not self.recipe.tiny:
+            return {}
+        return dict(catalog.module_of(row.name).TINY[row.name])
+
+    def _regularizers(self):
+        rates = {"drop_rate": self.recipe.drop_rate, "drop_path": self.recipe.drop_path}
+        return {k: v for k, v in rates.items() if v is not None}
+
+    def _prepare_model(self):
+        import keras
+
+        if self.recipe.freeze_backbone:
+            if not hasattr(self.model, "backbone"):
+                raise ValueError(f"--freeze-backbone: {self.recipe.model} has no backbone")
+            self.model.backbone.trainable = False
+        for layer in self.model._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = self.recipe.sync_batch_norm
+
+    def _trainer(self):
+        from kerasdl.training import schedules, step
+
+        schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
+        return step.Trainer(self.model, self.task, self.recipe, schedule)
+
+    def _batches(self, start, stop):
+        from kerasdl.data import augment, pipeline
+
+        return pipeline.training_batches(
+            self.source.train,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            augment=augment.Augment.from_recipe(self.recipe),
+            num_classes=len(self.source.info.class_names),
+            steps_per_epoch=self.steps_per_epoch,
+            start_step=start,
+            stop_step=stop,
+        )
+
+    def _evaluation(self, split):
+        """Endless batches of a split, and how many make the whole."""
+        from kerasdl.data import pipeline
+
+        size = self.recipe.batch_size
+        batches = pipeline.evaluation_batches(
+            split, batch_size=size, limit_batches=self.recipe.limit_batches
+        )
+        count = -(-len(split) // size)
+        return batches, min(count, self.recipe.limit_batches or count)
+
+    def _loop(self, more):
+        from kerasdl.training import callbacks as cb
+        from kerasdl.training import loop
+
+        validation = None
+        if len(self.source.validation):
+            batches, count = self._evaluation(self.source.validation)
+            validation = (batches.cache().repeat(), count)
+        callbacks = [cb.Progress(self.recipe.batch_size)]
+        if "csv" in self.recipe.log:
+            callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
+        if "tensorboard" in self.recipe.log:
+            callbacks.append(cb.TensorBoard(self.folder / "tensorboard"))
+        return loop.Loop(
+            self.trainer,
+            self.strategy,
+            self.recipe,
+            self._batches,
+            validation,
+            self.steps_per_epoch,
+            self.total_steps,
+            self.run.checkpoints,
+            self.run.header(),
+            [*callbacks, *more],
+        )
+
+    def fit(self) -> None:
+        """Train from the newest checkpoint, or from the start."""
+        self.say(
+            f"{self.recipe.model} on {self.source.name}: {len(self.source.train)} training, "
+            f"{len(self.source.validation)} validation, {len(self.source.test)} test examples; "
+            f"{self.total_steps} steps of {self.recipe.batch_size} on "
+            f"{self.strategy.num_replicas_in_sync} device(s)"
+        )
+        if self.loop.resume(self.say):
+            self.say(f"going on from step {self.loop.step}")
+        self.loop.fit()
+
+    def judge(self) -> dict:
+        """Final figures, on the test set, of the weights that the recipe asks for."""
+        from kerasdl.training import judge
+
+        model, task = self.run.restore(dtype=self.recipe.precision, say=self.say)
+        batches, _ = self._evaluation(self.source.test)
+        test, judged = judge.judge(model, task, batches)
+        self._picture_mistakes(judged.get("mistakes", ()))
+        count = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        metrics = {
+            "model": self.recipe.model,
+            "dataset": self.recipe.dataset,
+            "test": test,
+            "trainable_parameters": count,
+            "steps": self.loop.step,
+            "epochs": len(self.loop.history),
+            "examples_per_second": self.loop.step
+            * self.recipe.batch_size
+            / max(self.loop.seconds, 1e-9),
+            "train_seconds": self.loop.seconds,
+            "seed": self.recipe.seed,
+            "best_epoch": self.loop.best and self.loop.best["epoch"],
+        }
+        return metrics | judged
+
+    def _picture_mistakes(self, mistakes):
+        from kerasdl.training import judge
+
+        if mistakes:
+            wrong = self.source.test.read([m["index"] for m in mistakes])
+            judge.write_picture(self.folder / "pictures" / "mistakes.png", wrong["image"])

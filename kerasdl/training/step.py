@@ -1,0 +1,234 @@
+"""One update of every player, the same on one device and on many: the only `train_step`."""
+
+import keras
+import tensorflow as tf
+
+from kerasdl.layers import dropout
+from kerasdl.training import optimizers
+
+SCALE_START, SCALE_GROWTH_STEPS = 2.0**15, 2000
+
+
+class Trainer(keras.Model):
+    """A model, what it is trained for, and the optimizers: `fit` accepts it on one device.
+
+    For each player in turn `update` sums the per-example losses of this replica over the *global*
+    batch size, accumulates over micro-batches, adds the gradients of all replicas, adds weight
+    decay, clips, applies, and averages the weights.
+
+    Args:
+        model: The model that is trained; built.
+        task: A `Task`.
+        recipe: The settings.
+        schedule: Learning rate as a function of the step.
+    """
+
+    def __init__(self, model, task, recipe, schedule):
+        super().__init__(name="trainer")
+        self.net = model
+        self.task = task
+        self.settings = recipe
+        if task.coupled and recipe.grad_accum_steps > 1:
+            raise ValueError(
+                "--grad-accum-steps: the loss of this task couples the examples of a batch"
+            )
+        self.player_variables = {p: task.variables(model, p) for p in task.players}
+        self.optimizers = {p: optimizers.make(recipe, schedule) for p in task.players}
+        for player, optimizer in self.optimizers.items():
+            optimizer.build(self.player_variables[player])
+        self.lr_factor = _scalar(1.0, "lr_factor")  # lowered by the plateau law
+        self.fp16 = recipe.precision == "mixed_float16"
+        if self.fp16:
+            self.loss_scale = _scalar(SCALE_START, "loss_scale")
+            self.good_steps = _scalar(0.0, "good_steps")
+        self.ema = []
+        if recipe.ema_decay:
+            self.ema = [
+                keras.Variable(v.numpy(), trainable=False, dtype=v.dtype, name=f"ema_{i}")
+                for i, v in enumerate(model.trainable_variables)
+            ]
+        self.names = tuple(
+            f"{player}_{m}" if len(task.players) > 1 else m
+            for player in task.players
+            for m in task.metrics
+        )
+        self.trackers = [keras.metrics.Mean(name=name) for name in self.names]
+        self.compile(optimizer=self.optimizers[task.players[0]], jit_compile=False)
+
+    @property
+    def metrics(self):
+        return self.trackers
+
+    def call(self, x, training=False):
+        return self.net(x, training=training)
+
+    def state(self) -> dict:
+        """`{unique name: variable}` of everything that the next step depends on."""
+        named = {f"model/{v.path}": v for v in self.net.variables}
+        for player, optimizer in self.optimizers.items():
+            named |= {f"{player}/{v.path}": v for v in optimizer.variables}
+        named |= {f"ema/{i}": v for i, v in enumerate(self.ema)}
+        named["lr_factor"] = self.lr_factor
+        if self.fp16:
+            named |= {"loss_scale": self.loss_scale, "good_steps": self.good_steps}
+        return named
+
+    # -- one step -------------------------------------------------------------------------------
+
+    def train_step(self, batch):
+        """For `fit` on one device: an update, and the running means of its metrics."""
+        sums, _ = self.update(batch)
+        for i, tracker in enumerate(self.trackers):
+            tracker.update_state(sums[i + 1] / sums[0])
+        return {t.name: t.result() for t in self.trackers}
+
+    def test_step(self, batch):
+        """For `evaluate` on one device."""
+        sums = self.judge(batch)
+        for i, tracker in enumerate(self.trackers):
+            tracker.update_state(sums[i + 1] / sums[0], sample_weight=sums[0])
+        return {t.name: t.result() for t in self.trackers}
+
+    @tf.autograph.experimental.do_not_convert
+    def update(self, batch, want_norms=False):
+        """Train every player on this replica's share of a batch. Call it in replica context.
+
+        Args:
+            batch: `{name: (B, ...)}`.
+            want_norms: Whether the gradients' norms are computed (a bool, or a bool tensor).
+
+        Returns:
+            Sums over this replica's examples `(1 + metrics,)`, the number of examples first, and
+            the norm of each gradient over all replicas `(weights,)`, zeros where not wanted.
+        """
+        replica = tf.distribute.get_replica_context()
+        dtype = keras.config.floatx()
+        size = tf.shape(next(iter(batch.values())))[0]
+        sums, norms = [tf.cast(size, dtype)], []
+        with dropout.replica(replica.replica_id_in_sync_group):
+            for player in self.task.players:
+                metrics, gradients = self._gradients(batch, player, size, replica)
+                sums += [tf.cast(m, dtype) for m in metrics]
+                norms.append(self._apply(player, gradients, replica, want_norms))
+            self.task.after_update(self.net, batch)
+        return tf.stack(sums), tf.concat(norms, 0)
+
+    @tf.autograph.experimental.do_not_convert
+    def judge(self, batch):
+        """Weighted sums `(1 + metrics,)` over a batch in inference, the weight's first."""
+        dtype = keras.config.floatx()
+        weight = tf.cast(batch["weight"], dtype)
+        prepared = self.task.prepare(batch)
+        sums = [tf.reduce_sum(weight)]
+        for player in self.task.players:
+            loss, metrics = self.task.losses(self.net, prepared, player, training=False)
+            for value in self._in_order(loss, metrics):
+                sums.append(tf.reduce_sum(tf.cast(value, dtype) * weight))
+        return tf.stack(sums)
+
+    def _in_order(self, loss, metrics):
+        return [loss if name == "loss" else metrics[name] for name in self.task.metrics]
+
+    def _gradients(self, batch, player, size, replica):
+        """Sums of the metrics here, and the gradients of the global mean loss over all replicas."""
+        micro = self.settings.grad_accum_steps
+        variables = [v.value for v in self.player_variables[player]]
+        totals, gradients = None, None
+        for i in range(micro):
+            # Every micro-th example: the same global micro-batches on any number of replicas.
+            part = {k: v[i::micro] for k, v in batch.items()} if micro > 1 else batch
+            part = self.task.prepare(part)
+            with tf.GradientTape() as tape:
+                loss, metrics = self.task.losses(self.net, part, player, training=True)
+                total = tf.reduce_sum(loss)
+                share = total / tf.cast(size * replica.num_replicas_in_sync, total.dtype)
+                if self.fp16:
+                    share *= tf.cast(self.loss_scale.value, share.dtype)
+            found = tape.gradient(share, variables, unconnected_gradients="zero")
+            found = [tf.convert_to_tensor(g) for g in found]  # sparse ones too
+            sums = [tf.reduce_sum(m) for m in self._in_order(loss, metrics)]
+            if i == 0:
+                totals, gradients = sums, found
+            else:
+                totals = [a + b for a, b in zip(totals, sums, strict=True)]
+                gradients = [a + b for a, b in zip(gradients, found, strict=True)]
+        if replica.num_replicas_in_sync > 1:
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return totals, list(gradients)
+
+    def _apply(self, player, gradients, replica, want_norms):
+        """Update the weights of one player with gradients that all replicas agree on."""
+        recipe, optimizer = self.settings, self.optimizers[player]
+        variables = self.player_variables[player]
+        finite = True
+        if self.fp16:
+            gradients, finite = self._unscale(gradients)
+        if want_norms is not False:
+            norms = tf.cond(
+                want_norms,
+                lambda: tf.stack([tf.cast(tf.norm(g), "float32") for g in gradients]),
+                lambda: tf.zeros(len(gradients)),
+            )
+        else:
+            norms = tf.zeros(len(gradients))
+        decay = [recipe.weight_decay if optimizers.decays(v) else 0.0 for v in variables]
+        coupled = recipe.opt not in optimizers.DECOUPLED
+        if coupled:
+            gradients = [
+                g + d * tf.cast(v.value, g.dtype) if d else g
+                for g, v, d in zip(gradients, variables, decay, strict=True)
+            ]
+        if recipe.clip_grad is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_grad)
+        scales = optimizers.layer_scales(variables, recipe.layer_decay or 1.0)
+        rate = tf.cast(optimizer.learning_rate * self.lr_factor.value, "float32")
+
+        def write(variable, gradient, rate, finite, scale, decay):
+            def do():
+                if decay and not coupled:
+                    variable.assign_sub(variable * tf.cast(rate * scale * decay, variable.dtype))
+                optimizer.update_step(gradient, variable, rate * scale)
+                return tf.constant(0)
+
+            if self.fp16:
+                tf.cond(finite, do, lambda: tf.constant(0))
+            else:
+                do()
+
+        def merged(strategy, gradients, rate, finite):
+            update = strategy.extended.update
+            for g, v, s, d in zip(gradients, variables, scales, decay, strict=True):
+                update(v.value, write, args=(g, rate, finite, s, d), group=False)
+            for v, mean in zip(self.net.trainable_variables, self.ema, strict=False):
+                if any(v is mine for mine in variables):
+                    update(mean.value, self._average, args=(v.value,), group=False)
+
+        replica.merge_call(merged, args=(gradients, rate, finite))
+        optimizer.iterations.assign_add(1)
+        return norms
+
+    def _average(self, mean, variable):
+        keep = tf.cast(self.settings.ema_decay, mean.dtype)
+        mean.assign(mean * keep + tf.cast(variable, mean.dtype) * (1 - keep))
+
+    def _unscale(self, gradients):
+        """float16: undo the loss scale, adapt it, and say whether every replica was finite."""
+        scale = self.loss_scale.value
+        finite = tf.reduce_all([tf.reduce_all(tf.math.is_finite(g)) for g in gradients])
+        gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        grown = self.good_steps.value + 1 >= SCALE_GROWTH_STEPS
+        new = tf.where(finite, tf.where(grown, scale * 2, scale), tf.maximum(scale / 2, 1.0))
+        good = tf.where(finite & ~grown, self.good_steps.value + 1, 0.0)
+        self.loss_scale.assign(new)
+        self.good_steps.assign(good)
+        return gradients, finite
+
+
+def _scalar(value, name):
+    return keras.Variable(
+        value,
+        trainable=False,
+        dtype="float32",
+        name=name,
+        aggregation="only_first_replica",
+    )
