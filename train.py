@@ -1,8 +1,6 @@
 """Train a model by its name: `python train.py --help`."""
 
-import sys
-
-from kerasdl.cli import main
+from kerasdl.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

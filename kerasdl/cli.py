@@ -1,8 +1,10 @@
 """The command line: `train.py` and `kerasdl`. No framework is imported until a command runs."""
 
 import json
+import os
 import re
 import sys
+import tempfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -22,6 +24,11 @@ COMMANDS = {
 
 class UsageError(Exception):
     """What was typed cannot be understood."""
+
+
+def run() -> None:
+    """The console script `kerasdl`."""
+    sys.exit(main())
 
 
 def main(argv=None) -> int:
@@ -52,7 +59,8 @@ def _is_users(error) -> bool:
     while trace.tb_next:
         trace = trace.tb_next
     ours = Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
-    return type(error).__name__ == "TrainingError" or (ours and isinstance(error, ValueError))
+    known = type(error).__name__ in ("TrainingError", "CheckpointError", "ExportError")
+    return known or (ours and isinstance(error, ValueError))
 
 
 def dispatch(argv) -> int | None:
@@ -342,14 +350,18 @@ def _source_arguments(parser):
 def command_evaluate(argv):
     parser = _parser("evaluate")
     _source_arguments(parser)
-    parser.add_argument("--dataset", help="another data set than the run's")
-    parser.add_argument("--data-dir", help="where TFDS keeps its data")
-    parser.add_argument("--weights", choices=("best", "last"), help="of a run")
+    parser.add_argument("--split", default="test", help="train, val or test (default)")
     args = _parse(parser, argv)
     quiet_tensorflow()
-    from kerasdl.training import evaluate
+    from kerasdl.export import artefact
 
-    print(json.dumps(evaluate.evaluate(**vars(args)), indent=1))
+    if args.run:
+        figures = {"checkpoint": artefact.evaluate_artefact(args.run, args.split)}
+    elif args.saved_model.endswith(".tflite"):
+        figures = {"tflite": artefact.evaluate_artefact(args.saved_model, args.split)}
+    else:
+        figures = artefact.evaluate_all(args.saved_model, args.split)
+    print(json.dumps(figures, indent=1))
 
 
 def command_predict(argv):
@@ -389,7 +401,23 @@ def command_export(argv):
 
 
 def quiet_tensorflow() -> None:
-    """Keep TensorFlow's notes on the machine out of the output, unless asked for."""
-    import os
+    """Import TensorFlow without its notes on the machine, unless they are asked for.
 
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    It writes them to the standard error before its own log level counts. What it writes is shown
+    where the import fails.
+    """
+    if "TF_CPP_MIN_LOG_LEVEL" in os.environ:
+        return
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    with tempfile.TemporaryFile() as notes:
+        kept = os.dup(2)
+        os.dup2(notes.fileno(), 2)
+        try:
+            import tensorflow  # noqa: F401
+        except BaseException:
+            notes.seek(0)
+            os.write(kept, notes.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -1,5 +1,6 @@
 """The settings of a training run: each stands once, here, and is a flag of `train.py`."""
 
+import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args, get_origin
 
@@ -188,7 +189,7 @@ def choices(f) -> tuple:
 
 def to_dict(recipe: Recipe) -> dict:
     """The settings as plain JSON and YAML values."""
-    return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(recipe).items()}
+    return json.loads(json.dumps(asdict(recipe)))
 
 
 def from_dict(settings: dict) -> Recipe:

@@ -27,6 +27,19 @@ class Model(keras.Model):
     def __new__(cls, *args, **kwargs):
         return super(keras.Model, cls).__new__(cls, *args, **kwargs)
 
+    def adapt_weight(self, path, value, shape):
+        """A weight of another shape made to fit, when weights are taken from another model.
+
+        Args:
+            path: Of the weight, below this model.
+            value: The other model's array.
+            shape: What is needed.
+
+        Returns:
+            An array of `shape`, or None where it cannot be.
+        """
+        return None
+
 
 @register
 class Normalize(keras.layers.Layer):

@@ -38,13 +38,34 @@ class ReplicaSeed(keras.random.SeedGenerator):
 
 
 @register
-class Dropout(keras.layers.Dropout):
-    """`keras.layers.Dropout` with another mask on every replica."""
+class Dropout(keras.layers.Layer):
+    """Dropout with another mask on every replica.
+
+    Args:
+        rate: Probability; what is kept is divided by `1 - rate`.
+        seed: Of the masks; drawn if None.
+
+    Call arguments:
+        x: float, of any shape.
+        training: Whether to drop.
+
+    Returns:
+        float, the shape of `x`.
+    """
 
     def __init__(self, rate, seed=None, **kwargs):
-        super().__init__(rate, seed=seed, **kwargs)
-        if rate > 0:
-            self.seed_generator = ReplicaSeed(seed)
+        super().__init__(**kwargs)
+        self.rate = rate
+        self.seed = seed
+
+    def build(self, input_shape):
+        if self.rate > 0:  # made here, its path names the layer
+            self.seed_generator = ReplicaSeed(self.seed, name="seed")
+
+    def call(self, x, training=False):
+        if not training or self.rate == 0:
+            return x
+        return keras.random.dropout(x, self.rate, seed=self.seed_generator)
 
 
 @register
@@ -53,6 +74,7 @@ class DropPath(keras.layers.Layer):
 
     Args:
         rate: Probability; what is kept is divided by `1 - rate`.
+        seed: Of the draws; drawn if None.
 
     Call arguments:
         x: float `(B, ...)`.
@@ -66,9 +88,10 @@ class DropPath(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = rate
         self.seed = seed
-        if rate > 0:
-            self.seed_generator = ReplicaSeed(seed)
-        self.built = True
+
+    def build(self, input_shape):
+        if self.rate > 0:  # made here, its path names the layer
+            self.seed_generator = ReplicaSeed(self.seed, name="seed")
 
     def call(self, x, training=False):
         if not training or self.rate == 0:

@@ -67,7 +67,8 @@ class Classify(Task):
         return {
             "probabilities": ops.softmax(logits, axis=-1),
             "logits": logits,
-            "label": ops.cast(ops.argmax(logits, axis=-1), "int64"),
+            # Keras' argmax of floats uses an operation that TFLite does not have.
+            "label": ops.cast(ops.top_k(logits, 1)[1][:, 0], "int64"),
         }
 
     def evaluators(self):

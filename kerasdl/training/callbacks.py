@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from kerasdl.training import judge
 from kerasdl.training.runs import write_text
 
 SECONDS_BETWEEN_LINES = 2.0  # where the output is no terminal
@@ -105,22 +107,25 @@ class SummaryCsv(keras.callbacks.Callback):
 
 
 class TensorBoard(keras.callbacks.Callback):
-    """Scalars of every epoch, and now and then weight and gradient norms per layer and pictures.
+    """Scalars of every epoch, and now and then weight and gradient norms per layer.
 
     Args:
-        folder: Of the event files.
-        pictures: Called for `{name: uint8 (N, H, W, 3)}`, or None.
+        folder: Of the event files; `norms.json` beside it has the last norms.
+        batch: Images `(N, H, W, C)` in [0, 1] of a training batch, shown once, or None.
     """
 
-    def __init__(self, folder: Path, pictures=None):
+    def __init__(self, folder: Path, batch=None):
         super().__init__()
         self.folder = folder
-        self.pictures = pictures
+        self.batch = batch
         self.norms_at = 0.0
         self.waiting = []
 
     def on_train_begin(self, logs=None):
         self.writer = tf.summary.create_file_writer(str(self.folder))
+        if self.batch is not None and self.loop.step == 0:
+            with self.writer.as_default():
+                tf.summary.image("training batch", judge.grid(self.batch)[None], step=0)
 
     def on_epoch_end(self, epoch, logs=None):
         self.waiting.append(logs)
@@ -136,12 +141,11 @@ class TensorBoard(keras.callbacks.Callback):
                 for name, value in row.items():
                     if name not in ("epoch", "step"):
                         tf.summary.scalar(f"epoch/{name}", value, step=int(row["step"]))
-            for name, value in self.norms().items():
+            norms = self.norms()
+            for name, value in norms.items():
                 tf.summary.scalar(name, value, step=step)
-            for name, images in (self.pictures() if self.pictures else {}).items():
-                if not isinstance(images, str):
-                    tf.summary.image(name, images, step=step, max_outputs=16)
         self.writer.flush()
+        write_text(self.folder.parent / "norms.json", json.dumps(norms, indent=1))
         self.waiting = []
 
     def norms(self) -> dict:

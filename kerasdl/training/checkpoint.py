@@ -66,9 +66,12 @@ def read(path: Path) -> tuple[dict, dict]:
         CheckpointError: The file is truncated, altered or no checkpoint.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here: NumPy leaves a file that is no zip open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         return json.loads(arrays.pop(HEADER).tobytes()), arrays
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path}") from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 

@@ -274,7 +274,8 @@ class Loop:
             self.callbacks.on_train_batch_end(batch, self._means(row))
         if not self.per_batch:
             self.step += len(rows)
-        self.sums += rows.sum(0)
+        # One by one in float64: the same sum however the steps fell into calls.
+        self.sums = np.cumsum(np.vstack([self.sums, rows]), 0)[-1]
 
     def _means(self, sums):
         return {n: float(s / sums[0]) for n, s in zip(self.trainer.names, sums[1:], strict=True)}
@@ -308,8 +309,8 @@ class Loop:
     def _keep_best(self, row):
         name = self.recipe.monitor
         sign, key = (-1, name[1:]) if name.startswith("-") else (1, name)
-        key = key if key in row else f"val_{key}"
-        value = sign * row.get(key, row[key.removeprefix("val_")])
+        key = f"val_{key}" if f"val_{key}" in row else key
+        value = sign * row[key]
         self.waited += 1
         if self.best is None or value > self.best["value"]:
             self.best = {"epoch": row["epoch"], "step": row["step"], "value": value, "row": row}

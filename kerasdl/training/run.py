@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerasdl import catalog
+from kerasdl.catalog import nearest
 from kerasdl.recipe import Recipe, from_dict
 
 
@@ -168,6 +169,7 @@ class Session:
                 say(initial.copy_to(self.model))
             self._prepare_model()
             self.trainer = self._trainer()
+        self._check_monitor()
         self.loop = self._loop(callbacks)
 
     def _initial(self):
@@ -217,6 +219,15 @@ class Session:
         schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
         return step.Trainer(self.model, self.task, self.recipe, schedule)
 
+    def _check_monitor(self):
+        name = self.recipe.monitor.removeprefix("-").removeprefix("val_")
+        names = self.trainer.names
+        if name not in names:
+            raise ValueError(
+                f"--monitor {self.recipe.monitor}: not one of {', '.join(names)}, or one with a "
+                f"minus where lower is better{nearest(name, names)}"
+            )
+
     def _batches(self, start, stop):
         from kerasdl.data import augment, pipeline
 
@@ -226,7 +237,7 @@ class Session:
             seed=self.recipe.seed,
             augment=augment.Augment.from_recipe(self.recipe),
             num_classes=len(self.source.info.class_names),
-            steps_per_epoch=self.steps_per_epoch,
+            steps=self.steps_per_epoch,
             start_step=start,
             stop_step=stop,
         )
@@ -254,7 +265,8 @@ class Session:
         if "csv" in self.recipe.log:
             callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
         if "tensorboard" in self.recipe.log:
-            callbacks.append(cb.TensorBoard(self.folder / "tensorboard"))
+            seen = next(iter(self._batches(0, 1)), {}).get("image")
+            callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
         return loop.Loop(
             self.trainer,
             self.strategy,

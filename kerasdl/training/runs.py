@@ -75,16 +75,22 @@ class Run:
         Raises:
             ValueError: No checkpoint can be read.
         """
-        arrays = self._weights(weights or self.recipe.weights, say)
+        arrays = self.weights(weights or self.recipe.weights, say)
         with dtype_policy(dtype):
             model = catalog.build(self.model_name, **self.model_arguments)
             checkpoint.restore(
-                {v.path: v for v in model.variables if "seed_generator" not in v.path}, arrays
+                {v.path: v for v in model.variables if not v.path.endswith("seed_generator_state")},
+                arrays,
             )
         task = tasks.get(catalog.row(self.model_name).task)(self.info, self.recipe)
         return model, task
 
-    def _weights(self, which, say):
+    def weights(self, which: str, say=print) -> dict:
+        """`{path: array}` of the best or the last weights, averaged ones where there are any.
+
+        Raises:
+            ValueError: No checkpoint can be read.
+        """
         if which == "best":
             path = self.checkpoints / "best.npz"
             try:

@@ -65,8 +65,11 @@ class Trainer(keras.Model):
     def state(self) -> dict:
         """`{unique name: variable}` of everything that the next step depends on."""
         named = {f"model/{v.path}": v for v in self.net.variables}
+        if len(named) < len(self.net.variables):
+            raise ValueError(f"two weights of {self.net.name} have one path")
         for player, optimizer in self.optimizers.items():
-            named |= {f"{player}/{v.path}": v for v in optimizer.variables}
+            # Without the optimizer's name, which counts those made before in this process.
+            named |= {f"{player}/{v.path.partition('/')[2]}": v for v in optimizer.variables}
         named |= {f"ema/{i}": v for i, v in enumerate(self.ema)}
         named["lr_factor"] = self.lr_factor
         if self.fp16:

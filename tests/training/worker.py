@@ -1,42 +1,68 @@
 """Run one training in a process of its own: `worker.py SETTINGS.json OUT.npz`.
 
-Writes the loss of every step and the final weights, for tests that compare processes.
+Writes the loss of every step, the last gradients' norms and the final weights, for tests that
+compare processes. `"kill": {"step": N}` in the settings ends it with SIGKILL after step N, and
+`"kill": {"save": N}` in the middle of writing its Nth file.
 """
 
 import json
+import os
+import signal
 import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from kerasdl.training import run, runs
+from kerasdl.training import checkpoint, run, runs
 
 
-class Losses(keras.callbacks.Callback):
-    """Remembers the loss of every step."""
+class Watch(keras.callbacks.Callback):
+    """Remembers the loss of every step, and kills the process after one of them."""
 
-    def __init__(self):
+    def __init__(self, kill_at):
         super().__init__()
-        self.values = []
+        self.losses = []
+        self.kill_at = kill_at
 
     def on_train_batch_end(self, batch, logs=None):
-        self.values.append(logs["loss"])
+        self.losses.append(logs["loss"])
+        if self.loop.step == self.kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_while_saving(nth):
+    """Let the nth file be half-written when the process dies."""
+    whole, count = np.savez, 0
+
+    def savez(file, **arrays):
+        nonlocal count
+        count += 1
+        if count == nth:
+            file.write(b"PK\x03\x04 half of a file")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        whole(file, **arrays)
+
+    checkpoint.np.savez = savez
 
 
 def main(settings, out):
-    given = json.loads(Path(settings).read_text())
-    given = {"log": [], "export": [], "resume": False, **given}
+    given = {"log": [], "export": [], **json.loads(Path(settings).read_text())}
+    kill = given.pop("kill", {})
+    if "save" in kill:
+        kill_while_saving(kill["save"])
     recipe = run.resolve(given)
     folder = Path(recipe.output) / recipe.experiment
     if not recipe.resume:
         runs.remove(folder)
-    losses = Losses()
-    session = run.Session(recipe, folder, callbacks=[losses])
+    watch = Watch(kill.get("step"))
+    session = run.Session(recipe, folder, callbacks=[watch])
     session.run.create()
     session.fit()
     norms = np.asarray(session.loop.gradient_norms)
-    np.savez(out, losses=losses.values, norms=norms, **session.loop.weights())
+    weights = {f"weight/{path}": value for path, value in session.loop.weights().items()}
+    np.savez(out, losses=watch.losses, norms=norms, **weights)
 
 
 if __name__ == "__main__":

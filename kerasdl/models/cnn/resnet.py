@@ -45,7 +45,8 @@ class ResidualBlock(keras.layers.Layer):
         changes = self.stride > 1 or input_shape[-1] != self.filters
         if changes and self.option == "B":
             self.project = ConvNorm(self.filters, 1, self.stride, name="project")
-        self.compute_output_spec(keras.KerasTensor(input_shape))  # builds every child
+        # builds every child
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def call(self, x, training=False):
         y = self.conv1(x, training=training)  # (B, H/s, W/s, D)
@@ -90,7 +91,7 @@ class Bottleneck(keras.layers.Layer):
     def build(self, input_shape):
         if self.stride > 1 or input_shape[-1] != 4 * self.filters:
             self.project = ConvNorm(4 * self.filters, 1, self.stride, name="project")
-        self.compute_output_spec(keras.KerasTensor(input_shape))
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
 
     def call(self, x, training=False):
         shortcut = self.project(x, training=training) if self.project else x
@@ -134,7 +135,8 @@ class ResNetBackbone(Backbone):
             filters, 3 if small else 7, 1 if small else 2, activation="relu", name="stem"
         )
         self.blocks, self.stage_of = [], []  # a flat list: Keras loses weights in nested ones
-        self.strides, self.channels = {}, {}
+        self.strides = {} if small else {"stage1": 2}
+        self.channels = {} if small else {"stage1": filters}
         for s, depth in enumerate(depths):
             stage, d = f"stage{first + s}", filters * 2**s
             for b in range(depth):

@@ -1,0 +1,75 @@
+"""The one way from encoded image bytes to the floats that a model is given.
+
+Folders of images, and the exported `serve_bytes`, use these same functions, so that a served model
+sees the pixels that it was trained on. Every value is a whole number of 255ths.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+# Multiplied by, not divided by 255: graph optimisers make the one of the other in some places and
+# not in others, and the last bits would differ between training and serving.
+STEP = np.float32(1 / 255)
+GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
+
+
+def to_float(image):
+    """uint8 images as floats in [0, 1]; float images as they are."""
+    return tf.cast(image, tf.float32) * STEP if image.dtype == tf.uint8 else image
+
+
+def snap(image):
+    """The nearest whole number of 255ths, in [0, 1]; what an 8-bit image can hold."""
+    return tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0) * STEP
+
+
+def decode(image_bytes, channels):
+    """Decode a PNG, JPEG, BMP or GIF (its first frame) file.
+
+    Grey is repeated for colour, colour becomes luma for grey, alpha is dropped, and 16 bits become
+    8. Undecodable bytes raise `tf.errors.InvalidArgumentError`.
+
+    Args:
+        image_bytes: string scalar.
+        channels: 1 or 3.
+
+    Returns:
+        float32 `(H, W, channels)` in [0, 1].
+    """
+    image = tf.io.decode_image(image_bytes, channels=0, expand_animations=False)
+    found = tf.shape(image)[-1]  # 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha
+    # A slice of no channel is empty, so take the last colour that there is.
+    last = tf.where(found >= 3, 2, 0)
+    red, green, blue = (tf.cast(image[..., tf.minimum(c, last)], tf.float32) for c in range(3))
+    if channels == 3:
+        image = tf.stack([red, green, blue], axis=-1)
+    else:
+        grey = tf.round(GREY[0] * red + GREY[1] * green + GREY[2] * blue)
+        image = grey[..., None]
+    image = image * STEP
+    image.set_shape((None, None, channels))
+    return image
+
+
+def fit(image, image_size):
+    """Resize an image, or leave it as it is where its size already agrees.
+
+    Args:
+        image: float32 `(H, W, C)` in [0, 1], or a batch of them.
+        image_size: `(height, width)`, ints.
+
+    Returns:
+        float32 `(height, width, C)`, or a batch of them; bilinear, antialiased, rounded to 255ths.
+    """
+    height, width = (int(n) for n in image_size)
+    channels = image.shape[-1]
+    size = tf.shape(image)[-3:-1]
+
+    def resized():
+        return snap(tf.image.resize(image, (height, width), "bilinear", antialias=True))
+
+    same = tf.reduce_all(tf.equal(size, [height, width]))
+    image = tf.cond(same, lambda: tf.convert_to_tensor(image), resized)
+    image.set_shape((*image.shape[:-3], height, width, channels))
+    return image

@@ -1,0 +1,145 @@
+"""From a split to batches: stateless, in a seeded order, from any step on.
+
+The order and the keys of an epoch are computed at its start, so a resumed run starts at its step
+without reading what lies before it.
+"""
+
+import tensorflow as tf
+
+from kerasdl.data.images import to_float
+from kerasdl.ops import noise
+
+ORDER = 1 << 62  # sets the seed of the order apart from that of the examples' keys
+LOW = 2**31 - 1
+
+
+def steps_per_epoch(split, batch_size: int) -> int:
+    """Whole batches in a split; ValueError where there is none."""
+    if batch_size > len(split):
+        raise ValueError(f"--batch-size {batch_size}: there are only {len(split)} examples")
+    return len(split) // batch_size
+
+
+def training_batches(
+    split,
+    *,
+    batch_size,
+    seed,
+    augment=None,
+    num_classes=None,
+    start_step=0,
+    stop_step,
+    steps=None,
+):
+    """Global batches of the steps from `start_step` up to, without, `stop_step`.
+
+    Args:
+        split: A `Split`.
+        batch_size: Examples per batch, `B`; what is left of an epoch is dropped.
+        seed: Of order and augmentation.
+        augment: An `Augment`, or None.
+        num_classes: `K`, needed where `augment.mixes`.
+        start_step: Of the first batch.
+        stop_step: One after the last.
+        steps: Batches per epoch; all whole ones if None.
+
+    Returns:
+        A `tf.data.Dataset` of dicts: the split's columns (`image` float32 in [0, 1], `label` int32
+        `(B,)`, or float32 `(B, K)` where mixed) and `index` int64 `(B,)`, `key` uint32 `(B, 2)`,
+        `weight` float32 `(B,)`, all 1.
+
+    Raises:
+        ValueError: The batch is larger than the split.
+    """
+    n, whole = len(split), steps_per_epoch(split, batch_size)
+    steps = min(steps or whole, whole)
+    mixes = augment is not None and augment.mixes
+
+    def plan(epoch):
+        # Random word above, number below: sorting gives a permutation, and no two are equal.
+        number = tf.range(n, dtype=tf.int64)
+        word = tf.cast(noise.keys(seed ^ ORDER, epoch, number)[:, 0], tf.int64)
+        shuffled = tf.bitwise.bitwise_and(tf.sort(word * (LOW + 1) + number), LOW)
+        index = shuffled[: steps * batch_size]
+        key = noise.keys(seed, epoch, index)
+        first = tf.maximum(start_step - epoch * steps, 0)
+        last = tf.minimum(stop_step - epoch * steps, steps)
+        return tf.data.Dataset.from_tensor_slices(
+            {
+                "index": tf.reshape(index, (steps, batch_size))[first:last],
+                "key": tf.reshape(key, (steps, batch_size, 2))[first:last],
+            }
+        )
+
+    def finish(batch):
+        batch["weight"] = tf.ones((batch_size,), tf.float32)
+        if mixes:
+            batch["label"] = tf.one_hot(batch["label"], num_classes, dtype=tf.float32)
+        return augment(batch) if augment is not None else batch
+
+    epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
+    batches = _read(split, epochs.flat_map(plan), batch_size, finish)
+    return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))
+
+
+def evaluation_batches(split, *, batch_size, limit_batches=None):
+    """Every example once, in order; the last batch is filled up with examples of weight 0.
+
+    Args:
+        split: A `Split`.
+        batch_size: Examples per batch, `B`.
+        limit_batches: At most so many batches, or None for all.
+
+    Returns:
+        A `tf.data.Dataset` of dicts with the keys of `training_batches`.
+    """
+    n = len(split)
+    count = -(-n // batch_size)
+    if limit_batches is not None:
+        count = min(count, limit_batches)
+
+    def plan(batch):
+        index = batch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        clipped = tf.minimum(index, n - 1)
+        return {
+            "index": clipped,
+            "key": noise.keys(0, 0, clipped),
+            "weight": tf.cast(index < n, tf.float32),
+        }
+
+    return _read(split, tf.data.Dataset.range(count).map(plan), batch_size, lambda batch: batch)
+
+
+def _read(split, plans, batch_size, finish):
+    """Read what `plans` names, with `finish` applied to every batch.
+
+    Args:
+        plans: A dataset of `{"index": (B,), "key": (B, 2), ...}`.
+    """
+    # Eager tensors are captured by reference: they are no constants of a graph.
+    columns = {name: tf.constant(value) for name, value in split.columns().items()}
+
+    def gather(batch):
+        return {**batch, **{k: tf.gather(v, batch["index"]) for k, v in columns.items()}}
+
+    def done(batch):
+        if "image" in batch:
+            batch["image"] = to_float(batch["image"])
+        return finish(batch)
+
+    if split.arrays is not None:
+        batches = plans.map(
+            lambda batch: done(gather(batch)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    else:
+        examples = plans.unbatch().map(
+            lambda row: split.load(gather(row)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        batches = examples.batch(batch_size, drop_remainder=True).map(
+            done, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        )
+    return batches.prefetch(tf.data.AUTOTUNE)

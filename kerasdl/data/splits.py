@@ -1,0 +1,262 @@
+"""What every source is made of: random-access splits, their checks, and their division."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.data.images import decode, fit, to_float
+from kerasdl.tasks.task import DataInfo
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `open_source`, checked; `image_size` is `()` or `(height, width)`."""
+
+    name: str
+    image_size: tuple = ()
+    val_split: float = 0.1
+    data_dir: str | None = None
+    skip_bad_files: bool = False
+    seed: int = 0
+    task: object = None
+
+
+class Split:
+    """One part of a data set: examples by number.
+
+    Attributes:
+        arrays: `{column: array}` of the whole part in memory, or None where it is read on demand.
+    """
+
+    arrays: dict[str, np.ndarray] | None = None
+
+    def __len__(self):
+        raise NotImplementedError
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """One row per example: the examples themselves, or what `load` makes them from."""
+        raise NotImplementedError
+
+    def load(self, row: dict) -> dict:
+        """One example from a row of `columns`, in graph operations; keeps other entries."""
+        raise NotImplementedError
+
+    def read(self, indices) -> dict[str, np.ndarray]:
+        """The examples `indices` `(n,)`: `image` `(n, H, W, C)`, uint8, or float32 in [0, 1], and
+        `label` int32 `(n,)`."""
+        raise NotImplementedError
+
+
+class ArraySplit(Split):
+    """A split that lies in memory.
+
+    Args:
+        arrays: `{column: array (n, ...)}`.
+    """
+
+    def __init__(self, arrays):
+        self.arrays = arrays
+
+    def __len__(self):
+        return len(next(iter(self.arrays.values())))
+
+    def columns(self):
+        return self.arrays
+
+    def read(self, indices):
+        return {name: array[np.asarray(indices)] for name, array in self.arrays.items()}
+
+
+class FileSplit(Split):
+    """A split of image files that are decoded when they are needed.
+
+    Args:
+        paths: Of the files, `n` strings.
+        labels: int32 `(n,)`.
+        image_shape: `(H, W, C)` after resizing.
+    """
+
+    def __init__(self, paths, labels, image_shape):
+        self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
+
+    def __len__(self):
+        return len(self.paths)
+
+    def columns(self):
+        return {"path": np.array(self.paths, dtype=np.bytes_), "label": self.labels}
+
+    def load(self, row):
+        image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])
+        return {**row, "image": fit(image, self.image_shape[:2])}
+
+    def read(self, indices):
+        indices = np.asarray(indices)
+        rows = tf.data.Dataset.from_tensor_slices(
+            {name: column[indices] for name, column in self.columns().items()}
+        )
+        rows = rows.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return next(rows.batch(len(indices)).as_numpy_iterator())
+
+
+def cut(n, share, seed=None):
+    """Divide the numbers below `n`.
+
+    Args:
+        share: Of the second part, which has at least one of two or more.
+        seed: The second part is drawn, or the last ones if None.
+
+    Returns:
+        Two sorted int arrays.
+    """
+    held = min(max(1, round(n * share)), n)
+    order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
+    return np.sort(order[: n - held]), np.sort(order[n - held :])
+
+
+def check_val_split(options):
+    """ValueError where a validation part must be cut, but its share is 0."""
+    if options.val_split <= 0:
+        raise ValueError(
+            f"--val-split {options.val_split}: {options.name} has no validation part, so a share "
+            "of its training examples must be held out"
+        )
+
+
+def check_images(images, where):
+    """Images as uint8, or float32 in [0, 1], `(n, H, W, C)`.
+
+    Args:
+        images: `(n, H, W)` or `(n, H, W, C)`; integers must lie in 0..255.
+        where: What to call them in a ValueError.
+    """
+    if images.ndim not in (3, 4):
+        raise ValueError(f"{where}: images must have 3 or 4 axes, these have {images.ndim}")
+    if not len(images):
+        raise ValueError(f"{where}: is empty")
+    images = images[..., None] if images.ndim == 3 else images
+    if 0 in images.shape:
+        raise ValueError(f"{where}: images have the shape {images.shape[1:]}")
+    if images.dtype == np.uint8:
+        return images
+    if images.dtype.kind not in "iufb":
+        raise ValueError(f"{where}: images are {images.dtype}, not numbers")
+    if images.dtype.kind == "f" and not np.isfinite(images).all():
+        raise ValueError(f"{where}: images hold NaN or infinite values")
+    low, high = images.min(), images.max()
+    if images.dtype.kind in "iu":
+        if low < 0 or high > 255:
+            raise ValueError(f"{where}: integer images must lie in 0..255, found {low}..{high}")
+        return images.astype(np.uint8)
+    if low < 0 or high > 1:
+        raise ValueError(f"{where}: float images must lie in [0, 1], found {low:g}..{high:g}")
+    return images.astype(np.float32)
+
+
+def check_labels(labels, n, num_classes, where):
+    """Labels as int32 `(n,)` below `num_classes`, where that is not None; else a ValueError."""
+    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+    if labels.dtype.kind not in "iu":
+        raise ValueError(f"{where}: labels must be integers, these are {labels.dtype}")
+    if labels.shape != (n,):
+        raise ValueError(f"{where}: {n} images, but labels of the shape {labels.shape}")
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or (num_classes is not None and high >= num_classes):
+        allowed = "0 or more" if num_classes is None else f"0..{num_classes - 1}"
+        raise ValueError(f"{where}: labels must be {allowed}, found {low}..{high}")
+    return labels.astype(np.int32)
+
+
+def resize(images, image_size):
+    """A checked array of images, resized by `images.fit` where `image_size` is not `()`."""
+    if not image_size or images.shape[1:3] == tuple(image_size):
+        return images
+    parts = []
+    for start in range(0, len(images), 256):
+        part = fit(to_float(tf.convert_to_tensor(images[start : start + 256])), image_size).numpy()
+        parts.append(np.rint(part * 255).astype(np.uint8) if images.dtype == np.uint8 else part)
+    return np.concatenate(parts)
+
+
+def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_share=None):
+    """A source of arrays, checked and divided.
+
+    Args:
+        parts: `{"train": (images, labels), "validation": ..., "test": ...}`; only the first must
+            be there.
+        options: Of `open_source`.
+        class_names: One per class, or None for `0`, `1`, ... up to the largest label.
+        notes: What else is to be said.
+        seed: Parts that are missing are drawn with it, or cut off the end if None.
+        test_share: Of the test part where there is none; `val_split` if None.
+    """
+    notes, checked = list(notes), {}
+    for part, (images, labels) in parts.items():
+        where = f"{options.name} ({part})"
+        images, labels = np.asarray(images), np.asarray(labels)
+        images = check_images(images, where)
+        count = len(class_names) if class_names is not None else None
+        labels = check_labels(labels, len(images), count, where)
+        checked[part] = {"image": resize(images, options.image_size), "label": labels}
+    if class_names is None:
+        # Of the training part: what it does not hold cannot be learnt.
+        top = int(checked["train"]["label"].max()) + 1
+        class_names = tuple(str(k) for k in range(top))
+        for part, arrays in checked.items():
+            check_labels(arrays["label"], len(arrays["label"]), top, f"{options.name} ({part})")
+    shapes = {arrays["image"].shape[1:] for arrays in checked.values()}
+    if len(shapes) > 1:
+        raise ValueError(f"{options.name}: the parts' images differ in shape: {sorted(shapes)}")
+
+    for part, share in (("test", test_share), ("validation", None)):
+        if part in checked:
+            continue
+        if share is None:
+            check_val_split(options)
+            share = options.val_split
+        whole = checked["train"]
+        kept, held = cut(len(whole["label"]), share, None if seed is None else [seed, len(part)])
+        checked["train"], checked[part] = (
+            {name: array[rows] for name, array in whole.items()} for rows in (kept, held)
+        )
+        how = f"the last {share:.0%}" if seed is None else f"{len(held)} drawn with seed {seed}"
+        notes.append(f"{part} part: {how} of {len(whole['label'])} training examples")
+    return source(
+        options,
+        {part: ArraySplit(arrays) for part, arrays in checked.items()},
+        shapes.pop(),
+        class_names,
+        notes,
+    )
+
+
+def source(options, splits, image_shape, class_names, notes):
+    """A `Source` of three splits, none of which may be empty."""
+    for part, split in splits.items():
+        if not len(split):
+            counts = ", ".join(f"{len(s)} {p}" for p, s in splits.items())
+            raise ValueError(f"{options.name}: the {part} part is empty ({counts})")
+    shape = tuple(int(n) for n in image_shape)
+    info = DataInfo(image_shape=shape, class_names=tuple(str(c) for c in class_names))
+    return Source(
+        options.name, info, splits["train"], splits["validation"], splits["test"], tuple(notes)
+    )
+
+
+@dataclass
+class Source:
+    """A data set, divided.
+
+    Attributes:
+        name: As it was asked for.
+        info: Its facts; `input_mean` and `input_std` are empty, see `input_statistics`.
+        train, validation, test: `Split`s, none empty.
+        notes: How it was divided and what was left out; for the user to see.
+    """
+
+    name: str
+    info: DataInfo
+    train: Split
+    validation: Split
+    test: Split
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,169 @@
+"""The facts of an exported model, for machines (`card.json`) and readers (`card.md`)."""
+
+import dataclasses
+import json
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+import kerasdl
+from kerasdl import catalog
+from kerasdl import recipe as recipes
+
+PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
+
+
+def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
+    """The card of a version whose files are all written.
+
+    Args:
+        parts: What was exported.
+        name: Name of the exported model.
+        folder: Its files.
+        report: What `parity` found.
+        omitted: `{file: reason}` of what was asked for and is not there.
+
+    Returns:
+        JSON values; the version is still missing.
+    """
+    row = catalog.row(parts.model_name)
+    artefacts = report["artefacts"]
+    for key, found in artefacts.items():
+        path = folder if key == "savedmodel" else folder / f"{key}.tflite"
+        found["bytes"] = _size(path)
+        found["max_difference"] = max(found["difference"].values(), default=0.0)
+    model = parts.model
+    return {
+        "name": name,
+        "version": None,
+        "model": parts.model_name,
+        "model_arguments": parts.model_arguments,
+        "task": row.task,
+        "paper": row.paper,
+        "dataset": parts.recipe.dataset or row.dataset,
+        "data": dataclasses.asdict(parts.info),
+        "seed": parts.recipe.seed,
+        "recipe": recipes.to_dict(parts.recipe),
+        "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
+        "figures": parts.figures,
+        "signatures": report["signatures"],
+        "batch": "dynamic",
+        "artefacts": artefacts,
+        "omitted": omitted,
+        "warmup_requests": report["warmup_requests"],
+        "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
+        "versions": {"kerasdl": kerasdl.__version__}
+        | {package: metadata.version(package) for package in PACKAGES},
+        "commit": commit(),
+    }
+
+
+def write(card: dict, folder: Path) -> None:
+    """Write `card.json` and `card.md` into `folder`."""
+    (folder / "card.json").write_text(json.dumps(card, indent=1))
+    (folder / "card.md").write_text(markdown(card))
+
+
+def table(card: dict) -> tuple[list[str], list[list[str]]]:
+    """The head and the rows of the table of artefacts, as texts."""
+    threads = sorted(
+        {
+            t
+            for a in card["artefacts"].values()
+            if isinstance(a["latency_ms"], dict)
+            for t in a["latency_ms"]
+        },
+        key=int,
+    )
+    head = ["file", "KiB", "largest difference", "top1", "loss", "ms"]
+    head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
+    rows = []
+    for name, a in card["artefacts"].items():
+        test = a["test"] or {}
+        times = a["latency_ms"]
+        if isinstance(times, dict):
+            times = [f"{times[t]:.3f}" for t in threads]
+        else:  # TensorFlow takes all threads
+            times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
+        figures = [f"{test[k]:.4f}" if k in test else "" for k in ("top1", "loss")]
+        size = f"{a['bytes'] / 1024:.0f}"
+        rows.append([name, size, f"{a['max_difference']:.1e}", *figures, *times])
+    return head, rows
+
+
+def markdown(card: dict) -> str:
+    """The card as a page of Markdown."""
+    data = card["data"]
+    lines = [
+        f"# {card['name']}, version {card['version']}",
+        "",
+        f"`{card['model']}` ({card['paper']}; task `{card['task']}`), "
+        f"{card['trainable_parameters']:,} trainable parameters, trained on `{card['dataset']}` "
+        f"with seed {card['seed']}.",
+        "",
+        f"- Input: {data['image_shape']}, floats in [0, 1]; batch: {card['batch']}.",
+        f"- Classes: {', '.join(map(str, data['class_names']))}.",
+        f"- Made with {', '.join(f'{k} {v}' for k, v in card['versions'].items())}"
+        + (f", commit {card['commit']}." if card["commit"] else "."),
+        "",
+        "## Files",
+        "",
+        *_table(*table(card)),
+        "",
+        "Differences are `max|a - b| / (1 + max|b|)` from the answers of `model.keras`; latencies "
+        "are medians of one example on the machine that exported.",
+    ]
+    if judged := next(iter(card["artefacts"].values()))["test"]:
+        lines[-1] += f" Figures are of {judged['examples']} test examples."
+    for name, reason in card["omitted"].items():
+        lines += ["", f"Without `{name}`: {reason}"]
+    lines += ["", "## Signatures", ""]
+    for name, signature in card["signatures"].items():
+        lines += [f"`{name}`", ""]
+        rows = [
+            [side[:-1], f"`{key}`", spec["dtype"], _shape(spec["shape"])]
+            for side in ("inputs", "outputs")
+            for key, spec in signature[side].items()
+        ]
+        lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
+    if figures := {k: v for k, v in card["figures"].items() if not isinstance(v, dict | list)}:
+        lines += ["## Training", "", *_table(["", ""], [[k, str(v)] for k, v in figures.items()])]
+    for part in ("val", "test"):
+        for key, value in card["figures"].get(part, {}).items():
+            if isinstance(value, int | float):
+                lines.append(f"| {part} {key} | {value:.6g} |")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def commit() -> str | None:
+    """The commit of this package's sources, with `-dirty` where they differ; None outside git."""
+    here = Path(kerasdl.__file__).parent
+
+    def git(*arguments):
+        return subprocess.run(
+            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # not another project around it
+        return git("describe", "--always", "--abbrev=40", "--exclude=*", "--dirty")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a SavedModel without what lies beside it."""
+    if path.is_file():
+        return path.stat().st_size
+    beside = ("tflite", "assets.extra")
+    files = (p for p in path.rglob("*") if p.relative_to(path).parts[0] not in beside)
+    return sum(p.stat().st_size for p in files if p.is_file())
+
+
+def _shape(shape) -> str:
+    return "(" + ", ".join("B" if i == 0 else str(n) for i, n in enumerate(shape)) + ")"
+
+
+def _table(head, rows) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]

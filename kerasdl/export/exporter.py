@@ -1,0 +1,200 @@
+"""Write one version of an exported model, prove it, and publish it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl import catalog
+from kerasdl.export import ExportError, card, load, parity, saved_model, serving, tflite, warmup
+from kerasdl.recipe import CHOICES, Recipe
+from kerasdl.tasks.task import DataInfo
+
+EXAMPLES = 4  # that every signature answers: one alone, and three together
+
+
+@dataclass
+class Parts:
+    """What is exported, and what it is judged on.
+
+    Attributes:
+        model: The trained Keras model, in float32.
+        model_name: Of the catalogue.
+        task: Its task.
+        info: Facts of the data.
+        recipe: The training settings.
+        train: `{input: (N, ...)}`, training examples that calibrate int8.
+        test: `{input or target: (N, ...)}`, examples that every file is judged on.
+        model_arguments: What the model was built with.
+        figures: Of the training run, for the card.
+    """
+
+    model: object
+    model_name: str
+    task: object
+    info: DataInfo
+    recipe: Recipe
+    train: dict
+    test: dict
+    model_arguments: dict = field(default_factory=dict)
+    figures: dict = field(default_factory=dict)
+
+
+def export(parts: Parts, formats, export_dir, name: str | None = None, say=print) -> dict:
+    """Write `export_dir/name/<version>/` and `models.config`.
+
+    The SavedModel is always written, since a server fails on a version without one; "tflite" adds
+    the TFLite files. The folder has a temporary name until all of it is written and proven.
+
+    Args:
+        parts: What to export.
+        formats: Any of "savedmodel" and "tflite".
+        export_dir: Folder of the exported models.
+        name: Name of the exported model; the catalogue's if None.
+        say: Called with a line of progress.
+
+    Returns:
+        The card, as in `assets.extra/card.json`, with its `folder`.
+
+    Raises:
+        ValueError: An unknown format, a bad name, or a folder that cannot be written.
+        ExportError: A converter failed, or a file does not answer as the model does.
+    """
+    for value in formats:
+        if value not in CHOICES["export"]:
+            near = catalog.nearest(value, CHOICES["export"])
+            raise ValueError(f"--export {value}: not one of {', '.join(CHOICES['export'])}{near}")
+    name = name or parts.model_name
+    if parts.model.compute_dtype != "float32":
+        raise ValueError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
+    with serving.making(export_dir, name) as folder:
+        try:
+            facts = _write(parts, formats, name, folder, say)
+            published = _publish(folder, facts)
+        except OSError as error:
+            raise ExportError(f"{folder.parent}: cannot be written: {error}") from error
+    serving.write_models_config(export_dir)
+    say(f"exported to {published}")
+    return {**facts, "folder": str(published)}
+
+
+def save_keras(model, facts: load.Facts, path) -> None:
+    """Save a model with the facts that Keras does not keep, as `load_info` reads them."""
+    model.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(load.MEMBER, facts.to_json())
+
+
+def _write(parts, formats, name, folder, say) -> dict:
+    """Write and prove all files but the card; return the card's facts."""
+    extra = folder / "assets.extra"
+    extra.mkdir()
+    say("model.keras")
+    facts = load.Facts(parts.model_name, parts.info, parts.recipe)
+    save_keras(parts.model, facts, extra / "model.keras")
+    say("SavedModel")
+    served = saved_model.functions(parts.task, parts.model, "savedmodel")
+    saved_model.write(parts.model, served, folder)
+    examples, meta = _examples(parts, load.load_keras(extra / "model.keras"))
+    requests = [
+        (signature, {n: examples[f"in/{signature}/{n}"][:1] for n in names["inputs"]})
+        for signature, names in meta["signatures"].items()
+    ]
+    warmup.write(extra / warmup.FILE, name, requests)
+    omitted = {}
+    if "tflite" in formats and (reason := catalog.row(parts.model_name).no_tflite):
+        omitted["tflite"] = reason
+    elif "tflite" in formats:
+        inputs = {n: parts.train[n] for n in meta["signatures"]["serving_default"]["inputs"]}
+        omitted = tflite.write(parts.task, parts.model, inputs, folder / "tflite", say)
+    say("comparing with the trained model, without Keras")
+    report = prove(folder, examples, meta)
+    omitted |= report["omitted"]
+    for missing, reason in omitted.items():
+        (folder / f"{missing}.tflite").unlink(missing_ok=True)
+        say(f"without {missing}: {reason}")
+    return card.facts(parts, name, folder, report, omitted)
+
+
+def _publish(folder, facts) -> Path:
+    while True:
+        version = facts["version"] = serving.next_version(folder.parent)
+        card.write(facts, folder / "assets.extra")
+        try:
+            return serving.publish(folder, version)
+        except FileExistsError:
+            continue  # another export took the number
+
+
+def _examples(parts, model) -> tuple[dict, dict]:
+    """Inputs, the answers of `model` to them, and what `parity` must know.
+
+    `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
+    """
+    arrays, signatures = {}, {}
+    for signature, (function, specs) in saved_model.functions(
+        parts.task, model, "savedmodel"
+    ).items():
+        inputs = {spec.name: _four(_input(spec.name, parts.test)) for spec in specs}
+        outputs = function(*(tf.constant(v) for v in inputs.values()))
+        arrays |= {f"in/{signature}/{k}": v for k, v in inputs.items()}
+        arrays |= {f"out/{signature}/{k}": _bytes(v.numpy()) for k, v in outputs.items()}
+        signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
+    arrays |= {f"test/{k}": v for k, v in parts.test.items()}
+    meta = {
+        "signatures": signatures,
+        "tflite": list(saved_model.functions(parts.task, model, "tflite")),
+        "loss": getattr(parts.task, "loss", "cross_entropy"),
+    }
+    return arrays, meta
+
+
+def prove(folder, examples: dict, meta: dict) -> dict:
+    """Run `parity.py` on a version folder, in a process without Keras; return its report.
+
+    Raises:
+        ExportError: It failed, or a difference exceeds its limit.
+    """
+    with tempfile.TemporaryDirectory() as work:
+        arrays, report = Path(work) / "examples.npz", Path(work) / "report.json"
+        np.savez(arrays, meta=json.dumps(meta), **examples)
+        # -P keeps this folder's modules from shadowing others.
+        command = [sys.executable, "-P", parity.__file__, folder, arrays, report]
+        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or [""])[-1]
+            if done.returncode < 0:
+                last = f"ended by {signal.Signals(-done.returncode).name}"
+            raise ExportError(f"the files cannot be run without Keras: {last}")
+        found = json.loads(report.read_text())
+    lines = parity.failures(found)
+    if lines:
+        raise ExportError(f"not exported: {'; '.join(lines)}")
+    return found
+
+
+def _input(name, test):
+    """Test examples of an input; pictures are encoded where it is `<image>_bytes`."""
+    if name in test:
+        return test[name]
+    pictures = np.asarray(test[name.removesuffix("_bytes")][:EXAMPLES])
+    pixels = np.clip(np.rint(pictures * 255), 0, 255).astype("uint8")
+    # A PNG's last byte is not 0, so numpy's bytes keep it whole.
+    return np.array([tf.io.encode_png(p).numpy() for p in pixels])
+
+
+def _four(values):
+    return np.resize(values, (EXAMPLES, *values.shape[1:]))  # the first ones, or repeated
+
+
+def _bytes(array):
+    return array.astype("S") if array.dtype.kind == "O" else array

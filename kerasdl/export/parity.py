@@ -1,0 +1,296 @@
+"""Prove that exported files answer as the trained model does, without Keras.
+
+A stand-alone script, run by path in a process of its own: what a server or a device does not have,
+it cannot import. `python parity.py FOLDER EXAMPLES.npz REPORT.json` loads the SavedModel and the
+TFLite files of a version folder, runs every signature on the examples at batch 1 and 3, replays
+the warm-up requests, and writes differences, latencies and test figures.
+
+The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of four examples (the
+trained model's own answers), `test/<input>` and `test/<target>`, and `meta`, a JSON text.
+"""
+
+import json
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+FORBIDDEN = ("keras", "tf_keras", "kerasdl")
+KINDS = ("float32", "float16", "dynamic", "int8")  # of TFLite files
+LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
+BATCHES = (slice(0, 1), slice(1, 4))  # of the four examples: batch 1, and batch 3
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+SECONDS = 0.5  # at most so long is one latency measured
+
+
+def difference(a, b) -> float:
+    """`max|a - b| / (1 + max|b|)`; infinite where they are of different shapes or not finite."""
+    a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+    if a.shape != b.shape or not np.isfinite(a).all():
+        return float("inf")
+    return float(np.abs(a - b).max() / (1 + np.abs(b).max()))
+
+
+def agreement(a, b) -> float:
+    """Share of equal entries of two arrays of labels or names."""
+    a, b = (np.char.decode(x, "utf-8") if x.dtype.kind == "S" else x for x in map(_plain, (a, b)))
+    return float(np.mean(a == b)) if a.shape == b.shape else 0.0
+
+
+def figures(logits, label, loss: str = "cross_entropy") -> dict:
+    """`loss`, `top1` and `top5` as training reports them.
+
+    Args:
+        logits: float `(N, K)`.
+        label: int `(N,)`.
+        loss: "cross_entropy" (in nats, without smoothing) or "hinge".
+    """
+    logits, label = np.asarray(logits, np.float64), np.asarray(label)
+    score = np.take_along_axis(logits, label[:, None], axis=-1)  # (N, 1)
+    if loss == "hinge":
+        losses = np.maximum(logits - score + 1, 0).sum(-1) - 1  # the class itself gives 1
+    else:
+        high = logits.max(-1, keepdims=True)
+        losses = (high + np.log(np.exp(logits - high).sum(-1, keepdims=True)) - score)[:, 0]
+    above = (logits > score).sum(-1)  # classes ranked before the true one
+    return {
+        "loss": float(losses.mean()),
+        "top1": float((above < 1).mean()),
+        "top5": float((above < 5).mean()),
+        "examples": len(label),
+    }
+
+
+def in_batches(answer, inputs: dict, size: int = 64) -> dict:
+    """Join the answers to `inputs` `{name: (N, ...)}`, given in batches."""
+    count = len(next(iter(inputs.values())))
+    parts = [answer({k: v[i : i + size] for k, v in inputs.items()}) for i in range(0, count, size)]
+    return {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
+class SavedModel:
+    """A SavedModel's signatures on numpy arrays.
+
+    Args:
+        folder: The version folder.
+    """
+
+    def __init__(self, folder):
+        import tensorflow as tf
+
+        self.loaded = tf.saved_model.load(str(folder))
+        self.signatures = dict(self.loaded.signatures)
+
+    def answer(self, signature: str, inputs: dict) -> dict:
+        """`{output: array}` of a batch."""
+        import tensorflow as tf
+
+        tensors = {name: tf.constant(value) for name, value in inputs.items()}
+        return {k: v.numpy() for k, v in self.signatures[signature](**tensors).items()}
+
+    def interface(self) -> dict:
+        """`{signature: {"inputs" | "outputs": {name: {"shape", "dtype"}}}}`."""
+        return {
+            name: {
+                "inputs": _specs(function.structured_input_signature[1]),
+                "outputs": _specs(function.structured_outputs),
+            }
+            for name, function in sorted(self.signatures.items())
+        }
+
+
+class TFLite:
+    """A TFLite file's signatures on numpy arrays.
+
+    Args:
+        path: The file.
+        threads: Of the interpreter.
+    """
+
+    def __init__(self, path, threads: int = 1):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self.interpreter = Interpreter(str(path), num_threads=threads)
+        self.signatures = self.interpreter.get_signature_list()
+        self.runners = {n: self.interpreter.get_signature_runner(n) for n in self.signatures}
+
+    def answer(self, signature: str, inputs: dict) -> dict:
+        """`{output: array}` of a batch."""
+        return self.runners[signature](**inputs)
+
+
+def check(artefact, examples: dict, meta: dict, without=()) -> dict:
+    """Run every signature at batch 1 and 3 and compare with the trained model's answers.
+
+    Args:
+        artefact: A `SavedModel` or `TFLite`.
+        examples: The arrays.
+        meta: `signatures`: `{name: {"inputs": [...], "outputs": [...]}}`.
+        without: Outputs that this format does not have.
+
+    Returns:
+        `difference` and `agreement`, both `{"signature.output": figure}`.
+
+    Raises:
+        ValueError: Signatures or names are not those promised.
+    """
+    far, same = {}, {}
+    if set(artefact.signatures) != set(meta["signatures"]):
+        raise ValueError(f"has the signatures {sorted(artefact.signatures)}")
+    for name, names in meta["signatures"].items():
+        expected = [n for n in names["outputs"] if n not in without]
+        for batch in BATCHES:
+            outputs = artefact.answer(
+                name, {n: examples[f"in/{name}/{n}"][batch] for n in names["inputs"]}
+            )
+            if set(outputs) != set(expected):
+                raise ValueError(f"{name} has the outputs {sorted(outputs)}, not {expected}")
+            for output in expected:
+                key, right = f"{name}.{output}", examples[f"out/{name}/{output}"][batch]
+                if right.dtype.kind == "f":
+                    far[key] = max(far.get(key, 0.0), difference(outputs[output], right))
+                else:
+                    same[key] = min(same.get(key, 1.0), agreement(outputs[output], right))
+    return {"difference": far, "agreement": same}
+
+
+def lite_files(folder) -> list[Path]:
+    """The TFLite files of a version folder, from the most exact to the smallest."""
+    paths = (Path(folder) / "tflite" / f"{kind}.tflite" for kind in KINDS)
+    return [p for p in paths if p.is_file()]
+
+
+def latency(answer) -> float:
+    """Median milliseconds of a call, after five calls that do not count."""
+    for _ in range(5):
+        answer()
+    times, end = [], time.perf_counter() + SECONDS
+    while len(times) < 3 or (len(times) < 200 and time.perf_counter() < end):
+        start = time.perf_counter()
+        answer()
+        times.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(times)
+
+
+def replay(saved_model, path) -> int:
+    """Answer every warm-up request of a file; returns how many there were."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    count = 0
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        saved_model.answer(request.model_spec.signature_name, inputs)
+        count += 1
+    return count
+
+
+def failures(report: dict) -> list[str]:
+    """What exceeds the limits of a report, one line each."""
+    lines = []
+    for name, limit in LIMITS.items():
+        facts = report["artefacts"].get(name, {"difference": {}, "agreement": {}})
+        for output, value in facts["difference"].items():
+            if not value <= limit:
+                lines.append(f"{name}: {output} differs by {value:.2g}, the limit is {limit:g}")
+        for output, value in facts["agreement"].items():
+            if value < 1:
+                lines.append(f"{name}: {output} agrees on {value:.0%} of the examples")
+    return lines
+
+
+def run(folder, examples: dict) -> dict:
+    """Check every artefact of a version folder.
+
+    Args:
+        folder: The version folder.
+        examples: The arrays, with `meta`.
+
+    Returns:
+        `signatures`, `warmup_requests`, `artefacts`: `{name: {"difference", "agreement",
+        "latency_ms", "test"}}` with the names `savedmodel` and `tflite/<kind>`, and `omitted`:
+        `{name: reason}` of quantised files that the interpreter refuses.
+    """
+    folder = Path(folder)
+    meta = json.loads(str(examples["meta"]))
+    saved_model = SavedModel(folder)
+    facts = check(saved_model, examples, meta)
+    first = {n: examples[f"in/serving_default/{n}"][:1] for n in _inputs(meta)}
+    facts["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
+    facts["test"] = _judge(saved_model, examples, meta)
+    artefacts = {"savedmodel": facts}
+    lite_meta = {**meta, "signatures": {n: meta["signatures"][n] for n in meta["tflite"]}}
+    omitted = {}
+    for path in lite_files(folder):
+        name = f"tflite/{path.stem}"
+        try:
+            artefacts[name] = _check_lite(path, examples, lite_meta, first)
+        except (RuntimeError, ValueError) as error:
+            if name in LIMITS:
+                raise type(error)(f"{name}: {error}") from error
+            omitted[name] = " ".join(str(error).split())
+    return {
+        "signatures": saved_model.interface(),
+        "warmup_requests": replay(saved_model, folder / WARMUP),
+        "artefacts": artefacts,
+        "omitted": omitted,
+    }
+
+
+def _check_lite(path, examples, meta, first) -> dict:
+    """What `run` finds of one TFLite file; `first` is the input that latencies are taken with."""
+    facts = check(TFLite(path), examples, meta, without=("class_name",))
+    facts["latency_ms"] = {}
+    for threads in sorted({1, os.cpu_count() or 1}):
+        lite = TFLite(path, threads)
+        facts["latency_ms"][str(threads)] = latency(
+            lambda lite=lite: lite.answer("serving_default", first)
+        )
+    facts["test"] = _judge(lite, examples, meta)
+    return facts
+
+
+def _judge(artefact, examples, meta):
+    """The figures on the test set, of what has classes; else None."""
+    if "test/label" not in examples:
+        return None
+    inputs = {n: examples[f"test/{n}"] for n in _inputs(meta)}
+    outputs = in_batches(lambda batch: artefact.answer("serving_default", batch), inputs)
+    return figures(outputs["logits"], examples["test/label"], meta["loss"])
+
+
+def _inputs(meta):
+    return meta["signatures"]["serving_default"]["inputs"]
+
+
+def _specs(specs):
+    return {
+        name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
+        for name, spec in sorted(specs.items())
+    }
+
+
+def _plain(array):
+    """An array of bytes where it is one of Python objects."""
+    array = np.asarray(array)
+    return array.astype("S") if array.dtype.kind == "O" else array
+
+
+def main(folder, examples, report):
+    """Check the artefacts of `folder` where neither Keras nor kerasdl can be imported."""
+    for name in FORBIDDEN:
+        sys.modules[name] = None  # what makes an import of it fail
+    with np.load(examples) as arrays:
+        found = run(folder, dict(arrays))
+    present = sorted(m for m in sys.modules if m.split(".")[0] in FORBIDDEN and sys.modules[m])
+    if present:
+        raise RuntimeError(f"imported {', '.join(present)}")
+    Path(report).write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,121 @@
+"""The folder that a model server polls: versions appear whole or not at all.
+
+Source: https://www.tensorflow.org/tfx/serving/serving_config
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import socket
+from pathlib import Path
+
+CONFIG = "models.config"
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
+# A server takes only numbers for versions, so a name that starts so is never served.
+PREFIX = ".new-"
+
+
+def temporary_name(pid: int) -> str:
+    """Name of the folder that process `pid` writes before it is renamed to its number."""
+    return f"{PREFIX}{socket.gethostname()}-{pid}"
+
+
+def check_writable(export_dir, name: str) -> None:
+    """Refuse a name or a folder that nothing can be exported to; leaves nothing there.
+
+    Raises:
+        ValueError: The name is no plain file name, or the folder cannot be made or written.
+    """
+    with making(export_dir, name):
+        pass
+
+
+@contextlib.contextmanager
+def making(export_dir, name: str):
+    """A new, empty folder below `export_dir/name`, removed on leaving unless it was published.
+
+    Raises:
+        ValueError: As `check_writable`.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(f"--export-name {name}: must be letters, digits and _ - . only")
+    parent = Path(export_dir) / name
+    absent = [p for p in (parent, *parent.parents) if not p.exists()]
+    folder = parent / temporary_name(os.getpid())
+    try:
+        try:
+            parent.mkdir(parents=True, exist_ok=True)
+            _remove_abandoned(parent)
+            folder.mkdir()
+        except OSError as error:
+            raise ValueError(
+                f"--export-dir {export_dir}: cannot be written: {error.strerror}"
+            ) from None
+        yield folder
+    finally:
+        remove(folder)
+        for made in absent:
+            with contextlib.suppress(OSError):  # it holds something by now
+                made.rmdir()
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, if it is there."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def next_version(parent: Path) -> int:
+    """One more than the largest version below `parent`, whole or not."""
+    return max((int(p.name) for p in parent.iterdir() if p.name.isdecimal()), default=0) + 1
+
+
+def publish(folder: Path, version: int) -> Path:
+    """Rename a finished folder to its version number.
+
+    Raises:
+        FileExistsError: Another export took the number meanwhile.
+    """
+    target = folder.parent / str(version)
+    if target.exists():
+        raise FileExistsError(target)
+    os.rename(folder, target)
+    return target
+
+
+def write_models_config(export_dir) -> Path:
+    """List every exported model below `export_dir` for `--model_config_file` of TF Serving.
+
+    The paths are those inside a server that sees `export_dir` as `/models`.
+    """
+    export_dir = Path(export_dir)
+    names = sorted({p.parent.parent.name for p in export_dir.glob("*/[0-9]*/saved_model.pb")})
+    entries = "".join(
+        f'  config {{\n    name: "{n}"\n    base_path: "/models/{n}"\n'
+        '    model_platform: "tensorflow"\n  }\n'
+        for n in names
+    )
+    path = export_dir / CONFIG
+    temporary = export_dir / f".{CONFIG}-{os.getpid()}"
+    temporary.write_text(f"model_config_list {{\n{entries}}}\n")
+    os.replace(temporary, path)
+    return path
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove what processes of this host left when they were killed while exporting."""
+    mine = temporary_name(0).removesuffix("0")
+    for folder in parent.glob(f"{mine}*"):
+        pid = folder.name.removeprefix(mine)
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _alive(int(pid))):
+            remove(folder)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,45 @@
+"""Packaging; the tools' settings are in pyproject.toml."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kerasdl/__init__.py").read_text()).group(1)
+
+setup(
+    name="kerasdl",
+    version=VERSION,
+    description="Deep-learning course architectures in Keras: trained by one command, exported",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["kerasdl", "kerasdl.*"]),
+    package_data={"kerasdl.training": ["*.html"]},
+    entry_points={"console_scripts": ["kerasdl=kerasdl.cli:run"]},
+    install_requires=[
+        # Upper bounds: the loop and the base model rely on what these versions do.
+        "tensorflow>=2.21,<2.22",
+        "keras>=3.15,<3.16",
+        "keras-cv>=0.9,<0.10",
+        "keras-nlp>=0.32,<0.33",
+        "tensorflow-datasets>=4.9.10,<4.10",
+        "importlib_resources",  # tensorflow-datasets needs it without saying so
+        "tensorflow-serving-api>=2.21,<2.22",
+        "ai-edge-litert>=2.3,<3",
+        "tensorboard>=2.20,<2.22",
+        "jsonargparse>=4.53,<5",
+        "docstring-parser",
+        "pyyaml",
+        "scikit-learn",
+        "pillow",
+        "tqdm",
+        "numpy",
+    ],
+    extras_require={
+        "gpu": ["tensorflow[and-cuda]>=2.21,<2.22"],
+        "test": ["pytest", "ruff"],
+    },
+)

@@ -1,0 +1,223 @@
+"""Each augmentation: what it does to pixels and labels, and its papers' identities."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasdl.data import augment, pixels, randaugment
+from kerasdl.data.augment import Augment
+from kerasdl.ops import noise
+from kerasdl.recipe import Recipe
+
+
+def make_batch(n=64, shape=(12, 10, 3), classes=4):
+    rng = np.random.default_rng(0)
+    label = np.eye(classes, dtype=np.float32)[np.arange(n) % classes]
+    return {
+        "image": tf.constant(rng.random((n, *shape)), tf.float32),
+        "label": tf.constant(label),
+        "key": noise.keys(0, 0, tf.range(n)),
+    }
+
+
+def changed(before, after):
+    """bool `(B, H, W)`: which pixels differ."""
+    return np.any(np.asarray(before) != np.asarray(after), axis=-1)
+
+
+def u(*rows):
+    return tf.constant(rows, tf.float32)
+
+
+def test_from_recipe_takes_every_setting():
+    recipe = Recipe(augment=("flip", "noise"), reprob=0.1, mixup=0.2, cutmix=0.3)
+    assert Augment.from_recipe(recipe) == Augment(("flip", "noise"), 0.1, 0.2, 0.3)
+    assert Augment.from_recipe(recipe).mixes and not Augment.from_recipe(Recipe()).mixes
+
+
+def test_none_changes_nothing():
+    batch = make_batch()
+    assert Augment()(batch)["image"] is batch["image"]
+
+
+@pytest.mark.parametrize("shape", [(12, 10, 3), (8, 8, 1), (17, 33, 3), (6, 6, 4)])
+@pytest.mark.parametrize("name", ["shift", "flip", "color", "cutout", "noise", "randaugment"])
+def test_each_keeps_shape_and_range_and_changes_pixels(name, shape):
+    batch = make_batch(32, shape)
+    out = Augment((name,))(batch)
+    assert out["image"].shape == batch["image"].shape and out["image"].dtype == tf.float32
+    image = out["image"].numpy()
+    assert image.min() >= 0 and image.max() <= 1
+    assert changed(batch["image"], image).any(axis=(1, 2)).sum() >= 8
+    np.testing.assert_array_equal(out["label"], batch["label"])
+
+
+def test_switching_one_on_does_not_change_another():
+    batch = make_batch(16)
+    alone = Augment(("flip",))(batch)["image"]
+    both = Augment(("flip", "cutout"))(batch)["image"].numpy()
+    same = both == alone.numpy()
+    assert (same | (both == 0)).all()
+
+
+def test_shift_crops_the_zero_padded_image():
+    image = make_batch(5, (20, 32, 3))["image"]
+    py, px = 2, 4
+    draws = u((0, 0), (0.999, 0.999), (0.5, 0.5), (0, 0.999), (0.3, 0.7))
+    out = augment.shift_flip(image, draws, None).numpy()
+    padded = np.pad(image, ((0, 0), (py, py), (px, px), (0, 0)))
+    for i, (a, b) in enumerate(draws.numpy()):
+        y, x = int(a * (2 * py + 1)), int(b * (2 * px + 1))
+        np.testing.assert_array_equal(out[i], padded[i, y : y + 20, x : x + 32])
+
+
+def test_flip_mirrors_left_and_right_exactly():
+    image = make_batch(2)["image"].numpy()
+    out = augment.shift_flip(image, None, u((0.1,), (0.9,))).numpy()
+    np.testing.assert_array_equal(out[0], image[0, :, ::-1])
+    np.testing.assert_array_equal(out[1], image[1])
+    share = changed(make_batch(400)["image"], Augment(("flip",))(make_batch(400))["image"])
+    assert 150 < share.any(axis=(1, 2)).sum() < 250
+
+
+def test_color_jitter_by_hand():
+    image = make_batch(3)["image"].numpy()
+    half = u((0.5, 0.5, 0.5), (0.0, 0.5, 0.5), (0.5, 0.0, 0.5))
+    out = augment.color_jitter(image, half).numpy()
+    np.testing.assert_allclose(out[0], image[0], atol=1e-6)
+    np.testing.assert_allclose(out[1], image[1] * 0.6, atol=1e-6)
+    mean = (image[2] @ np.array([0.299, 0.587, 0.114])).mean()
+    np.testing.assert_allclose(out[2], mean + 0.6 * (image[2] - mean), atol=1e-5)
+    grey = np.repeat(image[:, :, :, :1], 3, axis=-1)  # saturation leaves grey alone
+    saturated = augment.color_jitter(grey, u(*[(0.5, 0.5, 0.9)] * 3)).numpy()
+    np.testing.assert_allclose(saturated, grey, atol=1e-6)
+
+
+def test_cutout_zeroes_a_square_of_half_the_side():
+    image = make_batch(2)["image"] * 0.5 + 0.5
+    out = augment.cutout(image, u((0.5, 0.5), (0.0, 0.0))).numpy()
+    middle = changed(image, out)[0]
+    assert middle.sum() == 25 and middle[4:9, 3:8].all() and (out[0][4:9, 3:8] == 0).all()
+    assert changed(image, out)[1].sum() == 9  # clipped at the corner
+
+
+def test_random_erasing_takes_its_share_of_examples_and_area():
+    batch = make_batch(500, (32, 32, 3))
+    out = Augment(reprob=0.3)(batch)["image"].numpy()
+    pixels_changed = changed(batch["image"], out).sum(axis=(1, 2))
+    assert 115 < (pixels_changed > 0).sum() < 185
+    hit = pixels_changed[pixels_changed > 0] / 32**2
+    assert hit.min() > 0.01 and hit.max() < 0.45 and 0.15 < hit.mean() < 0.27
+    assert out.min() >= 0 and out.max() <= 1
+    np.testing.assert_array_equal(Augment(reprob=0.0)(batch)["image"], batch["image"])
+
+
+def test_noise_has_its_deviation():
+    batch = make_batch()
+    batch["image"] = tf.fill(batch["image"].shape, 0.5)
+    out = Augment(("noise",))(batch)["image"].numpy()
+    assert abs(out.std() - augment.NOISE_STD) < 0.001 and abs(out.mean() - 0.5) < 0.002
+
+
+def apply(name, image, sign=1.0):
+    operation = tf.fill((len(image),), randaugment.OPERATIONS.index(name))
+    return randaugment.apply(tf.constant(image), operation, tf.fill((len(image),), sign)).numpy()
+
+
+def test_randaugment_operations_by_hand():
+    image = make_batch(3, (9, 9, 3))["image"].numpy() * 0.5 + 0.2
+    level = np.rint(image * 255)
+    expected = {
+        "identity": image,
+        "invert": 1 - image,
+        "solarize": np.where(image < randaugment.THRESHOLD, image, 1 - image),
+        "posterize": np.floor(level / 16) * 16 / 255,
+        "brightness": np.clip(image * 1.81, 0, 1),
+    }
+    low, high = image.min((1, 2), keepdims=True), image.max((1, 2), keepdims=True)
+    expected["autocontrast"] = (image - low) / (high - low)
+    for name, value in expected.items():
+        np.testing.assert_allclose(apply(name, image), value, atol=1e-6, err_msg=name)
+    flat = np.full((1, 4, 4, 1), 0.3, np.float32)
+    np.testing.assert_array_equal(apply("autocontrast", flat), flat)
+
+
+def test_randaugment_moves_about_the_centre():
+    image = np.full((1, 21, 21, 1), randaugment.FILL, np.float32)
+    image[0, 10, 10] = 1.0
+    for name in ("rotate", "shear_x", "shear_y"):
+        assert apply(name, image)[0, 10, 10, 0] == pytest.approx(1.0, abs=1e-5)
+    right = apply("translate_x", image, -1.0)[0, :, :, 0]
+    peak = np.unravel_index(right.argmax(), right.shape)
+    assert peak == (10, 10 + round(0.45 * 0.9 * 21))
+    line = np.full((1, 21, 21, 1), 0.0, np.float32)
+    line[0, 10, 4:17] = 1.0
+    turned = apply("rotate", line)[0, :, :, 0]
+    weight = turned[3:18, 3:18]  # without the fill in the corners
+    y, x = np.mgrid[-7:8, -7:8]
+    xx, yy, xy = ((weight * v).sum() for v in (x * x, y * y, x * y))
+    assert abs(np.degrees(np.arctan2(2 * xy, xx - yy) / 2)) == pytest.approx(27, abs=1)
+    np.testing.assert_allclose(apply("rotate", line, -1.0)[0, ::-1, :, 0], turned, atol=1e-5)
+
+
+def test_every_randaugment_operation_is_drawn():
+    image = tf.zeros((1, 2, 2, 1))
+    draws = np.linspace(0, 0.999999, 1300, dtype=np.float32)
+    operation = tf.cast(draws * len(randaugment.OPERATIONS), tf.int32).numpy()
+    assert sorted(set(operation)) == list(range(13))
+    assert np.ptp(np.bincount(operation)) <= 2
+    assert randaugment.randaugment(image, u((0.5, 0.5, 0.5, 0.5))).shape == image.shape
+
+
+def test_mixup_mixes_image_and_label_alike():
+    batch = make_batch(6)
+    image, label = augment.mixup(batch["image"], batch["label"], 0.25)
+    x = batch["image"].numpy()
+    np.testing.assert_allclose(image, 0.25 * x + 0.75 * x[::-1], rtol=1e-6)
+    np.testing.assert_allclose(np.sum(label, axis=1), 1)
+    np.testing.assert_allclose(label[0], [0.25, 0.75, 0, 0])
+
+
+def test_cutmix_label_weight_is_the_area_that_is_left():
+    assert augment.kept_share(8, 10, 32, 32) == 0.921875
+    for lam, y, x in [(0.5, 0.5, 0.5), (0.2, 0.0, 0.99), (1.0, 0.3, 0.3), (0.0, 0.5, 0.5)]:
+        top, left, h, w, kept = (float(v) for v in augment.cutmix_box(32, 24, lam, y, x))
+        assert 0 <= top <= top + h <= 32 and 0 <= left <= left + w <= 24
+        assert kept == pytest.approx(1 - h * w / (32 * 24))
+    batch = make_batch(6)
+    image, label = augment.cutmix(batch["image"], batch["label"], 0.5, 0.5, 0.5)
+    share = changed(batch["image"], image).mean(axis=(1, 2))
+    np.testing.assert_allclose(np.asarray(label)[0, 1], share[0], rtol=1e-6)
+    np.testing.assert_allclose(np.sum(label, axis=1), 1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1e-3, 0.2, 5.0])
+def test_beta_has_its_moments(alpha):
+    key = noise.keys(0, 0, tf.range(300))
+    lam = tf.map_fn(lambda k: augment.beta(k, alpha), key, fn_output_signature=tf.float32).numpy()
+    assert np.isfinite(lam).all() and lam.min() >= 0 and lam.max() <= 1
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert abs(lam.mean() - 0.5) < 4 * np.sqrt(variance / 300)
+    assert abs(lam.var() - variance) < 0.04
+
+
+def test_both_mixes_are_drawn_with_equal_odds():
+    batch = make_batch(2)
+    mix = tf.function(Augment(mixup=1.0, cutmix=1.0))
+    pasted = 0
+    for i in range(100):
+        out = mix({**batch, "key": noise.keys(1, 0, tf.range(i, i + 2))})["image"].numpy()
+        x = batch["image"].numpy()
+        pasted += ((out == x) | (out == x[::-1])).all()
+        assert out.min() >= 0 and out.max() <= 1
+    assert 32 < pasted < 68
+
+
+def test_mean_grey_does_not_depend_on_the_batch():
+    image = make_batch(40, (31, 29, 3))["image"]
+    whole = pixels.mean_grey(image).numpy()
+    for i in (0, 17, 39):
+        np.testing.assert_array_equal(pixels.mean_grey(image[i : i + 1]).numpy()[0], whole[i])
+    np.testing.assert_allclose(
+        whole[:, 0, 0, 0], (image.numpy() @ [0.299, 0.587, 0.114]).mean((1, 2)), atol=1e-5
+    )

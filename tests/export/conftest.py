@@ -1,0 +1,50 @@
+"""One small ResNet, trained for seconds on real digits and exported once for all tests."""
+
+import numpy as np
+import pytest
+
+from tests.export.examples import make_parts, quiet
+
+
+@pytest.fixture(scope="session")
+def parts():
+    return make_parts(epochs=2, depths=(1, 1, 1))
+
+
+@pytest.fixture(scope="session")
+def exported(parts, tmp_path_factory):
+    """The card of a version with all files."""
+    from kerasdl.export.exporter import export
+
+    folder = tmp_path_factory.mktemp("saved_models")
+    return export(parts, ("savedmodel", "tflite"), folder, "digits-net", quiet)
+
+
+@pytest.fixture(scope="session")
+def pictures():
+    """Encoded images of several kinds and sizes, and the pixels they were made from."""
+    import tensorflow as tf
+
+    rng = np.random.default_rng(0)
+
+    def pixels(h, w, c):
+        return rng.integers(0, 256, (h, w, c), np.uint8)
+
+    return {
+        "grey": tf.io.encode_png(pixels(8, 8, 1)).numpy(),
+        "grey_alpha": tf.io.encode_png(pixels(8, 8, 2)).numpy(),
+        "colour": tf.io.encode_png(pixels(8, 8, 3)).numpy(),
+        "rgba": tf.io.encode_png(pixels(8, 8, 4)).numpy(),
+        "larger": tf.io.encode_png(pixels(23, 31, 3)).numpy(),
+        "smaller": tf.io.encode_png(pixels(5, 3, 1)).numpy(),
+        "jpeg": tf.io.encode_jpeg(pixels(16, 16, 3)).numpy(),
+        "grey_jpeg": tf.io.encode_jpeg(pixels(16, 16, 1)).numpy(),
+    }
+
+
+def pytest_collection_modifyitems(items):
+    """TensorFlow 2.21's variables under NumPy 2: nothing that this project could call otherwise."""
+    for item in items:
+        item.add_marker(
+            pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+        )

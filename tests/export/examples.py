@@ -1,0 +1,57 @@
+"""What the tests of exports export: small models of real digits."""
+
+import numpy as np
+
+
+def digits():
+    """Training and test digits: `{"image": float32 (N, 8, 8, 1) in [0, 1], "label": (N,)}`."""
+    from kerasdl.data.images import to_float
+    from kerasdl.data.sources import open_source
+
+    source = open_source("digits")
+    batches = (split.read(range(len(split))) for split in (source.train, source.test))
+    return [{"image": np.asarray(to_float(b["image"])), "label": b["label"]} for b in batches]
+
+
+def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), **arguments):
+    """What `export` takes: a model of digits (noise of another shape), and the examples."""
+    import keras
+
+    import kerasdl
+    from kerasdl import catalog, tasks
+    from kerasdl.export.exporter import Parts
+    from kerasdl.recipe import Recipe
+    from kerasdl.tasks.task import DataInfo
+
+    keras.utils.set_random_seed(0)
+    train, test = digits()
+    if image_shape != (8, 8, 1):
+        rng = np.random.default_rng(0)
+        for part in (train, test):
+            part["label"] = part["label"][:40]
+            part["image"] = rng.random((40, *image_shape), "float32")
+    statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
+    info = DataInfo(image_shape, tuple("0123456789"), *statistics)
+    recipe = Recipe(model=model_name, dataset="digits")
+    task = tasks.get(catalog.row(model_name).task)(info, recipe)
+    arguments = {**arguments, **task.arguments()}
+    model = kerasdl.create_model(model_name, **arguments)
+    if epochs:
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(keras.optimizers.Adam(3e-3), loss)
+        model.fit(train["image"], train["label"], batch_size=64, epochs=epochs, verbose=0)
+    return Parts(
+        model=model,
+        model_name=model_name,
+        task=task,
+        info=info,
+        recipe=recipe,
+        train={"image": train["image"]},
+        test=test,
+        model_arguments=arguments,
+        figures={"model": model_name, "test": {"top1": 0.5}},
+    )
+
+
+def quiet(line):
+    """Takes a line of progress and says nothing."""

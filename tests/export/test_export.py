@@ -1,0 +1,241 @@
+"""What an export writes, and that nothing of a failed one is seen."""
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+
+from kerasdl import catalog
+from kerasdl.export import ExportError, exporter, saved_model, serving, tflite
+from tests.export.examples import make_parts, quiet
+
+OUTPUTS = {
+    "class_name": {"shape": [None], "dtype": "string"},
+    "label": {"shape": [None], "dtype": "int64"},
+    "logits": {"shape": [None, 10], "dtype": "float32"},
+    "probabilities": {"shape": [None, 10], "dtype": "float32"},
+}
+ARTEFACTS = ["savedmodel", "tflite/float32", "tflite/float16", "tflite/dynamic", "tflite/int8"]
+
+
+def test_layout(exported):
+    folder = Path(exported["folder"])
+    assert (folder.name, folder.parent.name) == ("1", "digits-net")
+    assert {p.name for p in folder.parent.iterdir()} == {"1"}
+    assert {p.name for p in (folder / "tflite").iterdir()} == {
+        f"{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8")
+    }
+    assert {p.name for p in (folder / "assets.extra").iterdir()} == {
+        "card.json",
+        "card.md",
+        "model.keras",
+        "tf_serving_warmup_requests",
+    }
+
+
+def test_names_are_exact(exported):
+    assert exported["signatures"] == {
+        "serving_default": {
+            "inputs": {"image": {"shape": [None, 8, 8, 1], "dtype": "float32"}},
+            "outputs": OUTPUTS,
+        },
+        "serve_bytes": {
+            "inputs": {"image_bytes": {"shape": [None], "dtype": "string"}},
+            "outputs": OUTPUTS,
+        },
+    }
+
+
+def test_tflite_names_and_dynamic_batch(exported, parts):
+    from kerasdl.export.parity import TFLite
+
+    lite = TFLite(Path(exported["folder"]) / "tflite" / "float32.tflite")
+    assert lite.signatures == {
+        "serving_default": {"inputs": ["image"], "outputs": ["label", "logits", "probabilities"]}
+    }
+    for count in (1, 5, 2):
+        image = parts.test["image"][:count]
+        outputs = lite.answer("serving_default", {"image": image})
+        logits = parts.model(image, training=False)
+        np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
+        assert outputs["label"].dtype == np.int64
+
+
+def test_every_file_answers_as_the_model(exported):
+    artefacts = exported["artefacts"]
+    assert list(artefacts) == ARTEFACTS
+    assert artefacts["savedmodel"]["max_difference"] <= 1e-5
+    assert artefacts["tflite/float32"]["max_difference"] <= 1e-4
+    assert set(artefacts["savedmodel"]["difference"]) == {
+        f"{s}.{o}" for s in ("serving_default", "serve_bytes") for o in ("logits", "probabilities")
+    }
+    assert exported["warmup_requests"] == 2
+    assert exported["omitted"] == {}
+
+
+def test_figures_are_the_models(exported, parts):
+    batch = {k: keras.ops.convert_to_tensor(v) for k, v in parts.test.items()}
+    loss, metrics = parts.task.losses(parts.model, batch)
+    test = exported["artefacts"]["savedmodel"]["test"]
+    assert test["examples"] == 360
+    assert test["loss"] == pytest.approx(float(keras.ops.mean(loss)), rel=1e-4)
+    for name in ("top1", "top5"):
+        assert test[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)
+    for name in ARTEFACTS[1:]:
+        assert abs(exported["artefacts"][name]["test"]["top1"] - test["top1"]) <= 0.02
+
+
+def test_card(exported):
+    extra = Path(exported["folder"]) / "assets.extra"
+    card = json.loads((extra / "card.json").read_text())
+    assert card["data"]["class_names"][3] == "3"
+    assert (card["model"], card["version"], card["seed"]) == ("resnet20", 1, 0)
+    assert card["versions"]["keras"] == keras.__version__
+    lite = Path(exported["folder"]) / "tflite" / "int8.tflite"
+    assert card["artefacts"]["tflite/int8"]["bytes"] == lite.stat().st_size
+    assert card["artefacts"]["tflite/int8"]["latency_ms"]["1"] > 0
+    page = (extra / "card.md").read_text()
+    for text in (card["paper"], "tflite/int8", "serve_bytes", "image_bytes", "| test top1 | 0.5 |"):
+        assert text in page
+
+
+def test_models_config_is_what_a_server_reads(exported):
+    from google.protobuf import text_format
+    from tensorflow_serving.config import model_server_config_pb2
+
+    root = Path(exported["folder"]).parents[1]
+    (root / "empty").mkdir(exist_ok=True)
+    text = serving.write_models_config(root).read_text()
+    config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("digits-net", "/models/digits-net")
+    assert model.model_platform == "tensorflow"
+
+
+def test_versions_count_up(tmp_path):
+    for version in (1, 2):
+        with serving.making(tmp_path, "net") as folder:
+            assert serving.next_version(folder.parent) == version
+            serving.publish(folder, version)
+    (tmp_path / "net" / "10").mkdir()
+    assert serving.next_version(tmp_path / "net") == 11
+
+
+def test_a_number_taken_meanwhile_is_not_overwritten(tmp_path):
+    with serving.making(tmp_path, "net") as folder:
+        (tmp_path / "net" / "1").mkdir()
+        with pytest.raises(FileExistsError):
+            serving.publish(folder, 1)
+
+
+@pytest.mark.parametrize(
+    ("module", "function", "formats"),
+    [(tflite, "write", ("tflite",)), (exporter, "prove", ("savedmodel",))],
+)
+def test_nothing_is_left_of_a_failure(parts, tmp_path, monkeypatch, module, function, formats):
+    seen = []
+
+    def fail(*args, **kwargs):
+        seen.extend(p.name for p in (tmp_path / "new" / "net").iterdir())
+        raise ExportError("an operation is no builtin")
+
+    monkeypatch.setattr(module, function, fail)
+    with pytest.raises(ExportError, match="builtin"):
+        exporter.export(parts, formats, tmp_path / "new", "net", quiet)
+    assert len(seen) == 1 and not seen[0].isdecimal()  # no server takes it for a version
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_exports_folder_is_removed_by_the_next(tmp_path):
+    pid = os.spawnlp(os.P_NOWAIT, "true", "true")
+    os.waitpid(pid, 0)
+    abandoned = tmp_path / "net" / serving.temporary_name(pid)
+    abandoned.mkdir(parents=True)
+    alive = tmp_path / "net" / serving.temporary_name(os.getppid())
+    alive.mkdir()
+    serving.check_writable(tmp_path, "net")
+    assert [p.name for p in (tmp_path / "net").iterdir()] == [alive.name]
+
+
+def test_export_dir_that_cannot_be_written(parts, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="--export-dir .*file.*cannot be written"):
+        exporter.export(parts, ("savedmodel",), tmp_path / "file", "net", quiet)
+
+
+@pytest.mark.parametrize("name", ["../net", "a/b", ".net", ""])
+def test_bad_names(tmp_path, name):
+    with pytest.raises(ValueError, match="--export-name"):
+        serving.check_writable(tmp_path, name)
+
+
+def test_unknown_format(parts, tmp_path):
+    with pytest.raises(ValueError, match="did you mean tflite"):
+        exporter.export(parts, ("tflit",), tmp_path, "net", quiet)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mixed_precision_is_refused(parts, tmp_path):
+    mixed = dataclasses.replace(parts, model=SimpleNamespace(compute_dtype="bfloat16"))
+    with pytest.raises(ValueError, match="bfloat16"):
+        exporter.export(mixed, ("savedmodel",), tmp_path, "net", quiet)
+
+
+def test_another_answer_is_not_exported(exported, parts):
+    examples, meta = exporter._examples(parts, parts.model)
+    examples["out/serve_bytes/logits"] = examples["out/serve_bytes/logits"] + 0.01
+    with pytest.raises(ExportError, match="savedmodel: serve_bytes.logits differs by"):
+        exporter.prove(exported["folder"], examples, meta)
+
+
+def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
+    """keras.ops.argmax of floats handles -0.0 with an operation that TFLite has not."""
+    signature = parts.task.signatures(parts.model)[0]
+
+    class Task:
+        info = parts.info
+
+        def signatures(self, model):
+            def serve(image):
+                return {"label": keras.ops.argmax(model(image), axis=-1)}
+
+            return [dataclasses.replace(signature, function=serve)]
+
+    with pytest.raises(ExportError, match="TFLite float32: .*BitwiseAnd"):
+        tflite.write(Task(), parts.model, parts.train, tmp_path / "tflite", quiet)
+    assert "serve_bytes" in saved_model.functions(Task(), parts.model, "savedmodel")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["linear", "mlp", "resnet18", "densenet_bc_40_12", "googlenet_small", "vit_digits"]
+)
+def test_tiny_classifiers(name, tmp_path):
+    if name not in catalog.MODELS:
+        pytest.skip(f"{name} is not in the catalogue")
+    tiny = catalog.module_of(name).TINY[name]
+    card = exporter.export(make_parts(name, **tiny), ("tflite",), tmp_path, None, quiet)
+    # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
+    assert {*card["artefacts"], *card["omitted"]} == set(ARTEFACTS)
+    assert set(card["omitted"]) <= {"tflite/int8"}
+
+
+@pytest.mark.slow
+def test_a_quantised_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path):
+    """A layer that is always 0 has an int8 scale that XNNPACK refuses."""
+    parts, lines = make_parts(depths=(1, 1, 1)), []
+    norm = parts.model.backbone.blocks[0].conv1.norm
+    norm.beta.assign(keras.ops.full_like(norm.beta, -100.0))  # before its relu
+    card = exporter.export(parts, ("tflite",), tmp_path, None, lines.append)
+    assert list(card["artefacts"]) == ARTEFACTS[:-1]
+    assert "XNNPACK" in card["omitted"]["tflite/int8"]
+    assert [line for line in lines if line.startswith("without tflite/int8: ")]
+    assert not (Path(card["folder"]) / "tflite" / "int8.tflite").exists()
+    assert (
+        "Without `tflite/int8`" in (Path(card["folder"]) / "assets.extra" / "card.md").read_text()
+    )

@@ -1,0 +1,124 @@
+"""The command line: how fast it answers, what it takes, and its one line for bad input."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kerasdl import catalog, cli
+from kerasdl.recipe import Recipe, from_dict, to_dict
+
+ROOT = Path(__file__).parents[1]
+
+
+def seconds(*command):
+    """The shortest of three runs."""
+    best = float("inf")
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True, capture_output=True)
+        best = min(best, time.perf_counter() - began)
+    return best
+
+
+@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--markdown"], ["list", "-h"]])
+def test_help_and_list_import_no_framework(words):
+    code = (
+        "import sys; from kerasdl.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'numpy', 'sklearn', 'jax'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("word", ["--help", "list"])
+def test_help_and_list_answer_at_once(word):
+    assert seconds("train.py", word) - seconds("-c", "pass") < 0.5
+
+
+@pytest.mark.parametrize(
+    "words, line",
+    [
+        (["--modle", "x"], "unknown flag --modle (did you mean --model?)"),
+        (["trian"], "unknown command 'trian' (did you mean train?)"),
+        (["--opt", "adamm"], "--opt adamm: not one of sgd"),
+        (["--opt", "adamm"], "(did you mean adam?)"),
+        (["--epochs", "x"], "--epochs x: must be a whole number"),
+        (["--lr", "fast"], "--lr fast: must be a number"),
+        (["--lr"], "--lr needs a value"),
+        (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
+        (["--mixup", "-1"], "--mixup -1"),
+        (["--label-smoothing", "2"], "--label-smoothing 2: must be from 0 to 1"),
+        (["--augment", "shfit"], "--augment shfit: not one of shift"),
+        (["--model", "resnt20"], "unknown model 'resnt20' (did you mean resnet20?)"),
+        (["--model-kwargs", "depths"], "--model-kwargs depths: must be name=value"),
+        (["list", "--task", "clasify"], "(did you mean classify?)"),
+        (["show", "resnet"], "unknown model 'resnet'"),
+        (["show", "resnet20", "--imagesize", "8"], "(did you mean --image-size?)"),
+        (["evaluate", "--run", "nowhere"], "nowhere"),
+        (["predict", "--saved-model", "nowhere", "x.png"], "x.png"),
+        (["export", "--run", "nowhere", "--export", "onnx"], "onnx"),
+        (["word"], "unknown command"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(words, line, capsys):
+    assert cli.main(words) == 2
+    found = capsys.readouterr()
+    assert line in found.err and found.err.count("\n") == 1
+    assert found.err.startswith("error: ") and not found.out
+
+
+def test_flags_are_written_with_either_dash_and_every_type_is_read():
+    given = cli.parse_settings(
+        "--batch_size=32 --lr 1e-3 --no-resume --tiny --augment shift flip --image-size 28 "
+        "--model-kwargs depths=[1,2] option=a --export none --clip-grad 1 --dataset 3".split()
+    )
+    assert given == {
+        "batch_size": 32,
+        "lr": 0.001,
+        "resume": False,
+        "tiny": True,
+        "augment": ["shift", "flip"],
+        "image_size": [28],
+        "model_kwargs": {"depths": [1, 2], "option": "a"},
+        "export": [],
+        "clip_grad": 1,
+        "dataset": "3",
+    }
+
+
+def test_flags_win_over_the_config_and_its_mistakes_are_named(tmp_path, capsys):
+    path = tmp_path / "a.yaml"
+    path.write_text(yaml.safe_dump(to_dict(Recipe(lr=0.5, epochs=3))))
+    given = cli.parse_settings(["--config", str(path), "--epochs", "4"])
+    assert (given["lr"], given["epochs"]) == (0.5, 4)
+    assert from_dict(given) == Recipe(lr=0.5, epochs=4)
+    path.write_text("epochz: 3")
+    assert cli.main(["--config", str(path)]) == 2
+    assert "unknown key 'epochz' (did you mean epochs?)" in capsys.readouterr().err
+    path.write_text("epochs: many")
+    assert cli.main(["--config", str(path)]) == 2
+    assert "--epochs many: must be a whole number" in capsys.readouterr().err
+    assert cli.main(["--config", "nowhere.yaml"]) == 2
+    assert "No such file" in capsys.readouterr().err
+
+
+def test_list_filters_and_prints_json(capsys):
+    assert cli.main(["list", "densenet", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert rows and all("densenet" in row["name"] for row in rows)
+
+
+def test_the_readmes_table_is_what_list_prints(capsys):
+    assert cli.main(["list", "--markdown"]) == 0
+    table = capsys.readouterr().out.strip()
+    assert table.count("\n") == len(catalog.ROWS) + 1
+    assert table in (ROOT / "README.md").read_text()

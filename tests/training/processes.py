@@ -1,0 +1,49 @@
+"""Start `worker.py`, and compare what two of them wrote."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+WORKER = Path(__file__).with_name("worker.py")
+
+
+def start(folder, name, **settings):
+    """Run a training in a fresh process; returns its exit status and what it wrote, or None."""
+    out = Path(folder) / f"{name}.npz"
+    out.unlink(missing_ok=True)
+    path = Path(folder) / f"{name}.json"
+    path.write_text(json.dumps({"output": str(folder), "experiment": name, **settings}))
+    environment = os.environ | {"PYTHONPATH": str(WORKER.parents[2])}
+    done = subprocess.run(
+        [sys.executable, WORKER, path, out],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment,
+    )
+    if not out.exists():
+        return done.returncode, done.stdout + done.stderr
+    return done.returncode, dict(np.load(out))
+
+
+def finish(folder, name, **settings):
+    """What a training wrote that must end well."""
+    status, found = start(folder, name, **settings)
+    assert status == 0, found
+    return found
+
+
+def weights(found) -> dict:
+    """The weights without the states of random generators."""
+    return {k: v for k, v in found.items() if k.startswith("weight/") and "seed_generator" not in k}
+
+
+def difference(a, b) -> float:
+    """The largest difference of two trainings' weights."""
+    a, b = weights(a), weights(b)
+    assert a.keys() == b.keys() and a
+    return max(float(np.abs(a[k] - b[k]).max()) for k in a)

@@ -1,0 +1,177 @@
+"""Weights to start from: of runs, `.keras` files and `keras.applications`."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasdl import catalog
+from kerasdl.models import keras_applications
+from kerasdl.models.cnn import googlenet as googlenet_module
+from kerasdl.models.cnn.resnet import resnet20
+from kerasdl.models.vision_transformer.vit import vit_digits
+from kerasdl.recipe import Recipe
+from kerasdl.tasks.task import DataInfo
+from kerasdl.training import checkpoint, initial, runs
+
+SIZES = {"image_shape": (8, 8, 1), "depths": (1, 1), "filters": 4}
+MEAN, STD = (0.3,), (0.4,)
+
+
+def shaken(model):
+    """The model with every weight moved off its start."""
+    rng = np.random.default_rng(1)
+    for v in model.weights:
+        v.assign(rng.uniform(0.5, 1.5, v.shape))
+    return model
+
+
+def arrays_of(model):
+    return {v.path.partition("/")[2]: np.asarray(v) for v in model.weights}
+
+
+@pytest.fixture
+def trained():
+    return shaken(resnet20(num_classes=5, input_mean=MEAN, input_std=STD, **SIZES))
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path):
+    folder = tmp_path / "run"
+    info = DataInfo((8, 8, 1), tuple("abcde"), MEAN, STD)
+    arguments = {**SIZES, "num_classes": 5, "input_mean": MEAN, "input_std": STD}
+    run = runs.Run(folder, Recipe(dataset="digits"), "resnet20", arguments, info)
+    run.create()
+    checkpoint.write(
+        run.checkpoints / "best.npz", run.header(), {v.path: np.asarray(v) for v in trained.weights}
+    )
+    return folder
+
+
+def same(model, expected, but=None):
+    for path, value in arrays_of(model).items():
+        assert path.split("/")[0] == but or np.array_equal(value, expected[path]), path
+
+
+def test_a_run_gives_all_its_weights(run_folder, trained):
+    found = initial.open_initial(str(run_folder))
+    assert found.input_stats == (MEAN, STD)
+    model = resnet20(num_classes=5, name="other", **SIZES)
+    line = found.copy_to(model)
+    n = len(model.weights)
+    assert f"took {n} of {n} weights" in line and "head" not in line
+    same(model, arrays_of(trained))
+
+
+def test_the_head_is_replaced_where_the_classes_differ(run_folder, trained):
+    model = resnet20(num_classes=7, **SIZES)
+    line = initial.open_initial(str(run_folder)).copy_to(model)
+    assert "the head starts anew" in line
+    assert np.asarray(model.head.kernel).std() < 1
+    same(model, arrays_of(trained), but="head")
+
+
+def test_the_last_checkpoint_where_the_best_is_lost(run_folder, trained, capsys):
+    best = run_folder / "checkpoints" / "best.npz"
+    header, arrays = checkpoint.read(best)
+    last = {f"model/{k}": v + 1 for k, v in arrays.items()}
+    checkpoint.write(checkpoint.path_of(best.parent, 3), header, last)
+    best.unlink()
+    model = resnet20(num_classes=5, **SIZES)
+    initial.open_initial(str(run_folder)).copy_to(model)
+    assert "using the last checkpoint" in capsys.readouterr().out
+    same(model, {k: v + 1 for k, v in arrays_of(trained).items()})
+
+
+def test_a_keras_file(trained, tmp_path):
+    trained.save(tmp_path / "m.keras")
+    found = initial.open_initial(str(tmp_path / "m.keras"))
+    np.testing.assert_allclose(found.input_stats, (MEAN, STD))
+    model = resnet20(num_classes=5, **SIZES)
+    found.copy_to(model)
+    same(model, arrays_of(trained))
+
+
+def test_a_backbone_alone_fits_a_classifier(trained, tmp_path):
+    trained.backbone.save(tmp_path / "b.keras")
+    model = resnet20(num_classes=5, **SIZES)
+    line = initial.open_initial(str(tmp_path / "b.keras")).copy_to(model)
+    assert "the head starts anew" in line
+    same(model, arrays_of(trained), but="head")
+
+
+def test_inputs_that_are_not_normalised(tmp_path):
+    model = resnet20(num_classes=5, **SIZES)
+    model.save(tmp_path / "m.keras")
+    assert initial.open_initial(str(tmp_path / "m.keras")).input_stats == ((), ())
+
+
+def test_position_embeddings_are_interpolated(tmp_path):
+    sizes = {"num_classes": 5, "dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 8}
+    shaken(vit_digits(image_shape=(8, 8, 1), **sizes)).save(tmp_path / "m.keras")
+    model = vit_digits(image_shape=(12, 8, 1), **sizes)
+    initial.open_initial(str(tmp_path / "m.keras")).copy_to(model)
+    grid = np.asarray(model.backbone.tokens.positions.grid)
+    assert grid.shape == (6, 4, 8) and grid.min() > 0.3
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"depths": (1, 2)}, "not of one architecture: resnet20 has no backbone/stage2_block2"),
+        ({"filters": 6}, r"stem/conv/kernel has shape \(3, 3, 1, 4\) there and \(3, 3, 1, 6\)"),
+    ],
+)
+def test_another_architecture_is_refused_whole(run_folder, change, text):
+    model = resnet20(num_classes=5, **{**SIZES, **change})
+    before = arrays_of(model)
+    with pytest.raises(ValueError, match=text):
+        initial.open_initial(str(run_folder)).copy_to(model)
+    same(model, before)
+
+
+def test_nothing_in_common_names_both_models(tmp_path):
+    source = keras.Sequential([keras.layers.Dense(2, name="one")], name="source")
+    source.build((None, 3))
+    source.save(tmp_path / "m.keras")
+    model = resnet20(num_classes=5, **SIZES)
+    with pytest.raises(ValueError, match="no weight of source has its like in resnet20"):
+        initial.open_initial(str(tmp_path / "m.keras")).copy_to(model)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("keras:ResNet51", "no such weights.*mean keras:ResNet50"),
+        ("nowhere/at/all", "--initial-checkpoint nowhere/at/all.*keras:NAME"),
+    ],
+)
+def test_names_of_nothing(name, text):
+    with pytest.raises(ValueError, match=text):
+        initial.open_initial(name)
+
+
+@pytest.mark.parametrize("with_head", [True, False])
+def test_keras_applications(monkeypatch, with_head):
+    asked = []
+    monkeypatch.setattr(
+        keras_applications, "load", lambda name, model: asked.append((name, model)) or with_head
+    )
+    found = initial.open_initial("keras:ResNet50")
+    assert found.input_stats == keras_applications.INPUT["ResNet50"]
+    line = found.copy_to("a model")
+    assert asked == [("ResNet50", "a model")]
+    assert ("starts anew" in line) != with_head
+
+
+def test_what_the_catalogue_builds_is_what_a_run_names(run_folder):
+    assert initial.open_initial(str(run_folder)).model_name in catalog.MODELS
+
+
+def test_auxiliary_heads_are_replaced_too(tmp_path):
+    tiny = googlenet_module.TINY["googlenet"]
+    source = shaken(googlenet_module.googlenet(**tiny))
+    source.save(tmp_path / "m.keras")
+    model = googlenet_module.googlenet(**{**tiny, "num_classes": 3})
+    line = initial.open_initial(str(tmp_path / "m.keras")).copy_to(model)
+    n = len(model.weights)
+    assert f"took {n - 6} of {n} weights; the head starts anew" in line

@@ -1,0 +1,169 @@
+"""The loop in one process: what it writes, when it stops, and what it refuses."""
+
+import csv
+import errno
+import json
+import os
+import signal
+
+import keras
+import numpy as np
+import pytest
+
+from kerasdl.training import checkpoint, loop, run, runs
+
+MLP = {
+    "model": "mlp",
+    "model_kwargs": {"dims": (16,)},
+    "batch_size": 128,
+    "epochs": 3,
+    "log": (),
+    "export": (),
+    "augment": (),
+}
+
+
+def session(tmp_path, callbacks=(), **settings):
+    given = {**MLP, "output": str(tmp_path), "experiment": "run", **settings}
+    recipe = run.resolve(given)
+    made = run.Session(recipe, tmp_path / "run", say=lambda line: None, callbacks=callbacks)
+    made.run.create()
+    return made
+
+
+class At(keras.callbacks.Callback):
+    """Calls a function after a step."""
+
+    def __init__(self, step, function):
+        super().__init__()
+        self.step, self.function = step, function
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.loop.step == self.step:
+            self.function()
+
+
+def test_two_steps_a_stop_and_the_rest_equal_one_run(tmp_path):
+    whole = session(tmp_path / "a", drop_rate=0.3, augment=("shift",))
+    whole.fit()
+    first = session(
+        tmp_path / "b",
+        [At(5, lambda: os.kill(os.getpid(), signal.SIGTERM))],
+        drop_rate=0.3,
+        augment=("shift",),
+    )
+    with pytest.raises(loop.Stopped, match="SIGTERM"):
+        first.fit()
+    assert 5 <= first.loop.step < whole.loop.total_steps
+    second = session(tmp_path / "b", drop_rate=0.3, augment=("shift",))
+    second.fit()
+    a, b = whole.loop.weights(), second.loop.weights()
+    assert a.keys() == b.keys()
+    assert all((a[k] == b[k]).all() for k in a)
+    assert whole.loop.history == second.loop.history
+
+
+def test_a_run_writes_its_folder_and_says_when_it_is_finished(tmp_path):
+    lines = []
+    given = {**MLP, "output": str(tmp_path), "experiment": "run", "log": ("csv", "tensorboard")}
+    assert run.train(given, lines.append) == 0
+    folder = tmp_path / "run"
+    metrics = json.loads((folder / "metrics.json").read_text())
+    wanted = {"model", "dataset", "test", "trainable_parameters", "steps", "epochs", "seed"}
+    assert wanted | {"examples_per_second", "train_seconds"} <= metrics.keys()
+    assert metrics["test"].keys() == {"loss", "top1", "top5"}
+    assert np.sum(metrics["confusion"]) == 360
+    rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert "val_top1" in rows[0]
+    assert list((folder / "tensorboard").glob("events*"))
+    assert run.train(given, lines.append) == 0
+    assert "is finished" in lines[-1]
+    with pytest.raises(ValueError, match="--lr was 0.*is 0.5"):
+        run.train({**given, "lr": 0.5}, lines.append)
+    assert run.train({**given, "lr": 0.5, "resume": False}, lines.append) == 0
+
+
+def test_a_loss_that_is_not_a_number_names_the_step(tmp_path):
+    made = session(tmp_path, lr=1e30, opt="sgd", sched="constant", clip_grad=None)
+    with pytest.raises(loop.TrainingError, match=r"the loss is (nan|inf) at step \d+ \(epoch 1\)"):
+        made.fit()
+
+
+def test_early_stopping_counts_epochs_without_a_better_one(tmp_path):
+    made = session(tmp_path, epochs=9, lr=1e-12, sched="constant", early_stopping=2)
+    made.fit()
+    assert len(made.loop.history) == 3
+
+
+def test_plateau_lowers_the_rate(tmp_path):
+    law = {"sched": "plateau", "decay_epochs": 2, "decay_rate": 0.5, "lr": 1e-9}
+    made = session(tmp_path, epochs=6, **law)
+    made.fit()
+    rates = [row["lr"] for row in made.loop.history]
+    np.testing.assert_allclose(rates, [1e-9, 1e-9, 1e-9, 5e-10, 5e-10, 2.5e-10], rtol=1e-5)
+
+
+def test_limits(tmp_path):
+    made = session(tmp_path, limit_batches=2, epochs=4, max_steps=5)
+    made.fit()
+    assert made.loop.step == 5
+    assert [row["step"] for row in made.loop.history] == [2, 4, 5]
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    made = session(tmp_path, checkpoint_steps=4)
+    whole, calls = np.savez, []
+
+    def savez(file, **arrays):
+        calls.append(1)
+        if len(calls) < 2:
+            return whole(file, **arrays)
+        file.write(b"half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint.np, "savez", savez)
+    with pytest.raises(loop.TrainingError, match="No space left.*step-000000004.npz"):
+        made.fit()
+    names = sorted(p.name for p in made.run.checkpoints.iterdir())
+    assert names == ["step-000000004.npz"]
+    again = session(tmp_path, checkpoint_steps=4)
+    assert again.loop.resume() and again.loop.step == 4
+
+
+def test_a_truncated_checkpoint_falls_back_to_the_one_before_and_says_so(tmp_path):
+    made = session(tmp_path, checkpoint_steps=4)
+    made.fit()
+    newest, before = checkpoint.newest_first(made.run.checkpoints)
+    newest.write_bytes(newest.read_bytes()[:-200])
+    lines = []
+    again = session(tmp_path, checkpoint_steps=4)
+    assert again.loop.resume(lines.append)
+    assert checkpoint.path_of(made.run.checkpoints, again.loop.step) == before
+    assert newest.name in lines[0] and "damaged" in lines[0]
+
+
+def test_altered_bytes_are_noticed(tmp_path):
+    path = tmp_path / "step-000000001.npz"
+    checkpoint.write(path, {"a": 1}, {"x": np.zeros(1000)})
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+        checkpoint.read(path)
+
+
+def test_best_and_averaged_weights_come_back(tmp_path):
+    made = session(tmp_path, ema_decay=0.5, epochs=2)
+    made.fit()
+    last, _ = runs.open_run(tmp_path / "run").restore("last")
+    for v in last.trainable_variables:
+        np.testing.assert_array_equal(v, made.loop.weights()[v.path])
+    best, _ = runs.open_run(tmp_path / "run").restore("best")
+    assert best.count_params() == last.count_params()
+
+
+def test_an_unknown_setting_of_the_task_names_the_allowed():
+    with pytest.raises(ValueError, match="--task-kwargs beta: no such setting"):
+        Classify = __import__("kerasdl.tasks.classify", fromlist=["Classify"]).Classify
+        Classify(None, run.resolve({**MLP, "task_kwargs": {"beta": 1}}))

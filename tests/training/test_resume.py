@@ -1,0 +1,37 @@
+"""A run that is killed and started again ends as one that was never stopped, bit for bit."""
+
+import signal
+
+import pytest
+
+from tests.training.processes import difference, finish, start
+
+SETTINGS = {
+    "model": "resnet20",
+    "model_kwargs": {"depths": [1, 1, 1], "drop_rate": 0.2},
+    "epochs": 3,
+    "batch_size": 128,
+    "limit_batches": 5,  # 15 steps
+    "augment": ["shift", "noise"],
+    "mixup": 0.2,
+    "ema_decay": 0.9,
+    "checkpoint_steps": 4,
+}
+# Inside the second epoch; during the third checkpoint's write; right after a checkpoint.
+KILLS = {"inside an epoch": {"step": 7}, "while saving": {"save": 3}, "at a boundary": {"step": 8}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return finish(tmp_path_factory.mktemp("whole"), "whole", **SETTINGS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kill", KILLS)
+def test_killed_and_started_again_is_bit_equal(kill, undisturbed, tmp_path):
+    status, _ = start(tmp_path, "killed", kill=KILLS[kill], **SETTINGS)
+    assert status == -signal.SIGKILL
+    found = finish(tmp_path, "killed", **SETTINGS)
+    assert 0 < len(found["losses"]) < len(undisturbed["losses"]) == 15
+    assert (found["losses"] == undisturbed["losses"][-len(found["losses"]) :]).all()
+    assert difference(found, undisturbed) == 0

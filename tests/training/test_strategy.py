@@ -1,0 +1,59 @@
+"""Two replicas train as one device does, at the same global batch."""
+
+import numpy as np
+import pytest
+
+from kerasdl.training import strategy
+from tests.training.processes import difference, finish, weights
+
+TWO = {"strategy": "mirrored", "logical_devices": 2}
+COMMON = {"epochs": 2, "max_steps": 30, "augment": ["shift"], "seed": 3}
+MODELS = {
+    "mlp": {"model": "mlp", "drop_rate": 0.0},
+    "resnet20": {"model": "resnet20", "sync_batch_norm": True},
+}
+OPTIONS = {
+    "plain": {},
+    "all": {"clip_grad": 0.5, "grad_accum_steps": 4, "ema_decay": 0.9, "weight_decay": 0.01},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("model", MODELS)
+def test_mirrored_equals_one_device_in_float64(model, options, tmp_path):
+    settings = {**COMMON, **MODELS[model], **OPTIONS[options], "precision": "float64"}
+    one = finish(tmp_path, "one", **settings)
+    two = finish(tmp_path, "two", **settings, **TWO)
+    assert len(one["losses"]) == 30
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-9)
+    assert difference(one, two) < 1e-9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("mixed_bfloat16", 2e-2)])
+def test_first_loss_and_gradients_agree_in_lower_precision(precision, tolerance, tmp_path):
+    # One step of plain SGD at rate 1: the weights then differ by as much as the gradients do.
+    sgd = {"opt": "sgd", "momentum": 0.0, "lr": 1.0, "sched": "constant", "weight_decay": 0.0}
+    settings = {**COMMON, **MODELS["resnet20"], **sgd, "precision": precision, "max_steps": 1}
+    one = finish(tmp_path, "one", **settings)
+    two = finish(tmp_path, "two", **settings, **TWO)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=tolerance)
+    gradient = np.sqrt((one["norms"] ** 2).sum())
+    trained = [k for k in weights(one) if "moving" not in k]
+    apart = np.sqrt(sum(((one[k] - two[k]) ** 2).sum() for k in trained))
+    assert apart / gradient < tolerance
+
+
+@pytest.mark.slow
+def test_a_rerun_with_dropout_on_two_replicas_is_bit_equal(tmp_path):
+    settings = {**COMMON, "model": "mlp", "drop_rate": 0.5, "max_steps": 6, **TWO}
+    first = finish(tmp_path, "first", **settings)
+    again = finish(tmp_path, "again", **settings)
+    assert difference(first, again) == 0
+
+
+def test_a_batch_that_replicas_cannot_share_names_the_nearest():
+    strategy.check_batch(64, 2, 4)
+    with pytest.raises(ValueError, match="--batch-size 50.*48 or 56"):
+        strategy.check_batch(50, 2, 4)
