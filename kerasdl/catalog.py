@@ -16,6 +16,7 @@ class Row:
         parameters: Trainable parameters with default arguments.
         paper: Authors and year.
         dataset: What it trains on where `--dataset` is not given.
+        image_size: Side that the images of that data set are enlarged to, or None.
         no_tflite: Why it has no TFLite file, or None.
         starved: Pairs (regex of weight paths, why they get no gradient in the first steps).
     """
@@ -26,6 +27,7 @@ class Row:
     parameters: int
     paper: str
     dataset: str = "digits"
+    image_size: int | None = None
     no_tflite: str | None = None
     starved: tuple = ()
 
@@ -33,29 +35,57 @@ class Row:
 ROWS = (
     Row("linear", "cnn.linear", "classify", 30_730, "Weston and Watkins 1999"),
     Row("mlp", "cnn.mlp", "classify", 855_050, "Rumelhart et al. 1986"),
-    Row("resnet18", "cnn.resnet", "classify", 11_689_512, "He et al. 2015"),
-    Row("resnet34", "cnn.resnet", "classify", 21_797_672, "He et al. 2015"),
-    Row("resnet50", "cnn.resnet", "classify", 25_557_032, "He et al. 2015"),
-    Row("resnet101", "cnn.resnet", "classify", 44_549_160, "He et al. 2015"),
-    Row("resnet152", "cnn.resnet", "classify", 60_192_808, "He et al. 2015"),
+    Row("resnet18", "cnn.resnet", "classify", 11_689_512, "He et al. 2015", image_size=32),
+    Row("resnet34", "cnn.resnet", "classify", 21_797_672, "He et al. 2015", image_size=32),
+    Row("resnet50", "cnn.resnet", "classify", 25_557_032, "He et al. 2015", image_size=32),
+    Row("resnet101", "cnn.resnet", "classify", 44_549_160, "He et al. 2015", image_size=32),
+    Row("resnet152", "cnn.resnet", "classify", 60_192_808, "He et al. 2015", image_size=32),
     Row("resnet20", "cnn.resnet", "classify", 269_722, "He et al. 2015"),
     Row("resnet32", "cnn.resnet", "classify", 464_154, "He et al. 2015"),
     Row("resnet44", "cnn.resnet", "classify", 658_586, "He et al. 2015"),
     Row("resnet56", "cnn.resnet", "classify", 853_018, "He et al. 2015"),
     Row("resnet110", "cnn.resnet", "classify", 1_727_962, "He et al. 2015"),
-    Row("densenet121", "cnn.densenet", "classify", 7_978_856, "Huang et al. 2016"),
-    Row("densenet169", "cnn.densenet", "classify", 14_149_480, "Huang et al. 2016"),
-    Row("densenet201", "cnn.densenet", "classify", 20_013_928, "Huang et al. 2016"),
-    Row("densenet264", "cnn.densenet", "classify", 33_337_704, "Huang et al. 2016"),
+    Row("densenet121", "cnn.densenet", "classify", 7_978_856, "Huang et al. 2016", image_size=32),
+    Row("densenet169", "cnn.densenet", "classify", 14_149_480, "Huang et al. 2016", image_size=32),
+    Row("densenet201", "cnn.densenet", "classify", 20_013_928, "Huang et al. 2016", image_size=32),
+    Row("densenet264", "cnn.densenet", "classify", 33_337_704, "Huang et al. 2016", image_size=32),
     Row("densenet_bc_100_12", "cnn.densenet", "classify", 769_162, "Huang et al. 2016"),
     Row("densenet_bc_40_12", "cnn.densenet", "classify", 176_122, "Huang et al. 2016"),
-    Row("googlenet", "cnn.googlenet", "classify", 13_378_280, "Szegedy et al. 2014"),
-    Row("googlenet_small", "cnn.googlenet", "classify", 0, "Szegedy et al. 2014"),
-    Row("vit_ti16", "vision_transformer.vit", "classify", 5_717_416, "Dosovitskiy et al. 2020"),
-    Row("vit_s16", "vision_transformer.vit", "classify", 22_050_664, "Dosovitskiy et al. 2020"),
-    Row("vit_b16", "vision_transformer.vit", "classify", 86_567_656, "Dosovitskiy et al. 2020"),
-    Row("vit_l16", "vision_transformer.vit", "classify", 304_326_632, "Dosovitskiy et al. 2020"),
-    Row("vit_digits", "vision_transformer.vit", "classify", 0, "Dosovitskiy et al. 2020"),
+    Row("googlenet", "cnn.googlenet", "classify", 13_378_280, "Szegedy et al. 2014", image_size=96),
+    Row("googlenet_small", "cnn.googlenet", "classify", 206_370, "Szegedy et al. 2014"),
+    Row(
+        "vit_ti16",
+        "vision_transformer.vit",
+        "classify",
+        5_717_416,
+        "Dosovitskiy et al. 2020",
+        image_size=32,
+    ),
+    Row(
+        "vit_s16",
+        "vision_transformer.vit",
+        "classify",
+        22_050_664,
+        "Dosovitskiy et al. 2020",
+        image_size=32,
+    ),
+    Row(
+        "vit_b16",
+        "vision_transformer.vit",
+        "classify",
+        86_567_656,
+        "Dosovitskiy et al. 2020",
+        image_size=32,
+    ),
+    Row(
+        "vit_l16",
+        "vision_transformer.vit",
+        "classify",
+        304_326_632,
+        "Dosovitskiy et al. 2020",
+        image_size=32,
+    ),
+    Row("vit_digits", "vision_transformer.vit", "classify", 136_138, "Dosovitskiy et al. 2020"),
 )
 MODELS = {row.name: row for row in ROWS}
 

@@ -82,6 +82,7 @@ def dispatch(argv) -> int | None:
 
 
 def command_train(argv):
+    """Train a model, judge it, report and export."""
     given = parse_settings(argv)
     if given is None:
         return 0
@@ -293,6 +294,7 @@ def _parse(parser, argv):
 
 
 def command_list(argv):
+    """Print the models."""
     parser = _parser("list")
     parser.add_argument("text", nargs="?", help="only models with this in their name or paper")
     parser.add_argument("--task", help="only models of this task")
@@ -325,6 +327,7 @@ def command_list(argv):
 
 
 def command_show(argv):
+    """Print what a model is."""
     parser = _parser("show")
     parser.add_argument("model", help="its name")
     parser.add_argument("--image-size", type=int, nargs="+", help="side, or height and width")
@@ -348,6 +351,7 @@ def _source_arguments(parser):
 
 
 def command_evaluate(argv):
+    """Print a trained or exported model's figures."""
     parser = _parser("evaluate")
     _source_arguments(parser)
     parser.add_argument("--split", default="test", help="train, val or test (default)")
@@ -365,6 +369,7 @@ def command_evaluate(argv):
 
 
 def command_predict(argv):
+    """Print the classes of image files."""
     parser = _parser("predict")
     _source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -382,6 +387,7 @@ def command_predict(argv):
 
 
 def command_export(argv):
+    """Export a run's model and print its card."""
     parser = _parser("export")
     parser.add_argument("--run", metavar="DIR", required=True, help="a run's folder")
     parser.add_argument(

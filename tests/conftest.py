@@ -9,11 +9,6 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 
 
-def pytest_configure(config):
-    # Keras itself turns its variables into arrays in the old way when it saves a model.
-    config.addinivalue_line("filterwarnings", "ignore:__array__ implementation:DeprecationWarning")
-
-
 @pytest.fixture(autouse=True)
 def _clean_state():
     """Every test starts from one seed, and leaves precision as it found it."""

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kerasdl.catalog import MODELS as BUILDERS
+from kerasdl.catalog import ROWS
+
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "kerasdl"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -31,7 +34,9 @@ ALLOWED = {
     "data": _CORE | {"tensorflow", "keras_cv", "keras_hub", "kerasdl.tasks", OTHERS},
     "training": _CORE
     | {"tensorflow", "kerasdl.layers", "kerasdl.tasks", "kerasdl.metrics", "kerasdl.data"}
-    | {"kerasdl.recipe", "kerasdl.catalog", OTHERS},
+    | {"kerasdl.recipe", "kerasdl.catalog", OTHERS}
+    # A run may start from a saved model, and ends in an export.
+    | {"kerasdl.export", "kerasdl.models"},
 }
 EVERYTHING = ("export", "bench")
 LAZY = ("cli.py", "__init__.py")  # inside functions these import everything as well
@@ -91,6 +96,7 @@ def test_public_things_have_docstrings(path):
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
+        and node.name not in BUILDERS  # the row, the table and the class say what they are
     ]
     assert not missing, f"{path.relative_to(ROOT)}: no docstring of {', '.join(missing)}"
 
@@ -124,8 +130,6 @@ def test_every_row_of_a_model_has_a_tiny_variant(path):
 
 
 def _catalogued(path):
-    from kerasdl.catalog import ROWS
-
     module = ".".join(path.relative_to(PACKAGE / "models").with_suffix("").parts)
     return any(row.module == module for row in ROWS)
 
@@ -142,7 +146,4 @@ def test_help_needs_no_framework():
 
 
 def test_names_of_the_catalogue_are_unique():
-    from kerasdl.catalog import MODELS as by_name
-    from kerasdl.catalog import ROWS
-
-    assert len(by_name) == len(ROWS)
+    assert len(BUILDERS) == len(ROWS)

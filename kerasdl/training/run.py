@@ -26,6 +26,8 @@ def resolve(given: dict) -> Recipe:
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
     settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(row.name, {}), **given}
     recipe = from_dict({"model": row.name, **settings})
+    if recipe.dataset is None and not recipe.image_size and row.image_size:
+        recipe = replace(recipe, image_size=(row.image_size,))
     dataset = recipe.dataset or row.dataset
     short = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset).strip("-.")
     return replace(

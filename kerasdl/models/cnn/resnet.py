@@ -263,7 +263,11 @@ def resnet110(image_shape=(32, 32, 3), num_classes=10, **kwargs):
 
 _TINY = {"image_shape": (32, 40, 1), "num_classes": 7, "depths": (1, 2), "filters": 8}
 TINY = {
-    **{name: {**_TINY, "drop_rate": 0.1} for name in IMAGENET},
+    **{name: {**_TINY, "drop_rate": 0.1} for name in ("resnet18", "resnet34")},
+    **{
+        name: {**_TINY, "drop_rate": 0.1, "stride_in_3x3": True}
+        for name in ("resnet50", "resnet101", "resnet152")
+    },
     **{f"resnet{n}": {**_TINY, "image_shape": (8, 12, 1)} for n in (20, 32, 44, 56, 110)},
 }
 RECIPE = {
