@@ -12,22 +12,30 @@ WORKER = Path(__file__).with_name("worker.py")
 
 
 def start(folder, name, **settings):
-    """Run a training in a fresh process; returns its exit status and what it wrote, or None."""
-    out = Path(folder) / f"{name}.npz"
-    out.unlink(missing_ok=True)
+    """Run a training in a fresh process.
+
+    Returns:
+        Its exit status, and what it wrote, or what it printed where it wrote nothing.
+    """
     path = Path(folder) / f"{name}.json"
     path.write_text(json.dumps({"output": str(folder), "experiment": name, **settings}))
-    environment = os.environ | {"PYTHONPATH": str(WORKER.parents[2])}
+    return run_script(WORKER, path, out=Path(folder) / f"{name}.npz")
+
+
+def run_script(script, *words, out, seconds=300):
+    """Run a script of this folder, which writes `out`, its last argument; see `start`."""
+    out.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, WORKER, path, out],
+        [sys.executable, script, *words, out],
         capture_output=True,
         text=True,
-        timeout=300,
-        env=environment,
+        timeout=seconds,
+        env=os.environ | {"PYTHONPATH": str(script.parents[2])},
     )
     if not out.exists():
         return done.returncode, done.stdout + done.stderr
-    return done.returncode, dict(np.load(out))
+    with np.load(out) as found:
+        return done.returncode, dict(found)
 
 
 def finish(folder, name, **settings):

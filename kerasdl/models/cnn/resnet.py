@@ -271,5 +271,11 @@ TINY = {
     **{f"resnet{n}": {**_TINY, "image_shape": (8, 12, 1)} for n in (20, 32, 44, 56, 110)},
 }
 RECIPE = {
-    "resnet20": {"epochs": 20, "lr": 0.003, "weight_decay": 0.05, "augment": ("shift",)},
+    "resnet20": {
+        "epochs": 40,
+        "lr": 0.01,
+        "weight_decay": 0.05,
+        "augment": ("shift",),
+        "weights": "last",
+    },
 }

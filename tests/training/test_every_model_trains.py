@@ -1,0 +1,48 @@
+"""Every kind of model in the loop: metrics, an exact stop and resume, replicas."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasdl.training import judge, loop
+from tests.test_every_model import BATTERY
+from tests.training.battery import Losses, session
+from tests.training.processes import run_script
+
+SCRIPT = Path(__file__).with_name("battery.py")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BATTERY)
+def test_two_steps_a_stop_and_two_steps_are_four_steps(name, tmp_path):
+    whole = session(name, tmp_path / "whole")
+    whole.fit()
+    stopped = session(name, tmp_path / "parts", [Losses(stop_at=2)], checkpoint_steps=2)
+    with pytest.raises(loop.Stopped):
+        stopped.fit()
+    assert stopped.loop.step == 2
+    parts = session(name, tmp_path / "parts")
+    parts.fit()
+    a, b = whole.loop.weights(), parts.loop.weights()
+    assert a.keys() == b.keys()
+    assert all((a[k] == b[k]).all() for k in a)
+    assert parts.loop.history == whole.loop.history
+    assert set(whole.task.metrics) < whole.loop.history[0].keys()
+    model, task = parts.run.restore("last")
+    batches, _ = parts._evaluation(parts.source.test)
+    figures, found = judge.judge(model, task, batches)
+    assert figures.keys() == set(task.metrics)
+    assert all(np.isfinite(value) for value in figures.values())
+    assert np.sum(found["confusion"]) == 64  # limit_batches applies
+
+
+@pytest.mark.slow
+def test_two_replicas_equal_one_device_in_float64(tmp_path):
+    status, one = run_script(SCRIPT, "one_device", out=tmp_path / "one.npz", seconds=900)
+    assert status == 0, one
+    status, two = run_script(SCRIPT, "mirrored", out=tmp_path / "two.npz", seconds=900)
+    assert status == 0, two
+    assert one.keys() == two.keys() and len(one) > 10 * len(BATTERY)
+    apart = {k: np.abs(one[k] - two[k]).max() for k in one if "seed_generator" not in k}
+    assert {k: v for k, v in apart.items() if v > 1e-9} == {}
