@@ -53,6 +53,7 @@ def train(given: dict, say=print) -> int:
         loop.TrainingError: The loss is not finite, or the disk is full.
     """
     recipe = resolve(given)
+    from kerasdl.export import serving, worker
     from kerasdl.training import loop as loops
     from kerasdl.training import runs
 
@@ -63,11 +64,12 @@ def train(given: dict, say=print) -> int:
         if (old.metrics() or {}).get("finished"):
             say(f"{folder} is finished: {summary(old.metrics())}; --no-resume starts it anew")
             return 0
-    check_export_dir(recipe)
+    if recipe.export:
+        serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
     session = Session(recipe, folder, say)
     if not old:
         runs.remove(folder)
-        session.run.create()
+    session.run.create()
     try:
         session.fit()
     except loops.Stopped as stop:
@@ -81,8 +83,6 @@ def train(given: dict, say=print) -> int:
     say(f"{folder}: {summary(metrics)}")
     card = None
     if recipe.export:
-        from kerasdl.export import worker
-
         card = worker.export_run(
             folder, recipe.export, recipe.export_dir, recipe.export_name, recipe.weights, say=say
         )
@@ -98,22 +98,6 @@ def train(given: dict, say=print) -> int:
 def summary(metrics: dict) -> str:
     """The test figures in one line."""
     return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())
-
-
-def check_export_dir(recipe) -> None:
-    """Refuse early an export directory that cannot be written to."""
-    if not recipe.export:
-        return
-    import tempfile
-
-    try:
-        Path(recipe.export_dir).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=recipe.export_dir):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"--export-dir {recipe.export_dir}: cannot write there: {error.strerror}"
-        ) from error
 
 
 class Session:

@@ -240,5 +240,11 @@ TINY = {
     "densenet_bc_40_12": {**_TINY, "image_shape": (8, 12, 1)},
 }
 RECIPE = {
-    "densenet_bc_40_12": {"epochs": 20, "lr": 0.003, "weight_decay": 0.05, "augment": ("shift",)},
+    "densenet_bc_40_12": {
+        "epochs": 20,
+        "lr": 0.003,
+        "weight_decay": 0.05,
+        "augment": ("shift",),
+        "weights": "last",
+    },
 }

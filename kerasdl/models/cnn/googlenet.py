@@ -293,5 +293,11 @@ TINY = {
     "googlenet_small": {**_TINY, "image_shape": (8, 12, 1), "filters": (10,)},
 }
 RECIPE = {
-    "googlenet_small": {"epochs": 20, "lr": 0.01, "weight_decay": 0.05, "augment": ("shift",)},
+    "googlenet_small": {
+        "epochs": 20,
+        "lr": 0.01,
+        "weight_decay": 0.05,
+        "augment": ("shift",),
+        "weights": "last",
+    },
 }

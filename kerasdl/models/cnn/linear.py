@@ -54,4 +54,4 @@ def linear(image_shape=(32, 32, 3), num_classes=10, features=False, **kwargs):
 TINY = {
     "linear": {"image_shape": (6, 7, 1), "num_classes": 7, "input_mean": 0.4, "input_std": 0.3},
 }
-RECIPE = {"linear": {"epochs": 40, "lr": 0.01}}
+RECIPE = {"linear": {"epochs": 40, "lr": 0.01, "weights": "last"}}

@@ -157,6 +157,7 @@ TINY = {
 RECIPE = {
     "mlp": {
         "epochs": 40,
+        "weights": "last",
         "lr": 0.003,
         "weight_decay": 0.05,
         "drop_rate": 0.2,

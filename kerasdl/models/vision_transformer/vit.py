@@ -345,5 +345,6 @@ RECIPE = {
         "drop_path": 0.1,
         "mixup": 0.5,
         "augment": ("shift",),
+        "weights": "last",
     },
 }
