@@ -42,6 +42,8 @@ def main(argv=None) -> int:
         return 130
     except BrokenPipeError:
         return 0
+    except OSError as error:
+        return _complain(f"{error.filename or 'the system'}: {error.strerror or error}")
     except Exception as error:
         if not _is_users(error):
             raise
@@ -60,7 +62,8 @@ def _is_users(error) -> bool:
         trace = trace.tb_next
     ours = Path(trace.tb_frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
     known = type(error).__name__ in ("TrainingError", "CheckpointError", "ExportError")
-    return known or (ours and isinstance(error, ValueError))
+    raised_here = ours and isinstance(error, ValueError) and "in user code" not in str(error)
+    return known or raised_here
 
 
 def dispatch(argv) -> int | None:
@@ -131,12 +134,14 @@ def parse_settings(argv) -> dict | None:
     given = {}
     words = list(argv)
     parser = settings_parser()
-    if "-h" in words or "--help" in words:
+    if words[:1] == ["-h"] or "--help" in words:
         print(_readable(parser.format_help()))
         return None
     typed = {}
     while words:
         name, values = _next_flag(words, known)
+        if name == "config" in typed:
+            raise UsageError("--config can be given once")
         typed[name] = values
     if "config" in typed:
         given = read_config(typed.pop("config"), known)
@@ -164,6 +169,8 @@ def _next_flag(words, known):
     if name not in known and name != "config":
         names = [flag(n) for n in (*known, "config")]
         raise UsageError(f"unknown flag --{text}{_nearest_flag(text, names)}")
+    if negated and equals:
+        raise UsageError(f"--{text} takes no value")
     if name in known and known[name].type is bool and not equals:
         return name, ["false" if negated else "true"]
     values = [value] if equals else []
@@ -184,21 +191,23 @@ def _nearest_flag(text, names):
     return found.replace("mean ", "mean --") if found else "; --help lists them"
 
 
+def _number(value):
+    """A text that is a number as one: YAML 1.1 takes 1e-3 for a text."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _value(field, values):
     """What was typed, as a YAML value."""
     import yaml
 
     def load(text):
         try:
-            value = yaml.safe_load(text)
+            return _number(yaml.safe_load(text))
         except yaml.YAMLError:
             return text
-        if isinstance(value, str):  # YAML 1.1 takes 1e-3 for a string
-            try:
-                return float(value)
-            except ValueError:
-                return value
-        return value
 
     if field.type is dict:
         pairs = [v.partition("=") for v in values]
@@ -235,7 +244,9 @@ def read_config(values, known) -> dict:
     for name in found:
         if name not in known:
             raise UsageError(f"--config {path}: unknown key {name!r}{nearest(name, known)}")
-    return found
+    return {
+        k: _number(v) if known[k].type in (float, float | None) else v for k, v in found.items()
+    }
 
 
 def check_type(parser, field, value) -> None:
@@ -247,7 +258,11 @@ def check_type(parser, field, value) -> None:
     from jsonargparse import ArgumentError
 
     try:
-        parser.parse_object({field.name: value}, defaults=False)
+        found = parser.parse_object({field.name: value}, defaults=False)[field.name]
+        if type(found) is not type(value) and not isinstance(found, tuple | float | dict):
+            raise ValueError  # a text, say, that could be read as a number
+        if value is None and "None" not in str(field.type):
+            raise ValueError
     except (ArgumentError, TypeError, ValueError, KeyError):
         allowed = choices(field)
         if allowed:
@@ -262,6 +277,7 @@ def _type_name(field):
         return "name=value pairs"
     names = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
     text = str(getattr(field.type, "__name__", field.type))
+    text = str(field.type) if is_multiple(field) else text
     plain = next((english for name, english in names.items() if name in text), text)
     return f"a list, each {plain}" if is_multiple(field) else plain
 
@@ -284,7 +300,12 @@ def _parser(command):
 
 def _parse(parser, argv):
     """`parse_args` with flags in `-` or `_`, and the nearest flag where one is unknown."""
-    argv = [w.replace("_", "-") if w.startswith("--") and "=" not in w else w for w in argv]
+
+    def dashed(word):
+        name, equals, value = word.partition("=")
+        return name.replace("_", "-") + equals + value if word.startswith("--") else word
+
+    argv = [dashed(word) for word in argv]
     args, rest = parser.parse_known_args(argv)
     if rest:
         names = [a.removeprefix("--") for a in parser._option_string_actions]

@@ -45,7 +45,7 @@ class Recipe:
         reprob: Probability of erasing a random rectangle.
         drop_rate: Dropout before the head, and where the model has it.
         drop_path: Largest rate of stochastic depth.
-        layer_decay: Factor of the rate from each stage to the one before it.
+        layer_decay: Factor of the rate from each block of the backbone to the one before it.
         precision: Of computation; weights stay float32 under the mixed ones.
         grad_accum_steps: Micro-batches per step.
         ema_decay: Of the averaged weights; 0 is off.
@@ -131,8 +131,9 @@ class Recipe:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                bound = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
-                raise ValueError(f"--{flag(name)} {value}: must be {bound}")
+                least = "above 0" if low == _LEAST else f"at least {low}"
+                most = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
+                raise ValueError(f"--{flag(name)} {value}: must be {least}{most}")
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:
@@ -145,20 +146,22 @@ class Recipe:
 
 
 _INF = float("inf")
+_LEAST, _MOST = 1e-12, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
     "logical_devices checkpoint_steps"
 ).split()
-_RATES = "label_smoothing reprob drop_rate drop_path ema_decay layer_decay decay_rate".split()
-_POSITIVE = (
-    "lr momentum weight_decay warmup_epochs min_lr decay_epochs mixup cutmix early_stopping "
-    "seed clip_grad"
-).split()
+_AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix early_stopping".split()
+_BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum".split()
 RANGES = {
     **{name: (1, _INF) for name in _COUNTS},
-    **{name: (0, _INF) for name in _POSITIVE},
-    **{name: (0, 1) for name in _RATES},
+    **{name: (0, _INF) for name in _AT_LEAST_0},
+    **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs")},
+    **{name: (0, _MOST) for name in _BELOW_1},
+    **{name: (_LEAST, 1) for name in ("layer_decay", "decay_rate")},
+    "reprob": (0, 1),
     "val_split": (0, 0.9),
+    "seed": (0, 2**32 - 1),
 }
 CHOICES = {
     "augment": AUGMENTATIONS,
@@ -168,7 +171,7 @@ CHOICES = {
 # What may differ when a run goes on: it changes where and how, never what is computed.
 MAY_CHANGE_ON_RESUME = frozenset(
     "strategy logical_devices output experiment resume checkpoint_steps log export export_dir "
-    "export_name data_dir weights skip_bad_files".split()
+    "export_name data_dir weights".split()
 )
 
 

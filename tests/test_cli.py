@@ -56,7 +56,7 @@ def test_help_and_list_answer_at_once(word):
         (["--lr"], "--lr needs a value"),
         (["--batch-size", "0"], "--batch-size 0: must be at least 1"),
         (["--mixup", "-1"], "--mixup -1"),
-        (["--label-smoothing", "2"], "--label-smoothing 2: must be from 0 to 1"),
+        (["--label-smoothing", "2"], "--label-smoothing 2: must be at least 0 and below 1"),
         (["--augment", "shfit"], "--augment shfit: not one of shift"),
         (["--model", "resnt20"], "unknown model 'resnt20' (did you mean resnet20?)"),
         (["--model-kwargs", "depths"], "--model-kwargs depths: must be name=value"),
@@ -67,6 +67,12 @@ def test_help_and_list_answer_at_once(word):
         (["predict", "--saved-model", "nowhere", "x.png"], "x.png"),
         (["export", "--run", "nowhere", "--export", "onnx"], "onnx"),
         (["word"], "unknown command"),
+        (["--no-resume=true"], "--no-resume takes no value"),
+        (["--image-size", "3.5"], "--image-size [3.5]: must be a list, each a whole number"),
+        (["--lr", ""], "--lr : must be a number"),
+        (["--momentum", "2"], "--momentum 2: must be at least 0 and below 1"),
+        (["--clip-grad", "0"], "--clip-grad 0: must be above 0"),
+        (["--seed", "5000000000"], "--seed 5000000000"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(words, line, capsys):
@@ -107,6 +113,12 @@ def test_flags_win_over_the_config_and_its_mistakes_are_named(tmp_path, capsys):
     path.write_text("epochs: many")
     assert cli.main(["--config", str(path)]) == 2
     assert "--epochs many: must be a whole number" in capsys.readouterr().err
+    for line in ('epochs: "5"', "epochs: null", "augment: null", 'tiny: "false"'):
+        path.write_text(line)
+        assert cli.main(["--config", str(path)]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    path.write_text("lr: 1e-3")
+    assert cli.parse_settings(["--config", str(path)]) == {"lr": 0.001}
     assert cli.main(["--config", "nowhere.yaml"]) == 2
     assert "No such file" in capsys.readouterr().err
 

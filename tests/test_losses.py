@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasdl.export import parity
 from kerasdl.layers.activation import Maxout, make_activation
 from kerasdl.ops.losses import cross_entropy, multiclass_hinge
+from kerasdl.tasks.classify import rank_of
 
 
 def one_hot(labels, k, dtype="float64"):
@@ -110,3 +112,11 @@ def test_momentum_multiplies_a_constant_gradient_by_ten():
         before = float(w[0])
         optimizer.apply([np.ones(1, "float32")], [w])
     assert before - float(w[0]) == pytest.approx(10, abs=1e-3)
+
+
+def test_rank_counts_ties_by_label_and_what_is_no_number_as_last():
+    logits = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [np.nan, 0.0, 0.0]], "float32")
+    rank = np.asarray(rank_of(np.array([0, 1, 0]), keras.ops.convert_to_tensor(logits)))
+    assert rank.tolist() == [0, 1, 2]
+    found = parity.figures(logits[:2], np.array([0, 1]))
+    assert found["top1"] == 0.5

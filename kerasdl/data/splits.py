@@ -1,5 +1,6 @@
 """What every source is made of: random-access splits, their checks, and their division."""
 
+import os
 from dataclasses import dataclass
 
 import numpy as np
@@ -84,7 +85,7 @@ class FileSplit(Split):
         return len(self.paths)
 
     def columns(self):
-        return {"path": np.array(self.paths, dtype=np.bytes_), "label": self.labels}
+        return {"path": np.array([os.fsencode(p) for p in self.paths]), "label": self.labels}
 
     def load(self, row):
         image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])

@@ -72,6 +72,8 @@ def predict_files(path, files) -> list[dict]:
     if kind == "saved_model":
         saved = _open_saved_model(path)
         names = _class_names(path)
+        if "serve_bytes" not in saved.signatures:
+            raise ValueError(f"{path}: takes no image files, only arrays of other channels")
 
         def probabilities(content):
             return saved.answer("serve_bytes", {"image_bytes": np.array([content], object)})

@@ -55,7 +55,9 @@ def figures(logits, label, loss: str = "cross_entropy") -> dict:
     else:
         high = logits.max(-1, keepdims=True)
         losses = (high + np.log(np.exp(logits - high).sum(-1, keepdims=True)) - score)[:, 0]
-    above = (logits > score).sum(-1)  # classes ranked before the true one
+    # Of equal scores the lower label stands first, and what is no number counts as wrong.
+    behind = (score > logits) | ((score == logits) & (np.arange(logits.shape[1]) > label[:, None]))
+    above = logits.shape[1] - 1 - behind.sum(-1)  # classes ranked before the true one
     return {
         "loss": float(losses.mean()),
         "top1": float((above < 1).mean()),

@@ -49,11 +49,10 @@ class Classify(Task):
                 if name != "logits":
                     loss = loss + AUX_WEIGHT * self._loss(label, head, training)
         true = ops.argmax(label, axis=-1)
-        score = ops.take_along_axis(logits, true[:, None], axis=-1)
-        above = ops.sum(ops.cast(logits > score, "int32"), axis=-1)  # classes ranked before
+        rank = rank_of(true, logits)
         return loss, {
-            "top1": ops.cast(above < 1, logits.dtype),
-            "top5": ops.cast(above < 5, logits.dtype),
+            "top1": ops.cast(rank < 1, logits.dtype),
+            "top5": ops.cast(rank < 5, logits.dtype),
         }
 
     def _loss(self, label, logits, training):
@@ -79,6 +78,23 @@ class Classify(Task):
             return self.predict(model, {"image": image})
 
         return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
+
+
+def rank_of(true, logits):
+    """How many classes stand before the true one: of equal scores, the lower label is first.
+
+    Args:
+        true: int `(B,)`.
+        logits: float `(B, K)`; the rank among scores that are not numbers is `K - 1`.
+
+    Returns:
+        int32 `(B,)`.
+    """
+    classes = ops.arange(logits.shape[-1], dtype="int32")
+    true = ops.cast(true, "int32")[:, None]
+    score = ops.take_along_axis(logits, true, axis=-1)
+    beaten = (score > logits) | ((score == logits) & (classes > true))
+    return logits.shape[-1] - 1 - ops.sum(ops.cast(beaten, "int32"), axis=-1)
 
 
 TASK = Classify

@@ -72,7 +72,7 @@ def read(path: Path) -> tuple[dict, dict]:
         return json.loads(arrays.pop(HEADER).tobytes()), arrays
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path} is damaged: {error}") from error
 
 

@@ -11,7 +11,8 @@ import tensorflow as tf
 from kerasdl.training import checkpoint
 
 SECONDS_PER_CALL = 0.5  # of one `tf.function` call: how soon Ctrl-C and the display react
-SECONDS_PER_CHECKPOINT = 15.0
+SECONDS_PER_CHECKPOINT = 15.0  # at the ends of epochs
+SECONDS_WITHOUT_CHECKPOINT = 300.0  # inside long ones
 
 
 class TrainingError(Exception):
@@ -78,6 +79,7 @@ class Loop:
         self.best = None  # {"epoch", "value"}
         self.waited = 0  # epochs since the best, or since the plateau law's last drop
         self.seconds = 0.0  # of training, over all starts
+        self.timed = [0, 0.0]  # steps, and their seconds without compilation and evaluation
         self.stop_signal = None
         self._best_arrays = None
         self.gradient_norms = None  # of the last step taken
@@ -137,6 +139,7 @@ class Loop:
         self.best = state["best"]
         self.waited = state["waited"]
         self.seconds = state["seconds"]
+        self.timed = state["timed"]
         return True
 
     def save(self) -> None:
@@ -152,6 +155,7 @@ class Loop:
             "best": self.best,
             "waited": self.waited,
             "seconds": self.seconds,
+            "timed": self.timed,
         }
         try:
             if self._best_arrays is not None:
@@ -171,7 +175,7 @@ class Loop:
     def weights(self) -> dict:
         """`{path: array}` of the model's weights, averaged ones where there are any."""
         arrays = {v.path: np.asarray(v) for v in self.trainer.net.variables}
-        for v, mean in zip(self.trainer.net.trainable_variables, self.trainer.ema, strict=False):
+        for v, mean in zip(self.trainer.averaged, self.trainer.ema, strict=True):
             arrays[v.path] = np.asarray(mean)
         return arrays
 
@@ -181,7 +185,7 @@ class Loop:
         if not self.trainer.ema:
             yield
             return
-        variables = self.trainer.net.trainable_variables
+        variables = self.trainer.averaged
         own = [np.asarray(v) for v in variables]
         for v, mean in zip(variables, self.trainer.ema, strict=True):
             v.assign(np.asarray(mean))
@@ -206,7 +210,7 @@ class Loop:
         self.started = time.perf_counter() - self.seconds
         iterator = self._distribute(self.batches(self.step, self.total_steps))
         self.callbacks.on_train_begin()
-        n = 1  # the first call compiles
+        n, compiling = 1, True  # the first call compiles
         with self._signals():
             while not self.done:
                 epoch = self.step // self.steps_per_epoch
@@ -219,6 +223,9 @@ class Loop:
                 self.gradient_norms = norms
                 took = time.perf_counter() - began
                 # Twice as many at most: the first call's time is mostly compilation.
+                if not compiling:
+                    self.timed = [self.timed[0] + n, self.timed[1] + took]
+                compiling = False
                 n = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
                 if took > 2 * SECONDS_PER_CALL:
                     n = max(1, n // 2)
@@ -231,6 +238,7 @@ class Loop:
                 self._maybe_save(at_end)
                 if self.stop_signal:
                     self.save()
+                    self.callbacks.on_train_end()
                     raise Stopped(self.stop_signal)
         if self._saved_step != self.step:
             self.save()
@@ -312,22 +320,29 @@ class Loop:
         key = f"val_{key}" if f"val_{key}" in row else key
         value = sign * row[key]
         self.waited += 1
+        if not np.isfinite(value):
+            raise TrainingError(f"{key} is {value} after epoch {row['epoch']}")
         if self.best is None or value > self.best["value"]:
             self.best = {"epoch": row["epoch"], "step": row["step"], "value": value, "row": row}
             self.waited = 0
             self._best_arrays = self.weights()
         elif self.recipe.sched == "plateau" and self.waited >= self.recipe.decay_epochs:
             self.waited = 0
-            base = self.learning_rate() / self._factor()
-            low = self.recipe.min_lr / base if base else 0.0
+            low = min(self.recipe.min_lr / self.recipe.lr, self._factor())
             factor = self._factor() * self.recipe.decay_rate
             self.trainer.lr_factor.assign(max(factor, low))
 
     def _maybe_save(self, at_end):
         every = self.recipe.checkpoint_steps
-        old = time.perf_counter() - self._saved_at > SECONDS_PER_CHECKPOINT
-        if (every and self.step % every == 0) or (at_end and old):
+        age = time.perf_counter() - self._saved_at
+        old = age > (SECONDS_PER_CHECKPOINT if at_end else SECONDS_WITHOUT_CHECKPOINT)
+        if (every and self.step % every == 0) or old:
             self.save()
+
+    def examples_per_second(self) -> float:
+        """Of the steps alone, once compiled."""
+        steps, seconds = self.timed if self.timed[0] else (self.step, self.seconds)
+        return steps * self.recipe.batch_size / max(seconds, 1e-9)
 
     @contextlib.contextmanager
     def _signals(self):

@@ -26,7 +26,7 @@ def resolve(given: dict) -> Recipe:
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
     settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(row.name, {}), **given}
     recipe = from_dict({"model": row.name, **settings})
-    if recipe.dataset is None and not recipe.image_size and row.image_size:
+    if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))
     dataset = recipe.dataset or row.dataset
     short = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset).strip("-.")
@@ -59,6 +59,8 @@ def train(given: dict, say=print) -> int:
 
     folder = Path(recipe.output) / recipe.experiment
     old = runs.open_run(folder) if (folder / runs.ARGS).exists() and recipe.resume else None
+    if old is None:
+        runs.check(folder)
     if old:
         runs.refuse_changes(old.recipe, recipe)
         if (old.metrics() or {}).get("finished"):
@@ -66,7 +68,7 @@ def train(given: dict, say=print) -> int:
             return 0
     if recipe.export:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
-    session = Session(recipe, folder, say)
+    session = Session(recipe, folder, say, old=old)
     if not old:
         runs.remove(folder)
     session.run.create()
@@ -108,14 +110,18 @@ class Session:
         folder: Of the run.
         say: Where lines for the user go.
         callbacks: More Keras callbacks.
+        old: The run that this one goes on with, or None.
+
+    Raises:
+        ValueError: Settings or data that do not fit, or data that `old` was not started with.
     """
 
-    def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=()):
+    def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=(), old=None):
         import keras
 
         from kerasdl import tasks
         from kerasdl.data import pipeline, sources
-        from kerasdl.training import runs, strategy
+        from kerasdl.training import checkpoint, runs, strategy
 
         self.recipe, self.folder, self.say = recipe, folder, say
         row = catalog.row(recipe.model)
@@ -143,20 +149,37 @@ class Session:
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
-        initial = self._initial()
-        info = self._info(initial)
+        # A checkpoint holds all that the initial one gave.
+        begun = old is not None and bool(checkpoint.newest_first(old.checkpoints))
+        initial = None if begun else self._initial()
+        info = self._info(initial, old.info if begun else None)
         self.task = task_class(info, recipe)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
+        taken = (*self.task.arguments(), "features", "name", "dtype")
+        for name in recipe.model_kwargs:
+            if name in taken:
+                raise ValueError(f"--model-kwargs {name}: is decided by the data and the trainer")
         arguments |= recipe.model_kwargs
         self.run = runs.Run(folder, recipe, row.name, arguments, info)
         with self.strategy.scope():
-            self.model = catalog.build(row.name, **arguments)
+            self.model = self._build(arguments)
             if initial:
                 say(initial.copy_to(self.model))
             self._prepare_model()
             self.trainer = self._trainer()
         self._check_monitor()
         self.loop = self._loop(callbacks)
+
+    def _build(self, arguments):
+        given = self.recipe.model_kwargs
+        try:
+            return catalog.build(self.recipe.model, **arguments)
+        except (TypeError, AttributeError) as error:
+            if not given:
+                raise
+            words = " ".join(f"{name}={value}" for name, value in given.items())
+            line = str(error).strip().splitlines()[0]
+            raise ValueError(f"--model-kwargs {words}: {self.recipe.model} says: {line}") from error
 
     def _initial(self):
         if not self.recipe.initial_checkpoint:
@@ -165,12 +188,19 @@ class Session:
 
         return initial.open_initial(self.recipe.initial_checkpoint)
 
-    def _info(self, initial):
-        from dataclasses import replace
-
+    def _info(self, initial, old):
         from kerasdl.data import sources
 
         info, choice = self.source.info, self.recipe.input_stats
+        if old:
+            if replace(old, input_mean=(), input_std=()) != replace(
+                info, input_mean=(), input_std=()
+            ):
+                raise ValueError(
+                    f"--dataset {self.recipe.dataset}: has other images or classes than when this "
+                    "run was started"
+                )
+            return old
         if choice == "checkpoint" and initial and initial.input_stats:
             mean, std = initial.input_stats
         elif choice == "none":
@@ -208,6 +238,8 @@ class Session:
     def _check_monitor(self):
         name = self.recipe.monitor.removeprefix("-").removeprefix("val_")
         names = self.trainer.names
+        if name in names and name.endswith("loss") and not self.recipe.monitor.startswith("-"):
+            raise ValueError(f"--monitor {self.recipe.monitor}: lower is better: write =-{name}")
         if name not in names:
             raise ValueError(
                 f"--monitor {self.recipe.monitor}: not one of {', '.join(names)}, or one with a "
@@ -246,7 +278,9 @@ class Session:
         validation = None
         if len(self.source.validation):
             batches, count = self._evaluation(self.source.validation)
-            validation = (batches.cache().repeat(), count)
+            if self.source.validation.arrays is not None:
+                batches = batches.cache()  # a few copies of it at most: it is in memory already
+            validation = (batches.repeat(), count)
         callbacks = [cb.Progress(self.recipe.batch_size)]
         if "csv" in self.recipe.log:
             callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
@@ -294,9 +328,7 @@ class Session:
             "trainable_parameters": count,
             "steps": self.loop.step,
             "epochs": len(self.loop.history),
-            "examples_per_second": self.loop.step
-            * self.recipe.batch_size
-            / max(self.loop.seconds, 1e-9),
+            "examples_per_second": self.loop.examples_per_second(),
             "train_seconds": self.loop.seconds,
             "seed": self.recipe.seed,
             "best_epoch": self.loop.best and self.loop.best["epoch"],

@@ -4,6 +4,7 @@ import contextlib
 import json
 import shutil
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,8 @@ from kerasdl.tasks.task import DataInfo
 from kerasdl.training import checkpoint
 
 ARGS, MODEL, METRICS = "args.yaml", "model.json", "metrics.json"
+FILES = (ARGS, MODEL, METRICS, "summary.csv", "norms.json", "report.html")
+FOLDERS = ("checkpoints", "tensorboard", "pictures")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -47,9 +50,9 @@ class Run:
 
     def create(self) -> None:
         """Write what the run was asked to do."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text(self.folder / ARGS, yaml.safe_dump(to_dict(self.recipe), sort_keys=False))
         write_text(self.folder / MODEL, json.dumps(self.header(), indent=1))
+        # Last: where it is, the run is whole.
+        write_text(self.folder / ARGS, yaml.safe_dump(to_dict(self.recipe), sort_keys=False))
 
     def header(self) -> dict:
         """What every checkpoint says of the model."""
@@ -102,15 +105,9 @@ class Run:
             raise ValueError(f"{self.folder} has no checkpoint that can be read")
         arrays = found[1]
         weights = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
-        return weights | _averaged(self, arrays)
-
-
-def _averaged(run, arrays) -> dict:
-    """`{path: array}` of the averaged weights in a checkpoint, empty without them."""
-    if not run.recipe.ema_decay:
-        return {}
-    model = catalog.build(run.model_name, **run.model_arguments)
-    return {v.path: arrays[f"ema/{i}"] for i, v in enumerate(model.trainable_variables)}
+        return weights | {
+            k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")
+        }
 
 
 @contextlib.contextmanager
@@ -150,18 +147,53 @@ def open_run(folder) -> Run:
         raise ValueError(f"{folder}: its {ARGS} or {MODEL} cannot be read: {error}") from error
 
 
+def check(folder: Path) -> None:
+    """Refuse early a folder that a run cannot be written to; leaves nothing there.
+
+    Raises:
+        ValueError: Something else is there, or it cannot be made or written.
+    """
+    folder = Path(folder)
+    _check_ours(folder)
+    absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with checkpoint.replacing(folder / ".writable"):
+            pass
+        (folder / ".writable").unlink()
+    except OSError as error:
+        raise ValueError(f"--output {folder}: cannot be written: {error.strerror}") from error
+    finally:
+        for made in absent:
+            with contextlib.suppress(OSError):
+                made.rmdir()
+
+
 def remove(folder: Path) -> None:
     """Delete what an earlier run left in a folder, and nothing else.
 
     Raises:
-        ValueError: The folder holds something that is no run.
+        ValueError: The folder holds something that is no part of a run.
     """
-    folder = Path(folder)
-    if not folder.exists() or not any(folder.iterdir()):
+    _check_ours(Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_ours(folder):
+    if not folder.exists():
         return
-    if not (folder / ARGS).exists():
-        raise ValueError(f"{folder} exists and is no run folder; give another --experiment")
-    shutil.rmtree(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is a file; give another --experiment")
+    foreign = [
+        p.name
+        for p in folder.iterdir()
+        if p.name not in (*FILES, *FOLDERS) and not fnmatch(p.name, ".*.tmp")
+    ]
+    if foreign:
+        raise ValueError(
+            f"{folder} holds {sorted(foreign)[0]!r}, which is no part of a run; "
+            "give another --experiment"
+        )
 
 
 def refuse_changes(old: Recipe, new: Recipe) -> None:

@@ -41,12 +41,12 @@ class Trainer(keras.Model):
         if self.fp16:
             self.loss_scale = _scalar(SCALE_START, "loss_scale")
             self.good_steps = _scalar(0.0, "good_steps")
-        self.ema = []
-        if recipe.ema_decay:
-            self.ema = [
-                keras.Variable(v.numpy(), trainable=False, dtype=v.dtype, name=f"ema_{i}")
-                for i, v in enumerate(model.trainable_variables)
-            ]
+        # Batch norm's statistics too: they belong to the weights that they were taken with.
+        self.averaged = [v for v in model.variables if "float" in v.dtype and recipe.ema_decay]
+        self.ema = [
+            keras.Variable(v.numpy(), trainable=False, dtype=v.dtype, name=f"ema_{i}")
+            for i, v in enumerate(self.averaged)
+        ]
         self.names = tuple(
             f"{player}_{m}" if len(task.players) > 1 else m
             for player in task.players
@@ -64,16 +64,17 @@ class Trainer(keras.Model):
 
     def state(self) -> dict:
         """`{unique name: variable}` of everything that the next step depends on."""
-        named = {f"model/{v.path}": v for v in self.net.variables}
-        if len(named) < len(self.net.variables):
-            raise ValueError(f"two weights of {self.net.name} have one path")
+        pairs = [(f"model/{v.path}", v) for v in self.net.variables]
         for player, optimizer in self.optimizers.items():
             # Without the optimizer's name, which counts those made before in this process.
-            named |= {f"{player}/{v.path.partition('/')[2]}": v for v in optimizer.variables}
-        named |= {f"ema/{i}": v for i, v in enumerate(self.ema)}
-        named["lr_factor"] = self.lr_factor
+            pairs += [(f"{player}/{v.path.partition('/')[2]}", v) for v in optimizer.variables]
+        pairs += [(f"ema/{v.path}", m) for v, m in zip(self.averaged, self.ema, strict=True)]
+        pairs.append(("lr_factor", self.lr_factor))
         if self.fp16:
-            named |= {"loss_scale": self.loss_scale, "good_steps": self.good_steps}
+            pairs += [("loss_scale", self.loss_scale), ("good_steps", self.good_steps)]
+        named = dict(pairs)
+        if len(named) < len(pairs):
+            raise ValueError(f"two weights of {self.net.name}, or their slots, have one path")
         return named
 
     # -- one step -------------------------------------------------------------------------------
@@ -114,6 +115,8 @@ class Trainer(keras.Model):
                 sums += [tf.cast(m, dtype) for m in metrics]
                 norms.append(self._apply(player, gradients, replica, want_norms))
             self.task.after_update(self.net, batch)
+        if self.ema:
+            replica.merge_call(self._average)
         return tf.stack(sums), tf.concat(norms, 0)
 
     @tf.autograph.experimental.do_not_convert
@@ -183,7 +186,9 @@ class Trainer(keras.Model):
             ]
         if recipe.clip_grad is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, recipe.clip_grad)
-        scales = optimizers.layer_scales(variables, recipe.layer_decay or 1.0)
+        scales = optimizers.layer_scales(
+            variables, 1.0 if recipe.layer_decay is None else recipe.layer_decay
+        )
         rate = tf.cast(optimizer.learning_rate * self.lr_factor.value, "float32")
 
         def write(variable, gradient, rate, finite, scale, decay):
@@ -202,17 +207,20 @@ class Trainer(keras.Model):
             update = strategy.extended.update
             for g, v, s, d in zip(gradients, variables, scales, decay, strict=True):
                 update(v.value, write, args=(g, rate, finite, s, d), group=False)
-            for v, mean in zip(self.net.trainable_variables, self.ema, strict=False):
-                if any(v is mine for mine in variables):
-                    update(mean.value, self._average, args=(v.value,), group=False)
 
         replica.merge_call(merged, args=(gradients, rate, finite))
-        optimizer.iterations.assign_add(1)
+        optimizer.iterations.assign_add(tf.cast(finite, optimizer.iterations.dtype))
         return norms
 
-    def _average(self, mean, variable):
-        keep = tf.cast(self.settings.ema_decay, mean.dtype)
-        mean.assign(mean * keep + tf.cast(variable, mean.dtype) * (1 - keep))
+    def _average(self, strategy):
+        """Move the averages towards the weights, on every replica."""
+
+        def move(mean, variable):
+            keep = tf.cast(self.settings.ema_decay, mean.dtype)
+            mean.assign(mean * keep + tf.cast(variable, mean.dtype) * (1 - keep))
+
+        for mean, v in zip(self.ema, self.averaged, strict=True):
+            strategy.extended.update(mean.value, move, args=(v.value,), group=False)
 
     def _unscale(self, gradients):
         """float16: undo the loss scale, adapt it, and say whether every replica was finite."""

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasdl.tasks.classify import Classify
 from kerasdl.training import checkpoint, loop, run, runs
 
 MLP = {
@@ -163,7 +164,46 @@ def test_best_and_averaged_weights_come_back(tmp_path):
     assert best.count_params() == last.count_params()
 
 
+def test_a_foreign_file_in_the_runs_folder_is_kept(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "args.yaml").write_text("lr: 1")
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match="'thesis.txt', which is no part of a run"):
+        run.train({**MLP, "output": str(tmp_path), "experiment": "run", "resume": False})
+    assert (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_frozen_backbones_and_averages_come_back(tmp_path):
+    made = session(tmp_path, freeze_backbone=True, ema_decay=0.5, epochs=1)
+    start = {v.path: np.array(v) for v in made.model.backbone.variables}
+    made.fit()
+    model, _ = runs.open_run(tmp_path / "run").restore("last")
+    for v in model.backbone.trainable_variables:
+        np.testing.assert_array_equal(v, start[v.path])
+    for v in model.trainable_variables:
+        np.testing.assert_array_equal(v, made.loop.weights()[v.path])
+
+
+@pytest.mark.parametrize(
+    "settings, line",
+    [
+        ({"monitor": "top2"}, "--monitor top2: not one of loss, top1, top5"),
+        ({"monitor": "loss"}, "lower is better"),
+        ({"model_kwargs": {"num_classes": 3}}, "--model-kwargs num_classes"),
+        ({"model_kwargs": {"dims": 3}}, "--model-kwargs dims=3"),
+        ({"model_kwargs": {"dim": 3}}, "did you mean dims"),
+        ({"drop_path": 0.1}, "mlp has no argument 'drop_path'"),
+        ({"batch_size": 5000}, "there are only 1257 examples"),
+        ({"model": "resnet50", "model_kwargs": {}, "image_size": (8,)}, "at least 32x32"),
+    ],
+)
+def test_settings_that_do_not_fit_are_named(tmp_path, settings, line):
+    with pytest.raises(ValueError, match=line):
+        session(tmp_path, **settings)
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_setting_of_the_task_names_the_allowed():
     with pytest.raises(ValueError, match="--task-kwargs beta: no such setting"):
-        Classify = __import__("kerasdl.tasks.classify", fromlist=["Classify"]).Classify
         Classify(None, run.resolve({**MLP, "task_kwargs": {"beta": 1}}))
