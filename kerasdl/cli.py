@@ -244,9 +244,8 @@ def read_config(values, known) -> dict:
     for name in found:
         if name not in known:
             raise UsageError(f"--config {path}: unknown key {name!r}{nearest(name, known)}")
-    return {
-        k: _number(v) if known[k].type in (float, float | None) else v for k, v in found.items()
-    }
+    floats = {name for name, field in known.items() if "float" in str(field.type)}
+    return {name: _number(v) if name in floats else v for name, v in found.items()}
 
 
 def check_type(parser, field, value) -> None:

@@ -146,7 +146,7 @@ class Recipe:
 
 
 _INF = float("inf")
-_LEAST, _MOST = 1e-12, 1 - 1e-12  # 0 and 1 themselves are not allowed
+_LEAST, _MOST = 1e-300, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
     "logical_devices checkpoint_steps"

@@ -69,7 +69,7 @@ def test_help_and_list_answer_at_once(word):
         (["word"], "unknown command"),
         (["--no-resume=true"], "--no-resume takes no value"),
         (["--image-size", "3.5"], "--image-size [3.5]: must be a list, each a whole number"),
-        (["--lr", ""], "--lr : must be a number"),
+        (["--lr", ""], "--lr None: must be a number"),
         (["--momentum", "2"], "--momentum 2: must be at least 0 and below 1"),
         (["--clip-grad", "0"], "--clip-grad 0: must be above 0"),
         (["--seed", "5000000000"], "--seed 5000000000"),
