@@ -30,19 +30,29 @@ def test_mirrored_equals_one_device_in_float64(model, options, tmp_path):
     assert difference(one, two) < 1e-9
 
 
+# The largest distance of loss, of each gradient's norm, and of the gradient as one vector. In
+# bfloat16 resnet20's vector is rounding: it is nearer to the other's than to its own in float32.
 @pytest.mark.slow
-@pytest.mark.parametrize("precision, tolerance", [("float32", 1e-4), ("mixed_bfloat16", 2e-2)])
-def test_first_loss_and_gradients_agree_in_lower_precision(precision, tolerance, tmp_path):
+@pytest.mark.parametrize(
+    "model, precision, loss, norm, vector",
+    [
+        ("resnet20", "float32", 1e-4, 1e-4, 1e-4),
+        ("resnet20", "mixed_bfloat16", 2e-2, 2e-2, 0.2),
+        ("mlp", "mixed_bfloat16", 2e-2, 2e-2, 2e-2),
+    ],
+)
+def test_first_loss_and_gradients_agree(model, precision, loss, norm, vector, tmp_path):
     # One step of plain SGD at rate 1: the weights then differ by as much as the gradients do.
     sgd = {"opt": "sgd", "momentum": 0.0, "lr": 1.0, "sched": "constant", "weight_decay": 0.0}
-    settings = {**COMMON, **MODELS["resnet20"], **sgd, "precision": precision, "max_steps": 1}
+    settings = {**COMMON, **MODELS[model], **sgd, "precision": precision, "max_steps": 1}
     one = finish(tmp_path, "one", **settings)
     two = finish(tmp_path, "two", **settings, **TWO)
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=tolerance)
+    np.testing.assert_allclose(two["losses"], one["losses"], rtol=loss)
+    np.testing.assert_allclose(two["norms"], one["norms"], atol=norm * one["norms"].max())
     gradient = np.sqrt((one["norms"] ** 2).sum())
     trained = [k for k in weights(one) if "moving" not in k]
     apart = np.sqrt(sum(((one[k] - two[k]) ** 2).sum() for k in trained))
-    assert apart / gradient < tolerance
+    assert apart / gradient < vector
 
 
 @pytest.mark.slow
