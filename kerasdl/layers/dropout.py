@@ -65,11 +65,16 @@ class Dropout(keras.layers.Layer):
     def call(self, x, training=False):
         if not training or self.rate == 0:
             return x
-        return keras.random.dropout(x, self.rate, seed=self.seed_generator)
+        shape = self.noise_shape(x)
+        return keras.random.dropout(x, self.rate, noise_shape=shape, seed=self.seed_generator)
+
+    def noise_shape(self, x):
+        """Which entries are dropped alone: all of them; None is the batch."""
+        return None
 
 
 @register
-class DropPath(keras.layers.Layer):
+class DropPath(Dropout):
     """Stochastic depth: drop a residual branch of an example with probability `rate`.
 
     Args:
@@ -84,18 +89,5 @@ class DropPath(keras.layers.Layer):
         float, the shape of `x`.
     """
 
-    def __init__(self, rate=0.0, seed=None, **kwargs):
-        super().__init__(**kwargs)
-        self.rate = rate
-        self.seed = seed
-
-    def build(self, input_shape):
-        if self.rate > 0:  # made here, its path names the layer
-            self.seed_generator = ReplicaSeed(self.seed, name="seed")
-
-    def call(self, x, training=False):
-        if not training or self.rate == 0:
-            return x
-        shape = (ops.shape(x)[0],) + (1,) * (len(x.shape) - 1)
-        keep = keras.random.uniform(shape, seed=self.seed_generator) >= self.rate
-        return x * ops.cast(keep, x.dtype) / (1.0 - self.rate)
+    def noise_shape(self, x):
+        return (None,) + (1,) * (len(x.shape) - 1)

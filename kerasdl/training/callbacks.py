@@ -57,7 +57,7 @@ class Progress(keras.callbacks.Callback):
         if self.bar is not None:
             self.bar.set_postfix_str(f"epoch {epoch + 1} {shown}")
         elif last or time.perf_counter() - self.spoke > SECONDS_BETWEEN_LINES:
-            rate = self.loop.step * self.examples / max(self.loop.seconds, 1e-9)
+            rate = self.loop.examples_per_second()
             self._say(f"epoch {epoch + 1} step {self.loop.step} {shown} ({rate:.0f} examples/s)")
 
     def on_train_end(self, logs=None):

@@ -13,6 +13,7 @@ import pytest
 from kerasdl import catalog
 from kerasdl.export import ExportError, exporter, saved_model, serving, tflite
 from tests.export.examples import make_parts, quiet
+from tests.test_every_model import BATTERY
 
 OUTPUTS = {
     "class_name": {"shape": [None], "dtype": "string"},
@@ -212,12 +213,8 @@ def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", ["linear", "mlp", "resnet18", "densenet_bc_40_12", "googlenet_small", "vit_digits"]
-)
-def test_tiny_classifiers(name, tmp_path):
-    if name not in catalog.MODELS:
-        pytest.skip(f"{name} is not in the catalogue")
+@pytest.mark.parametrize("name", BATTERY)
+def test_every_kind_of_model(name, tmp_path):
     tiny = catalog.module_of(name).TINY[name]
     card = exporter.export(make_parts(name, **tiny), ("tflite",), tmp_path, None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.

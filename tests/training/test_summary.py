@@ -19,7 +19,7 @@ def test_resnet20():
         assert part in text
     assert "40.6 M for one 32x32x3 image" in text
     assert any(line.split() == ["depths", "(3,", "3,", "3)"] for line in lines)
-    assert any(line.split()[:2] == ["--lr", "0.003"] for line in lines if line)
+    assert any(line.split()[:2] == ["--augment", "shift"] for line in lines if line)
     block = next(line for line in lines if "stage2_block1" in line)
     assert block.split() == ["backbone/stage2_block1", "16x16x32", "14,080", "3.54", "M"]
     assert lines[-1].split() == ["head", "10", "650", "640"]
