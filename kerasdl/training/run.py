@@ -29,7 +29,9 @@ def resolve(given: dict) -> Recipe:
     if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))
     dataset = recipe.dataset or row.dataset
-    short = "".join(c if c.isalnum() or c in "-_." else "-" for c in dataset).strip("-.")
+    kind, _, where = dataset.partition(":")
+    short = "-".join(filter(None, (kind, Path(where).name)))
+    short = "".join(c if c.isalnum() or c in "-_." else "-" for c in short)
     return replace(
         recipe,
         dataset=dataset,

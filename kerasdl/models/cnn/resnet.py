@@ -272,7 +272,7 @@ TINY = {
 }
 RECIPE = {
     "resnet20": {
-        "epochs": 40,
+        "epochs": 20,
         "lr": 0.01,
         "weight_decay": 0.05,
         "augment": ("shift",),
