@@ -39,13 +39,14 @@ def load(where, options):
         headers = list(pool.map(_header, paths))
     bad = np.array([header is None for header in headers])
     good = [header for header in headers if header is not None]
-    _check_bad(paths, bad, options)
+    if not good:
+        _check_bad(paths, bad, options)
     shape = _shape(good, [p for p, b in zip(paths, bad, strict=True) if not b], options)
     images = None
     if len(good) * np.prod(shape) <= MEMORY_BYTES:
         images, unreadable = _decode_all(paths, bad, shape)
         bad |= unreadable
-        _check_bad(paths, bad, options)
+    _check_bad(paths, bad, options)
     notes = []
     if bad.any():
         first = next(p for p, b in zip(paths, bad, strict=True) if b)

@@ -81,7 +81,7 @@ def check_size(image_shape, least, name):
     if len(image_shape) != 3 or min(image_shape[:2]) < least:
         raise ValueError(
             f"image_shape {tuple(image_shape)}: {name} takes (height, width, channels) "
-            f"of at least {least}x{least} pixels"
+            f"of at least {least}x{least} pixels; --image-size enlarges them"
         )
 
 

@@ -254,7 +254,7 @@ def test_folder_bad_content(tmp_path):
     (tmp_path / "cat" / "bad.png").write_bytes(b"not an image")
     whole = (tmp_path / "dog" / "000.png").read_bytes()
     (tmp_path / "dog" / "cut.png").write_bytes(whole[:70])
-    refused("1 of 22 images cannot be read, the first is .*bad.png", name)
+    refused("2 of 22 images cannot be read, the first is .*bad.png", name)
     source = open_source(name, skip_bad_files=True)
     assert sum(lengths(source)) == 20
     assert "left out 2 unreadable images, the first" in source.notes[0]

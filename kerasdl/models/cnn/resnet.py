@@ -128,7 +128,7 @@ class ResNetBackbone(Backbone):
         **kwargs,
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
-        check_size(self.image_shape, 2 ** (len(depths) - 1) * (1 if small else 4), self.name)
+        check_size(self.image_shape, 2 ** (len(depths) - 1) * (1 if small else 4), "ResNet")
         self.small = small
         first, stride = (1, 1) if small else (2, 4)
         self.stem = ConvNorm(
