@@ -131,8 +131,7 @@ class Session:
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
-        keras.config.set_dtype_policy(recipe.precision)
-        keras.config.set_floatx("float64" if recipe.precision == "float64" else "float32")
+        runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
         self.source = sources.open_source(
             recipe.dataset,

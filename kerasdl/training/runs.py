@@ -110,14 +110,21 @@ class Run:
         }
 
 
+def set_precision(name: str) -> None:
+    """Make layers from now on under a dtype policy, and floats of its width."""
+    import keras
+
+    keras.config.set_dtype_policy(name)
+    keras.config.set_floatx("float64" if name == "float64" else "float32")
+
+
 @contextlib.contextmanager
 def dtype_policy(name: str):
     """Within it, layers are made under a dtype policy."""
     import keras
 
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.config.set_dtype_policy(name)
-    keras.config.set_floatx("float64" if name == "float64" else "float32")
+    set_precision(name)
     try:
         yield
     finally:
@@ -158,9 +165,9 @@ def check(folder: Path) -> None:
     absent = [p for p in (folder, *folder.parents) if not p.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with checkpoint.replacing(folder / ".writable"):
+        with checkpoint.replacing(folder / ".writable.tmp"):
             pass
-        (folder / ".writable").unlink()
+        (folder / ".writable.tmp").unlink()
     except OSError as error:
         raise ValueError(f"--output {folder}: cannot be written: {error.strerror}") from error
     finally:
