@@ -28,6 +28,10 @@ setup(
         "tensorflow-datasets>=4.9.10,<4.10",
         "importlib_resources",  # tensorflow-datasets needs it without saying so
         "tensorflow-serving-api>=2.21,<2.22",
+        "tensorflow-text>=2.21,<2.22",
+        "tokenizers>=0.23,<0.24",
+        "sentencepiece>=0.2.3,<0.3",
+        "sacrebleu>=2.6,<3",
         "ai-edge-litert>=2.3,<3",
         "tensorboard>=2.20,<2.22",
         "jsonargparse>=4.53,<5",

@@ -18,6 +18,7 @@ class Row:
         dataset: What it trains on where `--dataset` is not given.
         image_size: Side that the images of that data set are enlarged to, or None.
         no_tflite: Why it has no TFLite file, or None.
+        no_lite_batch: Why its TFLite files take one example at a time, or None.
         starved: Pairs (regex of weight paths, why they get no gradient in the first steps).
     """
 
@@ -29,8 +30,17 @@ class Row:
     dataset: str = "digits"
     image_size: int | None = None
     no_tflite: str | None = None
+    no_lite_batch: str | None = None
     starved: tuple = ()
 
+    @property
+    def limits(self) -> str:
+        """What it cannot do, and why; an empty text where there is nothing."""
+        limits = {"no TFLite": self.no_tflite, "TFLite at batch 1": self.no_lite_batch}
+        return "; ".join(f"{what}: {why}" for what, why in limits.items() if why)
+
+
+KEY_BIAS = (("cross/key/bias$", "adds the same to all scores of a query: softmax is blind to it"),)
 
 ROWS = (
     Row("linear", "cnn.linear", "classify", 30_730, "Weston and Watkins 1999"),
@@ -86,6 +96,49 @@ ROWS = (
         image_size=32,
     ),
     Row("vit_digits", "vision_transformer.vit", "classify", 136_138, "Dosovitskiy et al. 2020"),
+    Row(
+        "gpt2_small",
+        "sequence.gpt",
+        "generate_text",
+        124_439_808,
+        "Radford et al. 2019",
+        dataset="python_docs",
+    ),
+    Row(
+        "char_gpt",
+        "sequence.gpt",
+        "generate_text",
+        826_112,
+        "Radford et al. 2019",
+        dataset="python_docs",
+    ),
+    Row(
+        "transformer_base",
+        "sequence.transformer",
+        "translate",
+        63_082_496,
+        "Vaswani et al. 2017",
+        dataset="dates",
+        starved=KEY_BIAS,
+    ),
+    Row(
+        "transformer_big",
+        "sequence.transformer",
+        "translate",
+        214_245_376,
+        "Vaswani et al. 2017",
+        dataset="dates",
+        starved=KEY_BIAS,
+    ),
+    Row(
+        "transformer_small",
+        "sequence.transformer",
+        "translate",
+        5_662_208,
+        "Vaswani et al. 2017",
+        dataset="dates",
+        starved=KEY_BIAS,
+    ),
 )
 MODELS = {row.name: row for row in ROWS}
 

@@ -17,8 +17,9 @@ COMMANDS = {
     "list": "print the models",
     "show": "print a model's arguments, settings, size and paper",
     "evaluate": "judge a run's checkpoint or an exported model on its test set",
-    "predict": "classify image files",
+    "predict": "classify image files, continue or translate texts",
     "export": "export a run's model",
+    "bench": "measure against named peers",
 }
 
 
@@ -331,11 +332,7 @@ def command_list(argv):
         print(json.dumps([vars(row) for row in rows], indent=1))
         return
     heads = ("model", "task", "parameters", "paper", "limits")
-    cells = [
-        (r.name, r.task, f"{r.parameters:,}", r.paper, r.no_tflite and f"no TFLite: {r.no_tflite}")
-        for r in rows
-    ]
-    cells = [tuple(c or "" for c in row) for row in cells]
+    cells = [(r.name, r.task, f"{r.parameters:,}", r.paper, r.limits) for r in rows]
     if args.markdown:
         print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in cells:
@@ -389,21 +386,43 @@ def command_evaluate(argv):
 
 
 def command_predict(argv):
-    """Print the classes of image files."""
+    """Print the classes of image files, or what follows or translates texts."""
     parser = _parser("predict")
     _source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("files", nargs="+", metavar="FILE", help="image files")
+    parser.add_argument("--max-new-tokens", type=int, help="of a language model (100)")
+    parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
+    parser.add_argument("--top-k", type=int, help="draw from so many tokens; 0 is all (default)")
+    parser.add_argument("--seed", type=int, help="of what is drawn (0)")
+    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, or texts")
     args = _parse(parser, argv)
     quiet_tensorflow()
-    from kerasdl.export import artefact
+    from kerasdl.export import artefact, load, texts
 
-    found = artefact.predict_files(args.run or args.saved_model, args.files)
-    if args.json:
-        print(json.dumps(found, indent=1))
-        return
-    for one in found:
-        print(f"{one['file']}: {one['class_name']} {one['probability']:.4f}")
+    where = args.run or args.saved_model
+    settings = {name: getattr(args, name) for name in texts.SETTINGS}
+    if load.load_info(where).info.tokenizer:
+        found = texts.predict_texts(where, args.inputs, settings)
+        lines = [one["output"] for one in found]
+        for number, one in enumerate(found, 1):
+            if one["unknown"]:
+                missing = " ".join(map(repr, one["unknown"]))
+                print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
+    else:
+        for name, value in settings.items():
+            if value is not None:
+                raise UsageError(f"--{flag(name)}: is of language models alone")
+        found = artefact.predict_files(where, args.inputs)
+        lines = [f"{one['file']}: {one['class_name']} {one['probability']:.4f}" for one in found]
+    print(json.dumps(found, indent=1) if args.json else "\n".join(lines))
+
+
+def command_bench(argv):
+    """Measure against named peers."""
+    quiet_tensorflow()
+    from kerasdl.bench import command
+
+    return command.main(argv)
 
 
 def command_export(argv):

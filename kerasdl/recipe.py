@@ -15,10 +15,13 @@ class Recipe:
         model: Name of the model; `list` prints all.
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
-        dataset: digits, synthetic, folder:PATH, npz:PATH, idx:FOLDER or a TFDS name; the model's
-            own default if not given.
+        dataset: digits, digit_rows, python_docs, dates, synthetic, folder:PATH, npz:PATH,
+            idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the model's own default if not given.
         data_dir: Where TFDS keeps its data.
         image_size: Side, or height and width, that images are resized to.
+        tokenizer: What texts are cut into; auto is char or bpe, as the data set suggests.
+        vocab_size: Tokens of the vocabulary at most.
+        max_length: Tokens of a window of text; of pairs, of the longest source and target.
         val_split: Share of the training examples held out where the data have no validation part.
         skip_bad_files: Go on without unreadable images instead of refusing.
         epochs: Passes over the training examples.
@@ -76,6 +79,9 @@ class Recipe:
     dataset: str | None = None
     data_dir: str | None = None
     image_size: tuple[int, ...] = ()
+    tokenizer: Literal["auto", "char", "byte", "bpe", "wordpiece", "sentencepiece"] = "auto"
+    vocab_size: int | None = None
+    max_length: int | None = None
     val_split: float = 0.1
     skip_bad_files: bool = False
     epochs: int = 20
@@ -162,6 +168,8 @@ RANGES = {
     "reprob": (0, 1),
     "val_split": (0, 0.9),
     "seed": (0, 2**32 - 1),
+    "vocab_size": (5, _INF),
+    "max_length": (2, _INF),
 }
 CHOICES = {
     "augment": AUGMENTATIONS,

@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from kerasdl import catalog, tasks
 from kerasdl.models import __name__ as MODELS
+from kerasdl.ops.text import SPECIAL
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.task import DataInfo
 
@@ -52,8 +53,16 @@ def task_of(name):
     info = DataInfo(
         image_shape=arguments.get("image_shape"),
         class_names=tuple(f"class {i}" for i in range(arguments.get("num_classes", 0))),
+        tokenizer=letters(arguments["vocab_size"]) if "vocab_size" in arguments else None,
+        max_length=(arguments.get("max_length") or 12) - 1,  # a translation ends in one more
     )
     return tasks.get(catalog.row(name).task)(info, Recipe(model=name))
+
+
+def letters(count):
+    """A tokenizer of so many ids, as JSON."""
+    pieces = ["", "", "", "?", *(chr(ord("a") + i) for i in range(count - SPECIAL))]
+    return json.dumps({"kind": "char", "pieces": pieces})
 
 
 def build(name):
@@ -80,7 +89,10 @@ def example_batch(task, size, seed=0):
     for name, spec in {**task.inputs, **task.targets}.items():
         shape = (size, *(5 if isinstance(n, str) else n for n in spec.shape))
         if "int" in spec.dtype:
-            value = rng.integers(0, max(1, len(task.info.class_names)), shape)
+            low, high = 0, max(1, len(task.info.class_names))
+            if name.endswith("_ids"):
+                low, high = SPECIAL, task.info.vocab_size
+            value = rng.integers(low, high, shape)
         else:
             value = rng.random(shape)
         batch[name] = tf.constant(value.astype(spec.dtype))
@@ -225,6 +237,7 @@ def training(name):
                 loss, _ = task.losses(model, batch, player, training=True)
                 loss = keras.ops.mean(loss)
             gradients = tape.gradient(loss, [w.value for w in weights])
+            gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
             known = [(g, w) for g, w in zip(gradients, weights, strict=True) if g is not None]
             optimizers[player].apply(*map(list, zip(*known, strict=True)))
             losses.append(loss)

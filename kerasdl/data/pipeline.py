@@ -127,9 +127,9 @@ def _read(split, plans, batch_size, finish):
             batch["image"] = to_float(batch["image"])
         return finish(batch)
 
-    if split.arrays is not None:
+    if split.batched:
         batches = plans.map(
-            lambda batch: done(gather(batch)),
+            lambda batch: done(split.load(gather(batch))),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )

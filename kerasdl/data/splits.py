@@ -1,6 +1,7 @@
 """What every source is made of: random-access splits, their checks, and their division."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,21 @@ class Options:
     skip_bad_files: bool = False
     seed: int = 0
     task: object = None
+    tokenizer: str | None = None
+    vocab_size: int | None = None
+    max_length: int | None = None
+    info: DataInfo | None = None
+
+
+def needs(task):
+    """What a task wants of its data: `images`, `text` or `pairs`; None where it does not say.
+
+    Args:
+        task: The task or its class, or None.
+    """
+    inputs = getattr(task, "inputs", {})
+    wanted = {"image": "images", "token_ids": "text", "source_ids": "pairs"}
+    return next((kind for column, kind in wanted.items() if column in inputs), None)
 
 
 class Split:
@@ -28,9 +44,11 @@ class Split:
 
     Attributes:
         arrays: `{column: array}` of the whole part in memory, or None where it is read on demand.
+        batched: Whether `load` takes the rows of a whole batch at once.
     """
 
     arrays: dict[str, np.ndarray] | None = None
+    batched = False
 
     def __len__(self):
         raise NotImplementedError
@@ -40,12 +58,14 @@ class Split:
         raise NotImplementedError
 
     def load(self, row: dict) -> dict:
-        """One example from a row of `columns`, in graph operations; keeps other entries."""
+        """One example from a row of `columns`, in graph operations; keeps other entries, `index`
+        and `key` among them. Where `batched`, a batch of examples from a batch of rows."""
         raise NotImplementedError
 
     def read(self, indices) -> dict[str, np.ndarray]:
-        """The examples `indices` `(n,)`: `image` `(n, H, W, C)`, uint8, or float32 in [0, 1], and
-        `label` int32 `(n,)`."""
+        """The examples `indices` `(n,)`. Of images `image` `(n, H, W, C)`, uint8, or float32 in
+        [0, 1], and `label` int32 `(n,)`; of text `token_ids` int32 `(n, max_length + 1)`; of pairs
+        `source_ids` int32 `(n, S)` and `target_ids` int32 `(n, T)`."""
         raise NotImplementedError
 
 
@@ -56,6 +76,8 @@ class ArraySplit(Split):
         arrays: `{column: array (n, ...)}`.
     """
 
+    batched = True
+
     def __init__(self, arrays):
         self.arrays = arrays
 
@@ -64,6 +86,9 @@ class ArraySplit(Split):
 
     def columns(self):
         return self.arrays
+
+    def load(self, row):
+        return row
 
     def read(self, indices):
         return {name: array[np.asarray(indices)] for name, array in self.arrays.items()}
@@ -232,15 +257,26 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
 
 
 def source(options, splits, image_shape, class_names, notes):
+    """A `Source` of images in three splits, none of which may be empty."""
+    shape = tuple(int(n) for n in image_shape)
+    info = DataInfo(image_shape=shape, class_names=tuple(str(c) for c in class_names))
+    return make_source(options, splits, info, notes)
+
+
+def make_source(options, splits, info, notes, baseline=None):
     """A `Source` of three splits, none of which may be empty."""
     for part, split in splits.items():
         if not len(split):
             counts = ", ".join(f"{len(s)} {p}" for p, s in splits.items())
             raise ValueError(f"{options.name}: the {part} part is empty ({counts})")
-    shape = tuple(int(n) for n in image_shape)
-    info = DataInfo(image_shape=shape, class_names=tuple(str(c) for c in class_names))
     return Source(
-        options.name, info, splits["train"], splits["validation"], splits["test"], tuple(notes)
+        options.name,
+        info,
+        splits["train"],
+        splits["validation"],
+        splits["test"],
+        tuple(notes),
+        baseline,
     )
 
 
@@ -253,6 +289,7 @@ class Source:
         info: Its facts; `input_mean` and `input_std` are empty, see `input_statistics`.
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
+        baseline: Gives a simple method's test figures, `{"name": ..., figure: value}`; or None.
     """
 
     name: str
@@ -261,3 +298,4 @@ class Source:
     validation: Split
     test: Split
     notes: tuple[str, ...] = ()
+    baseline: Callable | None = None

@@ -2,20 +2,29 @@
 
 import numpy as np
 
-from kerasdl.data.splits import ArraySplit, from_arrays, source
+from kerasdl.data.pairs import translation_source
+from kerasdl.data.splits import ArraySplit, from_arrays, needs, source
+from kerasdl.data.text import language_source
 
 CLASSES = 10
 COUNTS = {"train": 512, "validation": 128, "test": 128}
 SIZE = (32, 32)
 FREE = 16  # length of an axis that a spec leaves free
+MAX_LENGTH = 32  # of a window of text
+LETTERS = "abcdefgh"
 
 
 def load(where, options):
-    """Ten patterns in noise, each a class; for a task without images whatever its specs say."""
+    """Ten patterns in noise, each a class; for other tasks sentences of a small grammar, pairs of a
+    word and its mirror image, or whatever the task's specs say."""
     if where:
         raise ValueError(f"{options.name}: synthetic takes nothing after a colon")
     rng = np.random.default_rng(options.seed)
     task = options.task
+    if needs(task) == "text":
+        return _sentences(options, rng)
+    if needs(task) == "pairs":
+        return _mirrored(options, rng)
     specs = {**getattr(task, "inputs", {}), **getattr(task, "targets", {})}
     if set(specs) - {"image", "label"}:
         return _from_specs(specs, options, rng)
@@ -33,6 +42,38 @@ def load(where, options):
         images = patterns[labels] + 0.1 * rng.standard_normal((n, height, width, 3))
         parts[part] = np.rint(np.clip(images, 0, 1) * 255).astype(np.uint8), labels
     return from_arrays(parts, options, class_names=tuple("0123456789"))
+
+
+def _sentences(options, rng):
+    """Text of sentences such as "the bad fig eats a gem." in which words go by their kind."""
+    nouns, verbs, adjectives = ([_word(rng) for _ in range(n)] for n in (12, 6, 6))
+
+    def thing():
+        words = [rng.choice(["the", "a"]), rng.choice(nouns)]
+        return words if rng.random() < 0.5 else [words[0], rng.choice(adjectives), words[1]]
+
+    texts = {}
+    for part, n in COUNTS.items():
+        text = ""
+        while len(text) < (n + 1) * (options.max_length or MAX_LENGTH):
+            text += " ".join([*thing(), rng.choice(verbs), *thing()]) + ".\n"
+        texts[part] = [text]
+    return language_source(options, texts, (), max_length=MAX_LENGTH)
+
+
+def _mirrored(options, rng):
+    """Words, no two alike, and the same read backwards."""
+    count, words = sum(COUNTS.values()), {}
+    while len(words) < count:
+        words[_word(rng)] = None
+    words, parts = iter(words), {}
+    for part, n in COUNTS.items():
+        parts[part] = [(word, word[::-1]) for _, word in zip(range(n), words, strict=False)]
+    return translation_source(options, parts, (), kind="char", max_length=None)
+
+
+def _word(rng):
+    return "".join(rng.choice(list(LETTERS), rng.integers(3, 9)))
 
 
 def _from_specs(specs, options, rng):

@@ -7,27 +7,28 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog, tasks
-from kerasdl.data import images
-from kerasdl.export import load, parity, sets
+from kerasdl.data import images, pipeline
+from kerasdl.export import load, parity, saved_model, sets
 
 TOP = 5
 
 
 class Artefact:
-    """A model in whatever format, with one method.
+    """A model in whatever format, asked by signature.
 
     Attributes:
         kind: "keras", "run", "saved_model" or "tflite".
         path: What it was opened from; of a folder of versions, the newest.
+        answer: `(signature, {input: array}) -> {output: array}`.
     """
 
     def __init__(self, kind: str, path: Path, answer):
         self.kind = kind
         self.path = path
-        self._answer = answer
+        self.answer = answer
 
     def predict(self, image) -> dict:
-        """Answers to images.
+        """A classifier's answers to images.
 
         Args:
             image: float `(N, H, W, C)` in [0, 1].
@@ -35,7 +36,8 @@ class Artefact:
         Returns:
             `probabilities` and `logits` `(N, K)`, and `label` `(N,)`; numpy arrays.
         """
-        return parity.in_batches(self._answer, {"image": np.asarray(image, "float32")})
+        inputs = {"image": np.asarray(image, "float32")}
+        return parity.in_batches(lambda batch: self.answer("serving_default", batch), inputs)
 
 
 def open_artefact(path) -> Artefact:
@@ -45,12 +47,8 @@ def open_artefact(path) -> Artefact:
         ValueError: Nothing of these is there.
     """
     kind, path = load.find(path)
-    if kind == "tflite":
-        answer = _serving_default(_open_tflite(path))
-    elif kind == "saved_model":
-        answer = _serving_default(_open_saved_model(path))
-    else:
-        answer = _keras_answer(path)
+    opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
+    answer = opens[kind](path).answer if kind in opens else _keras_answer(path)
     return Artefact(kind, path, answer)
 
 
@@ -93,36 +91,47 @@ def predict_files(path, files) -> list[dict]:
 
 
 def evaluate_artefact(path, split: str = "test") -> dict:
-    """`loss`, `top1` and `top5` of the data that a model was trained on.
+    """The figures of a model on the data that it was trained on.
 
     Args:
         path: What `open_artefact` takes.
         split: "train", "val" or "test".
 
     Returns:
-        `{"loss", "top1", "top5", "examples"}`; the loss as in training, without smoothing.
+        `{metric: figure}` and `examples`, their number: of a run or a `.keras` file all that the
+        task judges, of an exported file what its signatures can tell.
     """
-    facts = load.load_info(path)
-    return _judge(open_artefact(path), sets.read(facts.recipe, facts.info, split), facts)
+    kind, path = load.find(path)
+    task = task_of(load.load_info(path))
+    if kind in ("saved_model", "tflite"):
+        return _judge(open_artefact(path), task, sets.read(task, split))
+    from kerasdl.training import judge
+
+    part = getattr(sets.open_data(task), sets.split_name(split))
+    batches = pipeline.evaluation_batches(part, batch_size=task.run_recipe.batch_size)
+    figures, _ = judge.judge(load.load(path), task, batches)
+    return {**figures, "examples": len(part)}
 
 
 def evaluate_all(folder, split: str = "test") -> dict:
     """The figures of an exported model's `savedmodel` and each `tflite/<kind>`."""
     _, folder = load.find(folder)
-    facts = load.load_info(folder)
-    data = sets.read(facts.recipe, facts.info, split)
+    task = task_of(load.load_info(folder))
+    data = sets.read(task, split, task.served_examples)
     paths = {"savedmodel": folder}
     paths |= {f"tflite/{p.stem}": p for p in parity.lite_files(folder)}
-    return {name: _judge(open_artefact(p), data, facts) for name, p in paths.items()}
+    return {name: _judge(open_artefact(p), task, data) for name, p in paths.items()}
 
 
-def _judge(artefact, data, facts):
-    logits = artefact.predict(data["image"])["logits"]
-    return parity.figures(logits, data["label"], facts.recipe.loss)
+def task_of(facts):
+    """The task of a model, of the facts that stand beside its weights."""
+    return tasks.get(catalog.row(facts.model).task)(facts.info, facts.recipe)
 
 
-def _serving_default(artefact):
-    return lambda inputs: artefact.answer("serving_default", inputs)
+def _judge(artefact, task, data):
+    target = "tflite" if artefact.kind == "tflite" else "savedmodel"
+    size = 1 if target == "tflite" and catalog.row(task.run_recipe.model).no_lite_batch else 64
+    return parity.judge(artefact, data, task.judged_by(target), size)
 
 
 def _open_saved_model(path):
@@ -140,11 +149,22 @@ def _open_tflite(path):
 
 
 def _keras_answer(path):
-    model, facts = load.load(path), load.load_info(path)
-    task = tasks.get(catalog.row(facts.model).task)(facts.info, facts.recipe)
+    model, task = load.load(path), task_of(load.load_info(path))
+    tokenizer = saved_model.tokenizer_of(task)
+    functions = {
+        name: tf.function(function, input_signature=specs, autograph=False)
+        for name, (function, specs) in saved_model.functions(
+            task, model, "savedmodel", tokenizer
+        ).items()
+    }
+    names = {
+        name: [spec.name for spec in function.input_signature]
+        for name, function in functions.items()
+    }
 
-    def answer(inputs):
-        return {k: np.asarray(v) for k, v in task.predict(model, inputs).items()}
+    def answer(signature, inputs):
+        outputs = functions[signature](*(tf.constant(inputs[n]) for n in names[signature]))
+        return {k: v.numpy() for k, v in outputs.items()}
 
     return answer
 

@@ -10,6 +10,7 @@ import kerasdl
 from kerasdl import catalog
 from kerasdl import recipe as recipes
 
+TEST = ("top1", "exact_match", "loss")  # figures that stand in the table
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -47,7 +48,7 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
         "figures": parts.figures,
         "signatures": report["signatures"],
-        "batch": "dynamic",
+        "batch": f"dynamic; of TFLite 1: {row.no_lite_batch}" if row.no_lite_batch else "dynamic",
         "artefacts": artefacts,
         "omitted": omitted,
         "warmup_requests": report["warmup_requests"],
@@ -75,7 +76,8 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
         },
         key=int,
     )
-    head = ["file", "KiB", "largest difference", "top1", "loss", "ms"]
+    names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artefacts"].values())]
+    head = ["file", "KiB", "largest difference", *names, "ms"]
     head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
     rows = []
     for name, a in card["artefacts"].items():
@@ -85,7 +87,7 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
             times = [f"{times[t]:.3f}" for t in threads]
         else:  # TensorFlow takes all threads
             times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
-        figures = [f"{test[k]:.4f}" if k in test else "" for k in ("top1", "loss")]
+        figures = [f"{test[k]:.4f}" if k in test else "" for k in names]
         size = f"{a['bytes'] / 1024:.0f}"
         rows.append([name, size, f"{a['max_difference']:.1e}", *figures, *times])
     return head, rows
@@ -101,8 +103,12 @@ def markdown(card: dict) -> str:
         f"{card['trainable_parameters']:,} trainable parameters, trained on `{card['dataset']}` "
         f"with seed {card['seed']}.",
         "",
-        f"- Input: {data['image_shape']}, floats in [0, 1]; batch: {card['batch']}.",
-        f"- Classes: {', '.join(map(str, data['class_names']))}.",
+        f"- Input: {_input(data)}; batch: {card['batch']}.",
+        *(
+            [f"- Classes: {', '.join(map(str, data['class_names']))}."]
+            if data["class_names"]
+            else []
+        ),
         f"- Made with {', '.join(f'{k} {v}' for k, v in card['versions'].items())}"
         + (f", commit {card['commit']}." if card["commit"] else "."),
         "",
@@ -135,6 +141,14 @@ def markdown(card: dict) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _input(data) -> str:
+    if data["image_shape"]:
+        return f"{data['image_shape']}, floats in [0, 1]"
+    tokenizer = json.loads(data["tokenizer"] or "{}")
+    kind, pieces = tokenizer.get("kind", "no"), len(tokenizer.get("pieces", ()))
+    return f"texts in UTF-8, or tokens of a `{kind}` vocabulary of {pieces}"
+
+
 def commit() -> str | None:
     """The commit of this package's sources, with `-dirty` where they differ; None outside git."""
     here = Path(kerasdl.__file__).parent
@@ -161,6 +175,8 @@ def _size(path: Path) -> int:
 
 
 def _shape(shape) -> str:
+    if shape is None:
+        return "() or (B)"
     return "(" + ", ".join("B" if i == 0 else str(n) for i, n in enumerate(shape)) + ")"
 
 

@@ -101,20 +101,21 @@ def _write(parts, formats, name, folder, say) -> dict:
     facts = load.Facts(parts.model_name, parts.info, parts.recipe)
     save_keras(parts.model, facts, extra / "model.keras")
     say("SavedModel")
-    served = saved_model.functions(parts.task, parts.model, "savedmodel")
-    saved_model.write(parts.model, served, folder)
+    tokenizer = saved_model.tokenizer_of(parts.task)
+    served = saved_model.functions(parts.task, parts.model, "savedmodel", tokenizer)
+    saved_model.write(parts.model, served, folder, tokenizer)
     examples, meta = _examples(parts, load.load_keras(extra / "model.keras"))
     requests = [
         (signature, {n: examples[f"in/{signature}/{n}"][:1] for n in names["inputs"]})
-        for signature, names in meta["signatures"].items()
+        for signature, names in meta["savedmodel"]["signatures"].items()
     ]
     warmup.write(extra / warmup.FILE, name, requests)
-    omitted = {}
-    if "tflite" in formats and (reason := catalog.row(parts.model_name).no_tflite):
-        omitted["tflite"] = reason
+    omitted, row = {}, catalog.row(parts.model_name)
+    if "tflite" in formats and row.no_tflite:
+        omitted["tflite"] = row.no_tflite
     elif "tflite" in formats:
-        inputs = {n: parts.train[n] for n in meta["signatures"]["serving_default"]["inputs"]}
-        omitted = tflite.write(parts.task, parts.model, inputs, folder / "tflite", say)
+        batch = 1 if row.no_lite_batch else None
+        omitted = tflite.write(parts.task, parts.model, parts.train, folder / "tflite", say, batch)
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta)
     omitted |= report["omitted"]
@@ -139,22 +140,30 @@ def _examples(parts, model) -> tuple[dict, dict]:
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
     """
-    arrays, signatures = {}, {}
-    for signature, (function, specs) in saved_model.functions(
-        parts.task, model, "savedmodel"
-    ).items():
-        inputs = {spec.name: _four(_input(spec.name, parts.test)) for spec in specs}
-        outputs = function(*(tf.constant(v) for v in inputs.values()))
-        arrays |= {f"in/{signature}/{k}": v for k, v in inputs.items()}
-        arrays |= {f"out/{signature}/{k}": _bytes(v.numpy()) for k, v in outputs.items()}
-        signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
-    arrays |= {f"test/{k}": v for k, v in parts.test.items()}
-    meta = {
-        "signatures": signatures,
-        "tflite": list(saved_model.functions(parts.task, model, "tflite")),
-        "loss": getattr(parts.task, "loss", "cross_entropy"),
+    arrays, meta = {f"test/{k}": v for k, v in parts.test.items()}, {}
+    tokenizer = saved_model.tokenizer_of(parts.task)
+    columns = parts.test | {
+        k: v for signature in parts.task.signatures(model) for k, v in signature.examples.items()
     }
-    return arrays, meta
+    for target in ("savedmodel", "tflite"):
+        signatures = {}
+        served = saved_model.functions(parts.task, model, target, tokenizer)
+        for signature, (function, specs) in served.items():
+            inputs = {spec.name: _four(_input(spec.name, columns)) for spec in specs}
+            signatures[signature] = {"inputs": list(inputs)}
+            if f"in/{signature}/{specs[0].name}" in arrays:
+                signatures[signature] = meta["savedmodel"]["signatures"][signature]
+                continue
+            outputs = tf.function(function, input_signature=specs, autograph=False)(
+                *(tf.constant(v) for v in inputs.values())
+            )
+            arrays |= {f"in/{signature}/{k}": v for k, v in inputs.items()}
+            arrays |= {f"out/{signature}/{k}": v.numpy() for k, v in outputs.items()}
+            signatures[signature]["outputs"] = list(outputs)
+        meta[target] = {"signatures": signatures, "judged_by": parts.task.judged_by(target)}
+    meta["lite_batch"] = 1 if catalog.row(parts.model_name).no_lite_batch else None
+    meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
+    return {k: _bytes(v) for k, v in arrays.items()}, meta
 
 
 def prove(folder, examples: dict, meta: dict) -> dict:

@@ -22,6 +22,7 @@ FORBIDDEN = ("keras", "tf_keras", "kerasdl")
 KINDS = ("float32", "float16", "dynamic", "int8")  # of TFLite files
 LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
 BATCHES = (slice(0, 1), slice(1, 4))  # of the four examples: batch 1, and batch 3
+SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 SECONDS = 0.5  # at most so long is one latency measured
 
@@ -124,14 +125,15 @@ class TFLite:
         return self.runners[signature](**inputs)
 
 
-def check(artefact, examples: dict, meta: dict, without=()) -> dict:
-    """Run every signature at batch 1 and 3 and compare with the trained model's answers.
+def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHES) -> dict:
+    """Run every signature in batches and compare with the trained model's answers.
 
     Args:
         artefact: A `SavedModel` or `TFLite`.
         examples: The arrays.
-        meta: `signatures`: `{name: {"inputs": [...], "outputs": [...]}}`.
+        signatures: Those promised, `{name: {"inputs": [...], "outputs": [...]}}`.
         without: Outputs that this format does not have.
+        batches: Slices of the examples.
 
     Returns:
         `difference` and `agreement`, both `{"signature.output": figure}`.
@@ -140,11 +142,11 @@ def check(artefact, examples: dict, meta: dict, without=()) -> dict:
         ValueError: Signatures or names are not those promised.
     """
     far, same = {}, {}
-    if set(artefact.signatures) != set(meta["signatures"]):
+    if set(artefact.signatures) != set(signatures):
         raise ValueError(f"has the signatures {sorted(artefact.signatures)}")
-    for name, names in meta["signatures"].items():
+    for name, names in signatures.items():
         expected = [n for n in names["outputs"] if n not in without]
-        for batch in BATCHES:
+        for batch in batches:
             outputs = artefact.answer(
                 name, {n: examples[f"in/{name}/{n}"][batch] for n in names["inputs"]}
             )
@@ -219,18 +221,21 @@ def run(folder, examples: dict) -> dict:
     """
     folder = Path(folder)
     meta = json.loads(str(examples["meta"]))
+    if meta.get("text_ops"):
+        load_text_ops()
     saved_model = SavedModel(folder)
-    facts = check(saved_model, examples, meta)
-    first = {n: examples[f"in/serving_default/{n}"][:1] for n in _inputs(meta)}
+    promised = meta["savedmodel"]
+    facts = check(saved_model, examples, promised["signatures"])
+    first = _first(promised["signatures"], "serving_default", examples)
     facts["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
-    facts["test"] = _judge(saved_model, examples, meta)
+    test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
+    facts["test"] = judge(saved_model, test, promised["judged_by"])
     artefacts = {"savedmodel": facts}
-    lite_meta = {**meta, "signatures": {n: meta["signatures"][n] for n in meta["tflite"]}}
     omitted = {}
     for path in lite_files(folder):
         name = f"tflite/{path.stem}"
         try:
-            artefacts[name] = _check_lite(path, examples, lite_meta, first)
+            artefacts[name] = _check_lite(path, examples, test, meta)
         except (RuntimeError, ValueError) as error:
             if name in LIMITS:
                 raise type(error)(f"{name}: {error}") from error
@@ -243,37 +248,68 @@ def run(folder, examples: dict) -> dict:
     }
 
 
-def _check_lite(path, examples, meta, first) -> dict:
-    """What `run` finds of one TFLite file; `first` is the input that latencies are taken with."""
-    facts = check(TFLite(path), examples, meta, without=("class_name",))
+def _check_lite(path, examples, test, meta) -> dict:
+    """What `run` finds of one TFLite file."""
+    lite = TFLite(path)
+    promised, judged_by = dict(meta["tflite"]["signatures"]), meta["tflite"]["judged_by"]
+    if path.stem == "int8":  # holds no loops
+        promised = {n: promised[n] for n in promised if n in lite.signatures}
+    batch = meta["lite_batch"]
+    without = ("class_name",)
+    facts = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
     facts["latency_ms"] = {}
+    main = next(iter(promised))
+    first = _first(promised, main, examples)
     for threads in sorted({1, os.cpu_count() or 1}):
         lite = TFLite(path, threads)
-        facts["latency_ms"][str(threads)] = latency(
-            lambda lite=lite: lite.answer("serving_default", first)
-        )
-    facts["test"] = _judge(lite, examples, meta)
+        facts["latency_ms"][str(threads)] = latency(lambda lite=lite: lite.answer(main, first))
+    judged = judged_by and judged_by["signature"] in promised
+    facts["test"] = judge(lite, test, judged_by, batch or 64) if judged else None
     return facts
 
 
-def _judge(artefact, examples, meta):
-    """The figures on the test set, of what has classes; else None."""
-    if "test/label" not in examples:
+def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> dict | None:
+    """Figures of an artefact: of logits those of training, else the share of exact answers.
+
+    Args:
+        artefact: Something with `answer(signature, inputs)`.
+        examples: `{input or target: (N, ...)}`.
+        judged_by: What `Task.judged_by` says; without it, or its target, there are no figures.
+        size: Of the batches.
+
+    Returns:
+        `loss`, `top1`, `top5`, or `exact_match`; and `examples`, their number.
+    """
+    if not judged_by or judged_by["target"] not in examples:
         return None
-    inputs = {n: examples[f"test/{n}"] for n in _inputs(meta)}
-    outputs = in_batches(lambda batch: artefact.answer("serving_default", batch), inputs)
-    return figures(outputs["logits"], examples["test/label"], meta["loss"])
+    signature, target = judged_by["signature"], examples[judged_by["target"]]
+    inputs = {n: examples[n] for n in judged_by["inputs"]}
+    outputs = in_batches(lambda batch: artefact.answer(signature, batch), inputs, size)
+    found = outputs[judged_by["output"]]
+    if "loss" in judged_by:
+        return figures(found, target, judged_by["loss"])
+    found, target = (np.asarray(x) for x in (found, target))
+    if found.dtype.kind in "OS":
+        found, target = (np.char.decode(_plain(x), "utf-8") for x in (found, target))
+    rows = (len(target), -1)
+    right = (found.reshape(rows) == target.reshape(rows)).all(-1)
+    return {"exact_match": float(right.mean()), "examples": len(target)}
 
 
-def _inputs(meta):
-    return meta["signatures"]["serving_default"]["inputs"]
+def _first(signatures, name, examples):
+    return {n: examples[f"in/{name}/{n}"][:1] for n in signatures[name]["inputs"]}
 
 
 def _specs(specs):
     return {
-        name: {"shape": spec.shape.as_list(), "dtype": spec.dtype.name}
+        name: {"shape": _shape(spec.shape), "dtype": spec.dtype.name}
         for name, spec in sorted(specs.items())
     }
+
+
+def _shape(shape):
+    """A list with None for free axes; None where a number and one per example will do."""
+    return None if shape.rank is None else shape.as_list()
 
 
 def _plain(array):

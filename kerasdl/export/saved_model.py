@@ -4,32 +4,44 @@ import keras
 import tensorflow as tf
 
 from kerasdl.data import images
+from kerasdl.data.tokenizer import Tokenizer
 
 
-def write(model, signatures: dict, folder) -> None:
+def write(model, signatures: dict, folder, tokenizer=None) -> None:
     """Write a SavedModel.
 
     Args:
         model: The Keras model whose weights the signatures use.
         signatures: `{name: (function of positional tensors, [TensorSpec])}`, as of `functions`.
         folder: Where to; may exist.
+        tokenizer: The `Tokenizer` that they use, or None.
     """
     archive = keras.export.ExportArchive()
     archive.track(model)
+    if tokenizer:
+        archive.track(tokenizer)
     for name, (function, specs) in signatures.items():
         archive.add_endpoint(name, function, input_signature=specs)
     archive.write_out(str(folder), verbose=False)
 
 
-def functions(task, model, target: str) -> dict:
+def tokenizer_of(task):
+    """The `Tokenizer` of a task's data, or None."""
+    return Tokenizer.from_json(task.info.tokenizer) if task.info.tokenizer else None
+
+
+def functions(task, model, target: str, tokenizer=None, batch: int | None = None) -> dict:
     """What is served: `{signature: (function of positional tensors, [TensorSpec])}`.
 
-    The SavedModel's also name the class, and take encoded images as `serve_bytes`.
+    The SavedModel's also name the class, take encoded images as `serve_bytes`, and take and give
+    texts for token ids.
 
     Args:
         task: The task; its `signatures(model)` says what is served.
         model: The Keras model.
         target: "savedmodel" or "tflite".
+        tokenizer: A `Tokenizer`; needed where a signature has texts.
+        batch: Of the inputs; None is any.
 
     Returns:
         Functions that return `{output name: tensor}`; the specs' names are the inputs'.
@@ -39,10 +51,13 @@ def functions(task, model, target: str) -> dict:
         if target not in signature.formats:
             continue
         names, specs = list(signature.inputs), dict(signature.inputs)
+        if target == "savedmodel" and signature.text_inputs:
+            served[signature.name] = _with_texts(signature, tokenizer)
+            continue
         function = _named(signature.function, names)
         if target == "savedmodel":
             function = _with_class_name(function, task.info.class_names)
-        served[signature.name] = (function, [_tensor_spec(n, specs[n]) for n in names])
+        served[signature.name] = (function, [_tensor_spec(n, specs[n], batch) for n in names])
         image = signature.bytes_input
         # Of other images than grey and colour there are no encoded files.
         if target == "savedmodel" and image and specs[image].shape[-1] in (1, 3):
@@ -72,9 +87,9 @@ def decode_batch(image_bytes, shape):
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
-def _tensor_spec(name, spec):
+def _tensor_spec(name, spec, batch=None):
     free = [None if isinstance(n, str) else n for n in spec.shape]
-    return tf.TensorSpec((None, *free), spec.dtype, name=name)
+    return tf.TensorSpec((batch, *free), spec.dtype, name=name)
 
 
 def _named(function, names):
@@ -98,3 +113,38 @@ def _from_bytes(function, position, shape):
         return function(*tensors)
 
     return served
+
+
+def _with_texts(signature, tokenizer):
+    """A signature whose token ids are texts outside; its numbers may be one for all texts."""
+    names = [signature.text_inputs.get(name, name) for name in signature.inputs]
+    specs = []
+    for name, spec in signature.inputs.items():
+        if name in signature.text_inputs:
+            specs.append(tf.TensorSpec((None,), tf.string, name=signature.text_inputs[name]))
+        else:  # of any rank: a number, or one per text
+            specs.append(tf.TensorSpec(None, spec.dtype, name=name))
+
+    def served(*tensors):
+        given = dict(zip(names, tensors, strict=True))
+        inputs = {}
+        for ids, text in signature.text_inputs.items():
+            strings = given.pop(text)
+            inputs[ids], inputs[f"{ids}_length"] = tokenizer.ids(strings)
+            count = tf.shape(strings)[:1]
+        for name, value in given.items():
+            inputs[name] = tf.ensure_shape(
+                tf.broadcast_to(tf.reshape(value, (-1,)), count), (None,)
+            )
+        checks = signature.requires(**inputs) if signature.requires else ()
+        asserts = [
+            tf.debugging.Assert(tf.reduce_all(right), [message]) for right, message in checks
+        ]
+        with tf.control_dependencies(asserts):
+            inputs = {name: tf.identity(value) for name, value in inputs.items()}
+        outputs = dict(signature.function(**inputs))
+        for ids, text in signature.text_outputs.items():
+            outputs[text] = tokenizer.text(outputs.pop(ids))
+        return outputs
+
+    return served, specs

@@ -3,35 +3,39 @@
 import numpy as np
 import tensorflow as tf
 
-from kerasdl import catalog, tasks
 from kerasdl.catalog import nearest
 from kerasdl.data import sources
 from kerasdl.data.images import to_float
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-JUDGED = 2000  # at most so many test examples stand in the card
 CALIBRATION = 200
-BYTES = 2**28  # and at most so many bytes of them
+BYTES = 2**28  # of the test examples that files are judged on, at most
 
 
-def read(recipe, info, split: str = "test", most: int | None = None) -> dict:
-    """Examples of the data that a model was trained on, as the model is given them.
+def read(task, split: str = "test", most: int | None = None) -> dict:
+    """Examples of the data that a model was trained on, as its signatures are given them.
 
     Args:
-        recipe: The run's settings.
-        info: Facts of its data.
+        task: The run's task, with its settings and the facts of its data.
         split: "train", "val" or "test".
         most: At most so many, evenly spread over the split; all if None.
 
     Returns:
-        `{"image": float32 (N, H, W, C) in [0, 1], "label": (N,)}`.
+        `{input or target: (N, ...)}`, such as `image` float32 `(N, H, W, C)` in [0, 1] and `label`
+        `(N,)`.
 
     Raises:
         ValueError: No such split, or the data are other ones now.
     """
+    split = split_name(split)
+    return _take(open_data(task), task, split, most)
+
+
+def split_name(split: str) -> str:
+    """The attribute of a `Source` that "train", "val" or "test" stands for, or a ValueError."""
     if split not in SPLITS:
         raise ValueError(f"split {split!r}: not one of train, val, test{nearest(split, SPLITS)}")
-    return _take(_open(recipe, info), split, most)
+    return SPLITS[split]
 
 
 def parts_of(run, weights: str | None = None, say=print):
@@ -39,8 +43,8 @@ def parts_of(run, weights: str | None = None, say=print):
     from kerasdl.export.exporter import Parts
 
     model, task = run.restore(weights=weights, dtype="float32", say=say)
-    source = _open(run.recipe, run.info)
-    most = max(1, min(JUDGED, BYTES // (4 * int(np.prod(run.info.image_shape)))))
+    source = open_data(task)
+    most = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
     figures = run.metrics() or {}
     return Parts(
         model=model,
@@ -48,31 +52,35 @@ def parts_of(run, weights: str | None = None, say=print):
         task=task,
         info=run.info,
         recipe=run.recipe,
-        train=_take(source, "train", min(most, CALIBRATION)),
-        test=_take(source, "test", most),
+        train=_take(source, task, "train", min(most, CALIBRATION)),
+        test=_take(source, task, "test", most),
         model_arguments=run.model_arguments,
         # Lists are the confusion matrix and the mistakes: the report's.
         figures={k: v for k, v in figures.items() if not isinstance(v, list)},
     )
 
 
-def _open(recipe, info):
-    source = sources.open_source(
-        recipe.dataset,
-        image_size=tuple(info.image_shape[:2]),
-        val_split=recipe.val_split,
-        data_dir=recipe.data_dir,
-        skip_bad_files=recipe.skip_bad_files,
-        seed=recipe.seed,
-        task=tasks.get(catalog.row(recipe.model).task),
-    )
+def open_data(task):
+    """The data set that a task was made for.
+
+    Raises:
+        ValueError: It has other classes now.
+    """
+    recipe, info = task.run_recipe, task.info
+    source = sources.from_recipe(recipe, type(task), info)
     if tuple(source.info.class_names) != tuple(info.class_names):
         raise ValueError(f"{recipe.dataset}: has other classes now than when it was trained on")
     return source
 
 
-def _take(source, split, most=None):
-    part = getattr(source, SPLITS[split])
+def _bytes_of_one(split):
+    return 4 * sum(int(np.prod(v.shape[1:])) for v in split.read([0]).values())
+
+
+def _take(source, task, split, most=None):
+    part = getattr(source, split)
     count = min(len(part), most or len(part))
     batch = part.read(np.linspace(0, len(part) - 1, count).round().astype(int))
-    return {"image": to_float(tf.constant(batch["image"])).numpy(), "label": batch["label"]}
+    if "image" in batch:
+        batch["image"] = to_float(tf.constant(batch["image"])).numpy()
+    return task.served(batch)

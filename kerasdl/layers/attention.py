@@ -1,6 +1,7 @@
 """Multi-head attention.
 
-Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2.
+Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2;
+        Ainslie et al. 2023, https://arxiv.org/abs/2305.13245 (grouped heads).
 """
 
 import keras
@@ -8,6 +9,8 @@ from keras import ops
 
 from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout
+from kerasdl.layers.mlp import dense
+from kerasdl.layers.position import check_positions, positions_of, rotate
 
 
 def attend(query, key, value, attention_mask=None, drop=None):
@@ -15,35 +18,71 @@ def attend(query, key, value, attention_mask=None, drop=None):
 
     Args:
         query: float `(B, h, N, d)`.
-        key: float `(B, h, M, d)`.
-        value: float `(B, h, M, e)`.
+        key: float `(B, k, M, d)`; `k` divides `h`, and each key serves `h / k` queries in a row.
+        value: float `(B, k, M, e)`.
         attention_mask: bool, broadcast to `(B, h, N, M)`; True where a query may look. A query that
-            may look nowhere looks everywhere alike.
+            may look nowhere looks about as if there were no mask.
         drop: What is applied to the weights before they are used, such as dropout.
 
     Returns:
         float `(B, h, N, e)`, and the weights `(B, h, N, M)` before `drop`; rows sum to 1.
     """
-    scale = query.shape[-1] ** -0.5
-    scores = ops.matmul(query * scale, ops.transpose(key, (0, 1, 3, 2)))  # (B, h, N, M)
+    h, k = query.shape[1], key.shape[1]
+    b, _, n, d = ops.shape(query)
+    m, grouped = ops.shape(key)[2], (b, k, h // k * n)
+    query = query * d**-0.5
+    if k < h:
+        query = ops.reshape(query, (*grouped, d))
+    scores = ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))
+    if k < h:
+        scores = ops.reshape(scores, (b, h, n, m))
     if attention_mask is not None:
-        # Finite, and in range of float16 too, so that a row without any True gives no NaN.
-        scores = ops.where(attention_mask, scores, ops.cast(-3e4, scores.dtype))
-    weights = ops.softmax(scores, axis=-1)
-    return ops.matmul(drop(weights) if drop else weights, value), weights
+        # Finite, and in range of float16 too, so that a row without any True gives no NaN. Added,
+        # because to select among all scores takes longer than to do so among the mask's.
+        scores = scores + ops.cast(ops.where(attention_mask, 0.0, -3e4), scores.dtype)
+    weights = ops.softmax(scores, axis=-1)  # (B, h, N, M)
+    used = drop(weights) if drop else weights
+    if k < h:
+        used = ops.reshape(used, (*grouped, m))
+    y = ops.matmul(used, value)
+    return (ops.reshape(y, (b, h, n, value.shape[-1])) if k < h else y), weights
 
 
 def split_heads(x, num_heads):
-    """`(B, N, h d)` to `(B, h, N, d)`; `N` may be unknown."""
-    x = ops.reshape(x, (-1, ops.shape(x)[1], num_heads, x.shape[-1] // num_heads))
-    return ops.transpose(x, (0, 2, 1, 3))
+    """`(B, N, h d)` to `(B, h, N, d)`; `B` and `N` may be unknown."""
+    b, n, dim = ops.shape(x)
+    return ops.transpose(ops.reshape(x, (b, n, num_heads, dim // num_heads)), (0, 2, 1, 3))
 
 
 def merge_heads(x):
     """`(B, h, N, d)` to `(B, N, h d)`, the inverse of `split_heads`."""
-    _, h, _, d = x.shape
-    x = ops.transpose(x, (0, 2, 1, 3))
-    return ops.reshape(x, (-1, ops.shape(x)[1], h * d))
+    b, h, n, d = ops.shape(x)
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, h * d))
+
+
+def causal_mask(queries, keys):
+    """bool `(N, M)`: True where the key does not stand behind the query.
+
+    Made by comparison, which has a TFLite builtin at any length.
+
+    Args:
+        queries: int `(N,)`, positions.
+        keys: int `(M,)`, positions.
+    """
+    return keys[None, :] <= queries[:, None]
+
+
+def check_heads(num_heads, dim, num_kv_heads=None, rotary=False):
+    """Refuse numbers of heads that do not divide what they should; ValueError."""
+    if dim % num_heads:
+        raise ValueError(f"num_heads {num_heads}: it must divide the {dim} channels")
+    if num_kv_heads and num_heads % num_kv_heads:
+        raise ValueError(f"num_kv_heads {num_kv_heads}: it must divide num_heads {num_heads}")
+    if rotary and dim // num_heads % 2:
+        raise ValueError(
+            f"rotary positions: {dim} channels in {num_heads} heads are {dim // num_heads} each, "
+            "which is not even"
+        )
 
 
 @register
@@ -53,15 +92,118 @@ class SelfAttention(keras.layers.Layer):
     Args:
         num_heads: `h`; it divides the channels `D`.
         drop_rate: Dropout of the attention weights.
+        num_kv_heads: `k`, heads of key and value, each of which serves `h / k` heads of the query;
+            `h` if None.
+        causal: Whether a token looks only at itself and what stands before it.
+        rotary: Whether query and key are turned by their positions.
+        use_bias: Whether the projections have biases.
+        stddevs: Of the two kernels at the start; Glorot's law if None.
 
     Call arguments:
         x: float `(B, N, D)`.
-        attention_mask: bool, broadcast to `(B, h, N, N)`; True where a token may look, or None.
+        attention_mask: bool, broadcast to `(B, h, N, M)`; True where a token may look, or None.
+        training: Whether to drop.
+        return_weights: Whether to give the weights as well.
+        cache: None, or keys and values `(B, k, L, D / h)` of the tokens so far: those of `x` are
+            put in at `position`, and `M` is `L`, else `N`. For causal attention only.
+        position: int, or int scalar tensor; that of the first token of `x`.
+
+    Returns:
+        float `(B, N, D)`; with `return_weights` also the weights `(B, h, N, M)`; with `cache` also
+        `[keys, values]` with those of `x` in them.
+
+    Raises:
+        ValueError: `num_heads` does not divide `D`, or `num_kv_heads` does not divide `num_heads`,
+            or tokens are known not to fit into the cache.
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        drop_rate=0.0,
+        num_kv_heads=None,
+        causal=False,
+        rotary=False,
+        use_bias=True,
+        stddevs=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.causal = causal
+        self.rotary = rotary
+        self.use_bias = use_bias
+        self.stddevs = stddevs or (None, None)
+        self.drop = Dropout(drop_rate, name="drop")
+        self.qkv = self.project = None  # made in build(), once D is known
+
+    def build(self, input_shape):
+        dim = input_shape[-1]
+        check_heads(self.num_heads, dim, self.num_kv_heads, self.rotary)
+        units = dim + 2 * self.num_kv_heads * (dim // self.num_heads)
+        self.qkv = dense(units, "qkv", self.stddevs[0], self.use_bias)
+        self.project = dense(dim, "project", self.stddevs[1], self.use_bias)
+        self.qkv.build(input_shape)
+        self.project.build(input_shape)
+
+    def call(
+        self,
+        x,
+        attention_mask=None,
+        training=False,
+        return_weights=False,
+        cache=None,
+        position=0,
+    ):
+        h, k = self.num_heads, self.num_kv_heads
+        heads = split_heads(self.qkv(x), h + 2 * k)  # (B, h + 2 k, N, d)
+        query, key, value = ops.split(heads, [h, h + k], axis=1)
+        positions = positions_of(x, position)
+        if self.rotary:
+            query, key = rotate(query, positions), rotate(key, positions)
+        if cache is not None:
+            key, value = self._write(cache, key, value, position)
+        if self.causal:
+            keys = positions if cache is None else positions_of(key, axis=2)
+            earlier = causal_mask(positions, keys)
+            attention_mask = earlier if attention_mask is None else earlier & attention_mask
+        y, weights = attend(
+            query, key, value, attention_mask, lambda w: self.drop(w, training=training)
+        )
+        answer = [self.project(merge_heads(y))]
+        answer += [weights] if return_weights else []
+        answer += [[key, value]] if cache is not None else []
+        return tuple(answer) if len(answer) > 1 else answer[0]
+
+    def _write(self, cache, key, value, position):
+        if not self.causal:
+            raise ValueError("a cache is for causal attention: earlier tokens see no later ones")
+        check_positions(position, key.shape[2], cache[0].shape[2])
+        start = (0, 0, position, 0)
+        return [
+            ops.slice_update(c, start, part) for c, part in zip(cache, (key, value), strict=True)
+        ]
+
+
+@register
+class CrossAttention(keras.layers.Layer):
+    """Multi-head attention of a sequence to another one, the memory.
+
+    Args:
+        num_heads: `h`; it divides the channels `D`.
+        drop_rate: Dropout of the attention weights.
+
+    Call arguments:
+        x: float `(B, N, D)`; who looks.
+        memory: float `(B, M, C)`, what is looked at; or what `remember(memory)` made of it, which
+            saves its projection in every step of a decoder.
+        attention_mask: bool, broadcast to `(B, h, N, M)`; True where a token may look, or None.
         training: Whether to drop.
         return_weights: Whether to give the weights as well.
 
     Returns:
-        float `(B, N, D)`; with `return_weights` also the weights `(B, h, N, N)`.
+        float `(B, N, D)`; with `return_weights` also the weights `(B, h, N, M)`.
 
     Raises:
         ValueError: `num_heads` does not divide `D`.
@@ -71,23 +213,27 @@ class SelfAttention(keras.layers.Layer):
         super().__init__(**kwargs)
         self.num_heads = num_heads
         self.drop = Dropout(drop_rate, name="drop")
-        self.qkv = self.project = None  # made in build(), once D is known
+        self.query = self.key = self.value = self.project = None  # made in build()
 
-    def build(self, input_shape):
-        dim = input_shape[-1]
-        if dim % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads}: it must divide the {dim} channels")
-        self.qkv = keras.layers.Dense(3 * dim, name="qkv")
-        self.project = keras.layers.Dense(dim, name="project")
-        self.qkv.build(input_shape)
-        self.project.build(input_shape)
+    def build(self, x_shape, memory_shape):
+        dim = x_shape[-1]
+        check_heads(self.num_heads, dim)
+        for name in ("query", "key", "value", "project"):
+            setattr(self, name, keras.layers.Dense(dim, name=name))
+        for child in (self.query, self.project):
+            child.build(x_shape)
+        for child in (self.key, self.value):
+            child.build(memory_shape)
 
-    def call(self, x, attention_mask=None, training=False, return_weights=False):
-        query, key, value = (
-            split_heads(part, self.num_heads) for part in ops.split(self.qkv(x), 3, axis=-1)
-        )
+    def remember(self, memory):
+        """The keys and values of a memory `(B, M, C)`: a list of two `(B, h, M, D / h)`."""
+        return [split_heads(part(memory), self.num_heads) for part in (self.key, self.value)]
+
+    def call(self, x, memory, attention_mask=None, training=False, return_weights=False):
+        remembered = memory if isinstance(memory, list | tuple) else self.remember(memory)
+        query = split_heads(self.query(x), self.num_heads)
         y, weights = attend(
-            query, key, value, attention_mask, lambda w: self.drop(w, training=training)
+            query, *remembered, attention_mask, lambda w: self.drop(w, training=training)
         )
         y = self.project(merge_heads(y))
         return (y, weights) if return_weights else y

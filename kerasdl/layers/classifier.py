@@ -3,13 +3,10 @@
 Source: none; these are the project's own conventions.
 """
 
-import inspect
-
 import keras
 from keras import ops
 
-from kerasdl.catalog import nearest
-from kerasdl.layers.core import Model, Normalize
+from kerasdl.layers.core import Model, Normalize, construct
 from kerasdl.layers.dropout import Dropout
 
 
@@ -38,6 +35,9 @@ class Backbone(Model):
         self.image_shape = tuple(image_shape)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
 
+    def symbolic_inputs(self):
+        return keras.Input(self.image_shape)
+
 
 class Classifier(Model):
     """Global average pooling of the backbone's last stage, dropout, one dense layer.
@@ -60,6 +60,9 @@ class Classifier(Model):
         self.backbone = backbone
         self.drop = Dropout(drop_rate, name="drop")
         self.head = dense_head(num_classes)
+
+    def symbolic_inputs(self):
+        return self.backbone.symbolic_inputs()
 
     def pool(self, features):
         """`(B, D)` of the backbone's feature maps."""
@@ -100,14 +103,7 @@ def make(cls, name, image_shape, num_classes, defaults, kwargs):
         ValueError: An argument that the class does not take.
     """
     features = kwargs.pop("features", False)
-    known = [a for a in inspect.signature(cls).parameters if a != "kwargs"]
-    for key in kwargs:
-        if key not in (*known, "name", "dtype"):
-            raise ValueError(
-                f"{name} has no argument {key!r}{nearest(key, known)}; it takes {', '.join(known)}"
-            )
-    kwargs = {"name": name, **defaults, **kwargs}
-    model = cls(image_shape=tuple(image_shape), num_classes=num_classes, **kwargs)
-    part = model.backbone if features else model
-    part(keras.Input(tuple(image_shape)))
-    return part
+    given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
+    return construct(
+        cls, name, given, defaults, kwargs, lambda model: model.backbone if features else model
+    )

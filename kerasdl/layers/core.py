@@ -3,8 +3,12 @@
 Source: none; these are the project's own conventions.
 """
 
+import inspect
+
 import keras
 from keras import ops
+
+from kerasdl.catalog import nearest
 
 
 def register(cls):
@@ -22,10 +26,19 @@ class Model(keras.Model):
     `keras.Model.__new__` drops the arguments, so the automatic `get_config()` of a subclass would
     record the defaults; this base hands them on. Arguments are str, int, float, bool, None, or
     tuples and dicts of these.
+
+    Attributes:
+        context: Tokens that it can take at most, or None.
     """
+
+    context = None
 
     def __new__(cls, *args, **kwargs):
         return super(keras.Model, cls).__new__(cls, *args, **kwargs)
+
+    def symbolic_inputs(self):
+        """What it is called with, as a `keras.Input` or a dict of them; free axes are None."""
+        raise NotImplementedError
 
     def adapt_weight(self, path, value, shape):
         """A weight of another shape made to fit, when weights are taken from another model.
@@ -39,6 +52,31 @@ class Model(keras.Model):
             An array of `shape`, or None where it cannot be.
         """
         return None
+
+
+def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
+    """Make a model of the catalogue, with its weights; the last line of every builder.
+
+    Args:
+        cls: A `Model` class.
+        name: Its name in the catalogue.
+        given: Arguments that the builder names.
+        defaults: What makes it this row of the paper's table.
+        kwargs: What the caller gave besides; overrides `defaults`.
+        part: Which part of the model is wanted.
+
+    Raises:
+        ValueError: An argument that the class does not take.
+    """
+    known = [a for a in inspect.signature(cls).parameters if a != "kwargs"]
+    for key in kwargs:
+        if key not in (*known, "name", "dtype"):
+            raise ValueError(
+                f"{name} has no argument {key!r}{nearest(key, known)}; it takes {', '.join(known)}"
+            )
+    wanted = part(cls(**{"name": name, **given, **defaults, **kwargs}))
+    wanted(wanted.symbolic_inputs())
+    return wanted
 
 
 @register

@@ -1,13 +1,40 @@
-"""The perceptron of a Transformer's block.
+"""The perceptrons of Transformer blocks.
 
-Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.3.
+Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.3 (two dense layers);
+        Shazeer 2020, https://arxiv.org/abs/2002.05202, equation 6 (SwiGLU).
 """
 
 import keras
+from keras import ops
 
 from kerasdl.layers.activation import make_activation
 from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout
+
+
+def dense(units, name, stddev=None, use_bias=True, dtype=None):
+    """A dense layer whose kernel starts normal with `stddev`, or Glorot uniform if that is None."""
+    start = "glorot_uniform" if stddev is None else keras.initializers.RandomNormal(0.0, stddev)
+    return keras.layers.Dense(
+        units, use_bias=use_bias, kernel_initializer=start, dtype=dtype, name=name
+    )
+
+
+@register
+class TanhGELU(keras.layers.Layer):
+    """The tanh approximation of GELU, which GPT-2 was trained with.
+
+    Call arguments:
+        x: float, any shape.
+
+    Returns:
+        float, the shape of `x`.
+
+    Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2.
+    """
+
+    def call(self, x):
+        return ops.gelu(x, approximate=True)
 
 
 @register
@@ -16,8 +43,9 @@ class MLP(keras.layers.Layer):
 
     Args:
         hidden_dim: Units between the two.
-        activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`.
+        activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`, or "gelu_tanh".
         drop_rate: Of both dropouts.
+        stddevs: Of the two kernels at the start; Glorot's law if None.
 
     Call arguments:
         x: float `(..., D)`.
@@ -27,16 +55,18 @@ class MLP(keras.layers.Layer):
         float, the shape of `x`.
     """
 
-    def __init__(self, hidden_dim, activation="gelu", drop_rate=0.0, **kwargs):
+    def __init__(self, hidden_dim, activation="gelu", drop_rate=0.0, stddevs=None, **kwargs):
         super().__init__(**kwargs)
-        self.dense1 = keras.layers.Dense(hidden_dim, name="dense1")
-        self.activation = make_activation(activation)
+        self.stddevs = stddevs or (None, None)
+        self.dense1 = dense(hidden_dim, "dense1", self.stddevs[0])
+        tanh = activation == "gelu_tanh"
+        self.activation = TanhGELU(name="activation") if tanh else make_activation(activation)
         self.drop1 = Dropout(drop_rate, name="drop1")
         self.dense2 = None  # made in build(), once D is known
         self.drop2 = Dropout(drop_rate, name="drop2")
 
     def build(self, input_shape):
-        self.dense2 = keras.layers.Dense(input_shape[-1], name="dense2")
+        self.dense2 = dense(input_shape[-1], "dense2", self.stddevs[1])
         self.dense1.build(input_shape)
         hidden = (*input_shape[:-1], self.dense1.units)
         self.activation.build(hidden)
@@ -45,3 +75,37 @@ class MLP(keras.layers.Layer):
     def call(self, x, training=False):
         x = self.drop1(self.activation(self.dense1(x)), training=training)
         return self.drop2(self.dense2(x), training=training)
+
+
+@register
+class SwiGLU(keras.layers.Layer):
+    """A gated perceptron without biases: `y = (silu(x W) * (x V)) W2`.
+
+    Args:
+        hidden_dim: Units between `W`, `V` and `W2`.
+        stddevs: Of the kernels at the start, the two of `D -> hidden` and that of `hidden -> D`;
+            Glorot's law if None.
+
+    Call arguments:
+        x: float `(..., D)`.
+
+    Returns:
+        float, the shape of `x`.
+    """
+
+    def __init__(self, hidden_dim, stddevs=None, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.stddevs = stddevs or (None, None)
+        self.gate = dense(hidden_dim, "gate", self.stddevs[0], use_bias=False)
+        self.up = dense(hidden_dim, "up", self.stddevs[0], use_bias=False)
+        self.down = None  # made in build(), once D is known
+
+    def build(self, input_shape):
+        self.down = dense(input_shape[-1], "down", self.stddevs[1], use_bias=False)
+        self.gate.build(input_shape)
+        self.up.build(input_shape)
+        self.down.build((*input_shape[:-1], self.hidden_dim))
+
+    def call(self, x):
+        return self.down(ops.silu(self.gate(x)) * self.up(x))

@@ -1,12 +1,147 @@
-"""Where a token stands.
+"""Where a token stands: sinusoids, learned vectors, rotations, and grids of image patches.
 
-Source: Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, sections 3.1 and 3.2.
+Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5 (sinusoids, learned
+        vectors); Su et al. 2021, https://arxiv.org/abs/2104.09864, equation 34 (rotations);
+        Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, sections 3.1 and 3.2 (grids).
 """
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasdl.layers.core import register
+
+
+def positions_of(x, position=0, axis=1):
+    """int32 `(N,)`: where the tokens along `axis` of `x` stand if the first stands at `position`.
+
+    `N` may be unknown, and `position` an int scalar tensor.
+    """
+    return position + ops.arange(ops.shape(x)[axis], dtype="int32")
+
+
+def angles(positions, dim, dtype):
+    """`positions[n] / 10000^(2i / dim)`, float `(N, dim / 2)`; `dim` is even."""
+    rates = 10000.0 ** (-np.arange(0, dim, 2) / dim)
+    return ops.cast(positions, dtype)[:, None] * ops.convert_to_tensor(rates, dtype)
+
+
+def sinusoids(positions, dim, dtype="float32"):
+    """`PE[n, 2i] = sin`, `PE[n, 2i + 1] = cos` of `positions[n] / 10000^(2i / dim)`.
+
+    Args:
+        positions: int `(N,)`.
+        dim: `D`, even.
+        dtype: Of the answer, and of the computation.
+
+    Returns:
+        float `(N, D)`.
+    """
+    a = angles(positions, dim, dtype)
+    return ops.reshape(ops.stack([ops.sin(a), ops.cos(a)], axis=-1), (-1, dim))
+
+
+def rotate(x, positions):
+    """Turn each pair of channels `(2i, 2i + 1)` by `position / 10000^(2i / d)`.
+
+    The product of a query turned at `m` and a key turned at `n` depends on `m - n` alone.
+
+    Args:
+        x: float `(B, h, N, d)`, `d` even.
+        positions: int `(N,)`.
+
+    Returns:
+        float, the shape of `x`.
+    """
+    d = x.shape[-1]
+    a = angles(positions, d, keras.backend.result_type(x.dtype, "float32"))
+    cos = ops.cast(ops.repeat(ops.cos(a), 2, axis=-1), x.dtype)  # (N, d)
+    sin = ops.cast(ops.repeat(ops.sin(a), 2, axis=-1), x.dtype)
+    # (a, b) -> (-b, a) for every pair; as a product, it is faster than taking x apart
+    turn = np.kron(np.eye(d // 2), [[0, 1], [-1, 0]])
+    return x * cos + ops.matmul(x, ops.convert_to_tensor(turn, x.dtype)) * sin
+
+
+@register
+class SinusoidalPosition(keras.layers.Layer):
+    """Add the sinusoids of the positions to tokens; see `sinusoids`.
+
+    Call arguments:
+        x: float `(B, N, D)`, `D` even.
+        position: int, or int scalar tensor; that of the first token.
+
+    Returns:
+        float, the shape of `x`.
+
+    Raises:
+        ValueError: `D` is odd.
+    """
+
+    def build(self, input_shape):
+        if input_shape[-1] % 2:
+            raise ValueError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
+
+    def call(self, x, position=0):
+        table = sinusoids(positions_of(x, position), x.shape[-1], self.variable_dtype)
+        return x + ops.cast(table, x.dtype)
+
+
+@register
+class LearnedPosition(keras.layers.Layer):
+    """Add a learned vector for each position to tokens.
+
+    Args:
+        max_length: Number of positions.
+
+    Call arguments:
+        x: float `(B, N, D)`.
+        position: int, or int scalar tensor; that of the first token.
+
+    Returns:
+        float, the shape of `x`.
+
+    Raises:
+        ValueError: A position is known to lie beyond `max_length`.
+    """
+
+    def __init__(self, max_length, **kwargs):
+        super().__init__(**kwargs)
+        self.max_length = max_length
+
+    def build(self, input_shape):
+        self.table = self.add_weight(
+            shape=(self.max_length, input_shape[-1]),
+            initializer=keras.initializers.RandomNormal(stddev=0.02),
+            name="table",
+        )
+
+    def call(self, x, position=0):
+        check_positions(position, x.shape[1], self.max_length)
+        return x + ops.take(self.table, positions_of(x, position), axis=0)
+
+
+def check_positions(position, count, length):
+    """Refuse `count` tokens from `position` on where they are known not to fit into `length`.
+
+    Args:
+        position: int or int scalar tensor.
+        count: int, or None if it is not known yet.
+        length: Likewise.
+
+    Raises:
+        ValueError: They do not fit.
+    """
+    first = known(position) or 0
+    if count is not None and length is not None and (first < 0 or first + count > length):
+        raise ValueError(f"{count} tokens from position {first} on: there are {length} positions")
+
+
+def known(number):
+    """The int that an int or an int scalar tensor is, or None where that is not known yet."""
+    try:
+        return int(number)
+    except TypeError:
+        return None
 
 
 def resize_grid(value, height, width):

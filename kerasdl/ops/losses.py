@@ -21,6 +21,24 @@ def cross_entropy(label, logits, label_smoothing=0.0):
     return -ops.sum(label * ops.log_softmax(logits, axis=-1), axis=-1)
 
 
+def token_cross_entropy(label, logits, label_smoothing=0.0):
+    """`cross_entropy` of sparse labels along a sequence.
+
+    Args:
+        label: int `(B, N)`.
+        logits: float `(B, N, V)`.
+        label_smoothing: See `cross_entropy`.
+
+    Returns:
+        float `(B, N)`, in nats; `ln V` at equal logits.
+    """
+    loss = ops.sparse_categorical_crossentropy(label, logits, from_logits=True)
+    if label_smoothing:
+        log_p = ops.log_softmax(logits, axis=-1)
+        loss = (1.0 - label_smoothing) * loss - label_smoothing * ops.mean(log_p, axis=-1)
+    return loss
+
+
 def multiclass_hinge(label, logits):
     """Weston and Watkins' multiclass hinge loss, `sum_{j != y} max(0, s_j - s_y + 1)`.
 

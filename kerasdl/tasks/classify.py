@@ -79,6 +79,15 @@ class Classify(Task):
 
         return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
 
+    def judged_by(self, target):
+        return {
+            "signature": "serving_default",
+            "inputs": ["image"],
+            "output": "logits",
+            "target": "label",
+            "loss": self.loss,
+        }
+
 
 def rank_of(true, logits):
     """How many classes stand before the true one: of equal scores, the lower label is first.

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -19,11 +19,13 @@ class DataInfo:
 
     Attributes:
         image_shape: `(H, W, C)`, or None where the data are no images.
-        class_names: One name per class, in the order of the labels.
+        class_names: One name per class, in the order of the labels; of pairs, one per group that is
+            judged by itself.
         input_mean: Per channel, of images in [0, 1]; what the model subtracts.
         input_std: Per channel; what the model divides by.
-        tokenizer: Settings of the tokenizer, as JSON, or None.
+        tokenizer: The tokenizer of `kerasdl.data.tokenizer`, as JSON, or None.
         max_length: Tokens per example, or None.
+        tokens_per_character: Of the test text: what bits per character are computed with.
     """
 
     image_shape: tuple | None = None
@@ -32,6 +34,12 @@ class DataInfo:
     input_std: tuple = ()
     tokenizer: str | None = None
     max_length: int | None = None
+    tokens_per_character: float = 1.0
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the tokenizer's vocabulary, 0 where there is none."""
+        return len(json.loads(self.tokenizer)["pieces"]) if self.tokenizer else 0
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -61,6 +69,7 @@ class Task:
         coupled: Whether the loss of one example depends on the others.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
+        served_examples: How many test examples exported files are judged on.
     """
 
     inputs: dict = {}
@@ -71,9 +80,11 @@ class Task:
     coupled = False
     metrics = ("loss",)
     monitor = "-loss"
+    served_examples = 2000
 
     def __init__(self, info: DataInfo, recipe):
         self.info = info
+        self.run_recipe = recipe
         unknown = set(recipe.task_kwargs) - set(self.settings)
         if unknown:
             from kerasdl.catalog import nearest
@@ -114,17 +125,52 @@ class Task:
         """`{name: per-example output}` of a batch."""
         return {}
 
+    def summarize(self, means: dict) -> dict:
+        """What is reported of the metrics' means over a set: these, and figures made from them."""
+        return means
+
     def evaluators(self) -> list:
-        """Judges of whole sets: objects with `update(outputs, batch)` and `result() -> dict`."""
+        """Judges of whole sets: objects with `update(outputs, batch)` and `result() -> dict`.
+
+        What `result` holds under `test` stands with the metrics' means.
+        """
         return []
 
     def pictures(self, model, batch: dict) -> dict:
-        """`{name: uint8 (N, H, W, 3)}` or `{name: text}` for the report."""
+        """What to show of a model after an epoch.
+
+        Returns:
+            `{name: (N, H, W, C)}` of images in [0, 1], or `{name: int (N, M)}` of token ids.
+        """
         return {}
 
     def signatures(self, model) -> list:
-        """What export writes; a list of `Signature`."""
+        """What export writes; a list of `Signature`, the main one first."""
         return []
+
+    def served(self, columns: dict) -> dict:
+        """What the signatures are given and should answer, of examples as the data hold them.
+
+        Args:
+            columns: `{name: numpy (n, ...)}`.
+
+        Returns:
+            `{input or target: numpy (n, ...)}`.
+        """
+        return columns
+
+    def judged_by(self, target: str) -> dict | None:
+        """How an exported file is judged, or None.
+
+        Args:
+            target: "savedmodel" or "tflite".
+
+        Returns:
+            `signature`; `inputs`, columns of `served`; `output`, which of its outputs; `target`,
+            the column of `served` that it is compared with; and for logits `loss`,
+            "cross_entropy" or "hinge".
+        """
+        return None
 
 
 @dataclass(frozen=True)
@@ -138,6 +184,12 @@ class Signature:
         formats: Which artefacts hold it.
         bytes_input: Name of an image input that `serve_bytes` decodes, or None: export then adds a
             signature `serve_bytes` taking `<name>_bytes`.
+        text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
+            strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
+        text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
+        examples: `{input: array (n, ...)}` to try it with, where `Task.served` has no such column.
+        requires: Takes the named tensors, returns `[(bool (B,), message)]`; a SavedModel refuses
+            what is not so.
     """
 
     name: str
@@ -145,3 +197,7 @@ class Signature:
     function: object
     formats: tuple = ("savedmodel", "tflite")
     bytes_input: str | None = None
+    text_inputs: dict = field(default_factory=dict)
+    text_outputs: dict = field(default_factory=dict)
+    examples: dict = field(default_factory=dict)
+    requires: object = None

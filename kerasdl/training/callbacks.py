@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from kerasdl.ops.text import Pieces
 from kerasdl.training import judge
 from kerasdl.training.runs import write_text
 
@@ -104,6 +105,56 @@ class SummaryCsv(keras.callbacks.Callback):
         writer.writerows(rows)
         write_text(self.path, text.getvalue())
         self.wrote = time.perf_counter()
+
+
+class Pictures(keras.callbacks.Callback):
+    """What the task shows of the model after an epoch: `pictures/NAME.png`, or texts `NAME.txt`.
+
+    Texts of all epochs stand in one file, the newest last. Epochs that end within five seconds of
+    the last pictures have none, but for the last epoch.
+
+    Args:
+        folder: Where to.
+        batch: `{name: (N, ...)}` that the task makes them from, on every epoch the same.
+    """
+
+    def __init__(self, folder: Path, batch):
+        super().__init__()
+        self.folder = folder
+        self.batch = batch
+        self.wrote = 0.0
+        self.draw = None
+
+    def on_train_begin(self, logs=None):
+        trainer = self.loop.trainer
+        self.task = trainer.task
+
+        @tf.function(autograph=False)
+        def draw(batch):
+            return self.task.pictures(trainer.net, self.task.prepare(batch))
+
+        self.draw = draw
+
+    def on_epoch_end(self, epoch, logs=None):
+        if time.perf_counter() - self.wrote < SECONDS_BETWEEN_SUMMARIES and not self.loop.done:
+            return
+        with self.loop.averaged():
+            found = {name: np.asarray(value) for name, value in self.draw(self.batch).items()}
+        for name, value in found.items():
+            self.folder.mkdir(exist_ok=True)
+            if value.dtype.kind == "i":
+                self._append(self.folder / f"{name}.txt", epoch + 1, value)
+            else:
+                judge.write_picture(self.folder / f"{name}.png", value)
+        self.wrote = time.perf_counter()
+
+    def _append(self, path, epoch, ids):
+        head = f"== epoch {epoch}"
+        pieces = Pieces(self.task.info.tokenizer)
+        new = [f"{head}, sample {i + 1}\n{pieces.decode(row)}\n" for i, row in enumerate(ids)]
+        old = path.read_text(encoding="utf-8") if path.exists() else ""
+        # An epoch that is done again after a stop takes its place anew.
+        write_text(path, old.split(head + ",")[0] + "\n".join(new) + "\n")
 
 
 class TensorBoard(keras.callbacks.Callback):

@@ -17,14 +17,15 @@ def judge(model, task, batches):
         batches: Evaluation batches, the last padded with examples of weight 0.
 
     Returns:
-        `{metric: mean}`, `{what an evaluator found: value}`.
+        `{metric: mean or what an evaluator holds of the test}`, `{what else evaluators found}`.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
     def both(batch):
         prepared = task.prepare(batch)
         loss, metrics = task.losses(model, prepared, task.players[0], training=False)
-        return {"loss": loss, **metrics}, task.predict(model, prepared)
+        outputs = task.predict(model, prepared) if evaluators else {}
+        return {"loss": loss, **metrics}, outputs
 
     evaluators = task.evaluators()
     totals, weights = {}, 0.0
@@ -42,7 +43,8 @@ def judge(model, task, batches):
     found = {}
     for evaluator in evaluators:
         found |= evaluator.result()
-    return {name: total / weights for name, total in totals.items()}, found
+    means = task.summarize({name: total / weights for name, total in totals.items()})
+    return means | found.pop("test", {}), found
 
 
 def grid(images, columns: int = 8, scale: int = 6) -> np.ndarray:

@@ -286,7 +286,8 @@ class Loop:
         self.sums = np.cumsum(np.vstack([self.sums, rows]), 0)[-1]
 
     def _means(self, sums):
-        return {n: float(s / sums[0]) for n, s in zip(self.trainer.names, sums[1:], strict=True)}
+        pairs = zip(self.trainer.names, sums[1:], strict=True)
+        return self.trainer.task.summarize({name: float(s / sums[0]) for name, s in pairs})
 
     def evaluate(self, iterator, batches: int) -> dict:
         """Means over a split, of batches from an iterator."""

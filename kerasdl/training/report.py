@@ -5,6 +5,7 @@ import csv
 import html
 import json
 import math
+import re
 from pathlib import Path
 from string import Template
 
@@ -50,6 +51,9 @@ def write(folder, card: dict | None = None) -> Path:
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), names),
         _mistakes(folder / "pictures" / "mistakes.png", metrics.get("mistakes"), names),
+        _groups(metrics.get("groups")),
+        _translations(metrics.get("translations")),
+        _texts(folder / "pictures"),
         _pictures(folder / "pictures"),
         _export(card),
         _norms(_json(folder / NORMS)),
@@ -82,6 +86,9 @@ def _tiles(metrics):
         return "<p class=note>The run is not finished: it has no test figures yet.</p>"
     test = {k: v for k, v in metrics.get("test", {}).items() if _is_number(v)}
     tiles = [(f"test {name}", figure(test[name])) for name in _loss_last(test)]
+    if baseline := metrics.get("baseline"):
+        name = baseline.get("name", "baseline")
+        tiles += [(f"{k}, {name}", figure(v)) for k, v in baseline.items() if _is_number(v)]
     if _is_number(metrics.get("best_epoch")):
         tiles.append(("best epoch", f"{metrics['best_epoch']} of {metrics.get('epochs', '?')}"))
     elif "epochs" in metrics:
@@ -218,6 +225,39 @@ def _pictures(folder):
     return f"<h2>Pictures</h2>{''.join(figures)}" if figures else ""
 
 
+def _groups(groups):
+    """Exact matches of each group of pairs, the worst first."""
+    if not groups:
+        return ""
+    rows = [(name, f"{share:.2%}") for name, share in sorted(groups.items(), key=lambda g: g[1])]
+    note = "Share of exact matches on the test set, the worst first."
+    return f"<h2>Groups</h2><p class=note>{note}</p>{table(('group', 'exact'), rows)}"
+
+
+def _translations(pairs):
+    if not pairs:
+        return ""
+    rows = [(p["source"], p["translation"], p["reference"]) for p in pairs]
+    return (
+        "<h2>Translations</h2><p class=note>Of the test set; wrong ones first.</p>"
+        f"{table(('source', 'translation', 'reference'), rows)}"
+    )
+
+
+def _texts(folder):
+    """Texts that were written after epochs: the last ones, and the others folded away."""
+    found = []
+    for path in sorted(folder.glob("*.txt")):
+        text = path.read_text(encoding="utf-8")
+        heads = re.findall(r"^== epoch \d+,", text, re.MULTILINE)
+        start = text.index(heads[-1]) if heads else 0
+        found.append(f"<h3>{esc(path.stem)}</h3><pre class=text>{esc(text[start:].strip())}</pre>")
+        if start:
+            earlier = f"<pre class=text>{esc(text[:start].strip())}</pre>"
+            found.append(f"<details><summary>Earlier epochs</summary>{earlier}</details>")
+    return f"<h2>Texts</h2>{''.join(found)}" if found else ""
+
+
 def _export(card):
     artefacts = (card or {}).get("artefacts") or {}
     if not artefacts:
@@ -285,7 +325,11 @@ def _settings(args, facts):
     if rest:
         parts.append(f"<details><summary>The other {len(rest)}</summary>{_args(rest)}</details>")
     described = {f"model {k}": v for k, v in facts.get("arguments", {}).items()}
-    described |= {f"data {k}": v for k, v in facts.get("info", {}).items() if v not in (None, [])}
+    info = dict(facts.get("info", {}))
+    if info.get("tokenizer"):
+        tokenizer = json.loads(info["tokenizer"])
+        info["tokenizer"] = f"{tokenizer['kind']}, {len(tokenizer['pieces'])} tokens"
+    described |= {f"data {k}": v for k, v in info.items() if v not in (None, [])}
     if described:
         parts.append(f"<details><summary>Model and data</summary>{_args(described)}</details>")
     return "".join(parts)

@@ -10,6 +10,7 @@ from pathlib import Path
 from kerasdl import catalog
 from kerasdl.catalog import nearest
 from kerasdl.recipe import Recipe, from_dict
+from kerasdl.tasks.task import Task
 
 
 def resolve(given: dict) -> Recipe:
@@ -133,25 +134,18 @@ class Session:
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
-        self.source = sources.open_source(
-            recipe.dataset,
-            image_size=recipe.image_size,
-            val_split=recipe.val_split,
-            data_dir=recipe.data_dir,
-            skip_bad_files=recipe.skip_bad_files,
-            seed=recipe.seed,
-            task=task_class,
-        )
+        # A checkpoint holds all that the initial one gave.
+        begun = old is not None and bool(checkpoint.newest_first(old.checkpoints))
+        self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
         for note in self.source.notes:
             say(note)
+        self.augment = self._augment()
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
-        # A checkpoint holds all that the initial one gave.
-        begun = old is not None and bool(checkpoint.newest_first(old.checkpoints))
         initial = None if begun else self._initial()
         info = self._info(initial, old.info if begun else None)
         self.task = task_class(info, recipe)
@@ -198,10 +192,12 @@ class Session:
                 info, input_mean=(), input_std=()
             ):
                 raise ValueError(
-                    f"--dataset {self.recipe.dataset}: has other images or classes than when this "
-                    "run was started"
+                    f"--dataset {self.recipe.dataset}: has other examples or classes than when "
+                    "this run was started"
                 )
             return old
+        if not info.image_shape:
+            return info
         if choice == "checkpoint" and initial and initial.input_stats:
             mean, std = initial.input_stats
         elif choice == "none":
@@ -247,14 +243,24 @@ class Session:
                 f"minus where lower is better{nearest(name, names)}"
             )
 
+    def _augment(self):
+        from kerasdl.data import augment
+
+        made = augment.Augment.from_recipe(self.recipe)
+        if self.source.info.image_shape:
+            return made
+        if made != augment.Augment():
+            raise ValueError("--augment, --mixup, --cutmix and --reprob are of images alone")
+        return None
+
     def _batches(self, start, stop):
-        from kerasdl.data import augment, pipeline
+        from kerasdl.data import pipeline
 
         return pipeline.training_batches(
             self.source.train,
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
-            augment=augment.Augment.from_recipe(self.recipe),
+            augment=self.augment,
             num_classes=len(self.source.info.class_names),
             steps=self.steps_per_epoch,
             start_step=start,
@@ -285,6 +291,9 @@ class Session:
         callbacks = [cb.Progress(self.recipe.batch_size)]
         if "csv" in self.recipe.log:
             callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
+        if self.recipe.log and type(self.task).pictures is not Task.pictures:
+            batch = next(iter(self._evaluation(self.source.test)[0]))
+            callbacks.append(cb.Pictures(self.folder / "pictures", batch))
         if "tensorboard" in self.recipe.log:
             seen = next(iter(self._batches(0, 1)), {}).get("image")
             callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
@@ -334,6 +343,8 @@ class Session:
             "seed": self.recipe.seed,
             "best_epoch": self.loop.best and self.loop.best["epoch"],
         }
+        if self.source.baseline:
+            metrics["baseline"] = self.source.baseline()
         return metrics | judged
 
     def _picture_mistakes(self, mistakes):

@@ -15,6 +15,7 @@ from kerasdl import catalog
 from kerasdl.recipe import flag
 
 CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
+TOKENS = 64  # of an example of text
 LOOPS = ("While", "StatelessWhile")
 HIDDEN = ("name", "trainable", "dtype")  # what every Keras model takes
 
@@ -25,9 +26,9 @@ class Block:
 
     Attributes:
         path: Its name below the model.
-        shape: Shape of its output for one image, without the batch, or None.
+        shape: Shape of its output for one example, without the batch, or None.
         parameters: All of them.
-        multiply_adds: For one image, or None where they cannot be counted.
+        multiply_adds: For one example, or None where they cannot be counted.
     """
 
     path: str
@@ -48,26 +49,26 @@ def describe(name: str, image_size=None) -> str:
     """
     row = catalog.row(name)
     module = catalog.module_of(name)
-    image_shape = _image_shape(name, getattr(module, name), image_size)
+    given = _given(name, getattr(module, name), image_size)
     with _no_weights():
-        model = catalog.build(name, image_shape=image_shape)
-        blocks, work = layer_table(model, image_shape)
+        model = catalog.build(name, **given)
+        blocks, work = layer_table(model)
         trainable, fixed = _count(model.trainable_weights), _count(model.non_trainable_weights)
         arguments = {k: v for k, v in model.get_config().items() if k not in HIDDEN}
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
     settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(name, {})}
-    size = "x".join(map(str, image_shape))
+    one = f"one {'x'.join(map(str, given['image_shape']))} image" if given else f"{TOKENS} tokens"
     facts = [
         ("task", row.task),
         ("data set", row.dataset),
         ("parameters", f"{trainable:,} trainable, {fixed:,} not"),
         (
             "multiply-adds",
-            f"{short(work)} for one {size} image" if work is not None else "not counted: it loops",
+            f"{short(work)} for {one}" if work is not None else "not counted: it loops",
         ),
     ]
-    if row.no_tflite:
-        facts.append(("limits", f"no TFLite: {row.no_tflite}"))
+    if row.limits:
+        facts.append(("limits", row.limits))
     lines = [f"{name} ({row.paper})", "", *_head(module), "", *_columns(facts)]
     lines += ["", "Arguments (--model-kwargs)", *_indent(_columns(arguments.items()))]
     lines += ["", "Settings where they differ from the defaults"]
@@ -77,25 +78,25 @@ def describe(name: str, image_size=None) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def multiply_adds(model, image_shape) -> int | None:
-    """Multiply-adds of the forward pass of one image: those of matrix products and convolutions.
+def multiply_adds(model, inputs=None) -> int | None:
+    """Multiply-adds of the forward pass of one example: those of matrix products and convolutions.
 
     Args:
-        model: A model of images.
-        image_shape: `(H, W, C)`.
+        model: A Keras model.
+        inputs: A `keras.Input`, or several, of what it takes; what a model of the catalogue says
+            by itself if None. A free axis counts as `TOKENS`.
 
     Returns:
         Their number; None if the model has a loop, whose passes a graph does not tell.
     """
-    return _sum(_trace(model, image_shape))
+    return _sum(_trace(model, inputs))
 
 
-def layer_table(model, image_shape) -> tuple[list[Block], int | None]:
+def layer_table(model) -> tuple[list[Block], int | None]:
     """The blocks of a model, two levels below it, and the multiply-adds of the whole.
 
     Args:
-        model: A model of images, not used again: its layers are listened to.
-        image_shape: `(H, W, C)`.
+        model: A model of the catalogue, not used again: its layers are listened to.
 
     Returns:
         One `Block` for each layer with weights, or if it holds layers, for each of those; then
@@ -105,7 +106,7 @@ def layer_table(model, image_shape) -> tuple[list[Block], int | None]:
     calls = {path: [] for path in layers}  # (first operation, operation after the last, shape)
     for path, layer in layers.items():
         _listen(layer, calls[path])
-    operations = _trace(model, image_shape)
+    operations = _trace(model)
     whole = _sum(operations)
     blocks = []
     for path, layer in layers.items():
@@ -145,14 +146,20 @@ def _no_weights():
         global_state.set_global_attribute("uninitialized_variables", before)
 
 
-def _trace(model, image_shape) -> list:
-    """The operations of the forward pass of one image, in order."""
+def _trace(model, inputs=None) -> list:
+    """The operations of the forward pass of one example, in order."""
+
+    def one(x):
+        shape = [1, *(TOKENS if n is None else n for n in x.shape[1:])]
+        return tf.ones(shape, x.dtype)  # of tokens, no padding
+
     graph = tf.__internal__.FuncGraph("forward")
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)  # functions within, such as Keras' own, stand inline
     try:
         with graph.as_default():
-            model(tf.zeros((1, *image_shape), keras.config.floatx()), training=False)
+            inputs = inputs if inputs is not None else model.symbolic_inputs()
+            model(keras.tree.map_structure(one, inputs), training=False)
     finally:
         tf.config.run_functions_eagerly(eagerly)
     return graph.get_operations()
@@ -225,18 +232,21 @@ def _count(weights) -> int:
 # -- text -----------------------------------------------------------------------------------------
 
 
-def _image_shape(name, builder, image_size):
+def _given(name, builder, image_size) -> dict:
+    """`{"image_shape": ...}` of a model of images, else an empty dict."""
     parameter = inspect.signature(builder).parameters.get("image_shape")
     if parameter is None:
-        raise ValueError(f"{name}: `show` describes models of images alone")
+        if image_size:
+            raise ValueError(f"--image-size: {name} is no model of images")
+        return {}
     shape = tuple(parameter.default)
     if not image_size:
-        return shape
+        return {"image_shape": shape}
     size = (image_size,) if isinstance(image_size, int) else tuple(image_size)
     if len(size) > 2 or min(size) < 1:
         given = " ".join(map(str, size))
         raise ValueError(f"--image-size {given}: must be a side, or height and width")
-    return (size[0], size[-1], *shape[2:])
+    return {"image_shape": (size[0], size[-1], *shape[2:])}
 
 
 def _head(module) -> list[str]:

@@ -13,17 +13,30 @@ def digits():
     return [{"image": np.asarray(to_float(b["image"])), "label": b["label"]} for b in batches]
 
 
+def made_up(model_name, max_length):
+    """Facts, and training and test examples, of texts for a model's task."""
+    from kerasdl import catalog, tasks
+    from kerasdl.data.sources import open_source
+
+    task = tasks.get(catalog.row(model_name).task)
+    source = open_source("synthetic", task=task, max_length=max_length)
+    return source.info, [s.read(range(40)) for s in (source.train, source.test)]
+
+
 def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), **arguments):
     """What `export` takes: a model of digits (noise of another shape), and the examples."""
     import keras
 
     import kerasdl
     from kerasdl import catalog, tasks
-    from kerasdl.export.exporter import Parts
     from kerasdl.recipe import Recipe
     from kerasdl.tasks.task import DataInfo
 
     keras.utils.set_random_seed(0)
+    if "vocab_size" in arguments:
+        info, parts = made_up(model_name, arguments["max_length"])
+        task = tasks.get(catalog.row(model_name).task)(info, Recipe(model=model_name))
+        return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
     train, test = digits()
     if image_shape != (8, 8, 1):
         rng = np.random.default_rng(0)
@@ -40,14 +53,21 @@ def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), **argumen
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(keras.optimizers.Adam(3e-3), loss)
         model.fit(train["image"], train["label"], batch_size=64, epochs=epochs, verbose=0)
+    return _parts(model_name, task, arguments, train, test, model)
+
+
+def _parts(model_name, task, arguments, train, test, model=None):
+    import kerasdl
+    from kerasdl.export.exporter import Parts
+
     return Parts(
-        model=model,
+        model=model or kerasdl.create_model(model_name, **arguments),
         model_name=model_name,
         task=task,
-        info=info,
-        recipe=recipe,
-        train={"image": train["image"]},
-        test=test,
+        info=task.info,
+        recipe=task.run_recipe,
+        train=task.served(train),
+        test=task.served(test),
         model_arguments=arguments,
         figures={"model": model_name, "test": {"top1": 0.5}},
     )

@@ -62,12 +62,12 @@ def test_names_that_were_not_promised(parts):
         def answer(self, signature, inputs):
             return {"scores": inputs["image"]}
 
-    meta = {"signatures": {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}}
+    promised = {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
     examples = {"in/serving_default/image": parts.test["image"][:4]}
     with pytest.raises(ValueError, match="scores"):
-        parity.check(Other(), examples, meta)
+        parity.check(Other(), examples, promised)
     with pytest.raises(ValueError, match="signatures"):
-        parity.check(Other(), examples, {"signatures": {}})
+        parity.check(Other(), examples, {})
 
 
 def test_keras_cannot_be_imported_there():

@@ -39,6 +39,9 @@ class Linear(Model):
         self.head = dense_head(num_classes)
         self.head.kernel_initializer = keras.initializers.Zeros()  # the loss starts at ln K
 
+    def symbolic_inputs(self):
+        return keras.Input(self.image_shape)
+
     def call(self, x):
         x = self.normalize(x)
         return self.head(ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3])))

@@ -1,0 +1,66 @@
+"""Ask a run, a `.keras` file or an exported file for texts: continuations and translations."""
+
+import numpy as np
+
+from kerasdl.export import load, saved_model
+from kerasdl.export.artefact import open_artefact, task_of
+from kerasdl.ops.text import EOS
+
+# Of language models; a flag of `predict` each.
+SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
+
+
+def predict_texts(path, texts, settings=None) -> list[dict]:
+    """Continue or translate texts.
+
+    Args:
+        path: What `open_artefact` takes.
+        texts: Strings; none empty, or longer than the model takes.
+        settings: Any of `SETTINGS`, of language models; a TFLite file takes none.
+
+    Returns:
+        Per text `input`; `output`, of a language model the text with its continuation; `score` of a
+        translation; and `unknown`, characters that the vocabulary lacks and are read as unknown.
+
+    Raises:
+        ValueError: A text or setting that the model does not take.
+    """
+    artefact, task = open_artefact(path), task_of(load.load_info(path))
+    signature = task.signatures(load.load(path))[0]
+    lite = artefact.kind == "tflite"
+    taken = [] if lite else [n for n in signature.inputs if n not in signature.text_inputs]
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    for name in given:
+        if name not in taken:
+            what = "a TFLite file" if lite else task.run_recipe.model
+            raise ValueError(f"--{name.replace('_', '-')}: {what} takes no such setting")
+    numbers = {
+        name: np.array([{**SETTINGS, **given}[name]], signature.inputs[name].dtype)
+        for name in taken
+    }
+    tokenizer = saved_model.tokenizer_of(task)
+    ids_name, text_name = next(iter(signature.text_inputs.items()))
+    out_ids, out_text = next(iter(signature.text_outputs.items()))
+    found = []
+    for number, text in enumerate(texts, 1):
+        ids = tokenizer.encode([text])[0][None]
+        length = {f"{ids_name}_length": np.array([ids.shape[1]], "int32")}
+        limits = {"max_new_tokens": np.zeros(1, "int32"), "temperature": np.zeros(1, "float32")}
+        for right, message in signature.requires(**limits | numbers | length | {ids_name: ids}):
+            if not bool(np.all(right)):
+                raise ValueError(f"text {number}: {message}")
+        if lite:
+            if "target" in out_text:
+                ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
+            answer = artefact.answer("greedy", {ids_name: ids})
+            output = tokenizer.decode(answer[out_ids][0])
+            output = output if "target" in out_text else text + output
+        else:
+            inputs = {text_name: np.array([text.encode()], object), **numbers}
+            answer = artefact.answer("serving_default", inputs)
+            output = answer[out_text][0].decode()
+        one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
+        if "score" in answer:
+            one["score"] = float(answer["score"][0])
+        found.append(one)
+    return found

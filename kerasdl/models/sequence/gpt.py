@@ -1,0 +1,285 @@
+"""Decoder-only Transformer language models.
+
+Paper:   Language Models are Unsupervised Multitask Learners, Radford et al. 2019,
+         https://cdn.openai.com/better-language-models/language-models.pdf (GPT-2; section 2.3,
+         table 2). Options: rotary positions (Su et al. 2021, https://arxiv.org/abs/2104.09864),
+         RMSNorm and SwiGLU without biases (Touvron et al. 2023, https://arxiv.org/abs/2302.13971),
+         grouped heads (Ainslie et al. 2023, https://arxiv.org/abs/2305.13245), a mixture of
+         experts (Jiang et al. 2024, https://arxiv.org/abs/2401.04088).
+Differs: the balance loss is taken over each sequence, not over the batch; `char_gpt` is our size
+         for characters.
+"""
+
+import keras
+from keras import ops
+
+from kerasdl.layers.attention import SelfAttention, check_heads
+from kerasdl.layers.core import Model, construct, register
+from kerasdl.layers.dropout import Dropout
+from kerasdl.layers.mlp import MLP, SwiGLU, dense
+from kerasdl.layers.moe import MixtureOfExperts
+from kerasdl.layers.norm import RMSNorm
+from kerasdl.layers.position import LearnedPosition, SinusoidalPosition, check_positions, known
+from kerasdl.layers.transformer import ResidualBlock, TokenEmbedding, layer_norm
+
+EPSILON = 1e-5  # of both norms
+STDDEV = 0.02  # of every kernel and embedding at the start
+CHOICES = {
+    "positions": ("learned", "rotary", "sinusoidal"),
+    "norm": ("layer", "rms"),
+    "mlp": ("gelu", "swiglu"),
+}
+
+
+def make_norm(norm, name):
+    """Layer norm or RMSNorm."""
+    return RMSNorm(EPSILON, name=name) if norm == "rms" else layer_norm(name, EPSILON)
+
+
+class Block(ResidualBlock):
+    """Causal attention and a feed-forward part, each added to its input.
+
+    Args:
+        attention: A causal `SelfAttention`.
+        mlp: An `MLP`, `SwiGLU` or `MixtureOfExperts`.
+        norm: "layer" or "rms".
+        prenorm: Whether the norms stand before the parts, not after the sums.
+        drop_rate: Dropout of both answers.
+
+    Call arguments:
+        x: float `(B, N, D)`.
+        cache, position: As of `SelfAttention`.
+        training: Whether to drop.
+
+    Returns:
+        float `(B, N, D)`; the cache with `x` in it, or None; the balance loss `(B,)`, or None
+        without experts.
+    """
+
+    def __init__(self, attention, mlp, norm, prenorm, drop_rate, **kwargs):
+        super().__init__(prenorm, drop_rate, **kwargs)
+        self.norm1 = make_norm(norm, "norm1")
+        self.attention = attention
+        self.norm2 = make_norm(norm, "norm2")
+        self.mlp = mlp
+
+    def build(self, input_shape):
+        for child in (self.norm1, self.attention, self.norm2, self.mlp):
+            child.build(input_shape)
+
+    def call(self, x, cache=None, position=0, training=False):
+        y = self.attention(
+            self.before(self.norm1, x), cache=cache, position=position, training=training
+        )
+        y, cache = (y, None) if cache is None else y
+        x = self.after(self.norm1, x, y, training)
+        y, balance = self.before(self.norm2, x), None
+        if isinstance(self.mlp, MixtureOfExperts):
+            y, balance = self.mlp(y, return_balance=True)
+        else:
+            y = self.mlp(y)
+        return self.after(self.norm2, x, y, training), cache, balance
+
+
+@register
+class GPT(Model):
+    """Token embeddings and positions, causal blocks, scores of the next token.
+
+    Args:
+        vocab_size: `V`.
+        max_length: The context: most tokens that are looked at.
+        dim: Channels of a token, `D`.
+        depth: Blocks, `L`.
+        num_heads: Heads of each block; divides `dim`.
+        mlp_dim: Units inside a perceptron or an expert.
+        positions: "learned", "rotary" or "sinusoidal".
+        norm: "layer" or "rms".
+        mlp: "gelu" (the tanh form) or "swiglu".
+        prenorm: Whether norms stand before the parts of a block, and one after the last block;
+            else after each sum.
+        num_kv_heads: Heads of key and value, divides `num_heads`; as many if None.
+        num_experts: Experts in place of each perceptron, 0 for none; they are SwiGLUs.
+        top_k: Experts per token.
+        drop_rate: Dropout of the tokens, the attention weights and the parts of a block.
+        tied: Whether the scores are made with the token embeddings.
+        use_bias: Whether the projections of attention have biases.
+
+    Call arguments:
+        token_ids: int32 `(B, N)`; position `i` is scored from tokens up to `i`.
+        training: Whether to drop.
+
+    Returns:
+        float32 (or float64) logits `(B, N, V)` of the token that follows. In training, with
+        experts: `{"logits": ..., "balance_loss": (B,)}`, the mean over the blocks.
+
+    Raises:
+        ValueError: An unknown choice, heads that do not divide, more tokens than `max_length`.
+    """
+
+    def __init__(
+        self,
+        vocab_size=50257,
+        max_length=1024,
+        dim=768,
+        depth=12,
+        num_heads=12,
+        mlp_dim=3072,
+        positions="learned",
+        norm="layer",
+        mlp="gelu",
+        prenorm=True,
+        num_kv_heads=None,
+        num_experts=0,
+        top_k=2,
+        drop_rate=0.1,
+        tied=True,
+        use_bias=True,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
+            if value not in CHOICES[key]:
+                raise ValueError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
+        if num_experts and mlp != "swiglu":
+            raise ValueError(f"num_experts {num_experts}: experts are SwiGLUs; give mlp='swiglu'")
+        rotary = positions == "rotary"
+        check_heads(num_heads, dim, num_kv_heads, rotary)
+        self.max_length = self.context = max_length
+        self.dim = dim
+        self.cache_shape = (num_kv_heads or num_heads, dim // num_heads)
+        stddevs = (STDDEV, STDDEV / (2 * depth) ** 0.5)  # what is added to x starts smaller
+
+        def make_mlp():
+            if num_experts:
+                return MixtureOfExperts(num_experts, mlp_dim, top_k, stddevs, name="experts")
+            if mlp == "swiglu":
+                return SwiGLU(mlp_dim, stddevs, name="mlp")
+            return MLP(mlp_dim, "gelu_tanh", stddevs=stddevs, name="mlp")
+
+        def make_attention():
+            return SelfAttention(
+                num_heads,
+                drop_rate,
+                num_kv_heads,
+                causal=True,
+                rotary=rotary,
+                use_bias=use_bias,
+                stddevs=stddevs,
+                name="attention",
+            )
+
+        self.embedding = TokenEmbedding(vocab_size, dim, STDDEV, name="embedding")
+        self.positions = None
+        if positions == "learned":
+            self.positions = LearnedPosition(max_length, name="positions")
+        elif positions == "sinusoidal":
+            self.positions = SinusoidalPosition(name="positions")
+        self.drop = Dropout(drop_rate, name="drop")
+        self.blocks = [
+            Block(make_attention(), make_mlp(), norm, prenorm, drop_rate, name=f"block{i + 1}")
+            for i in range(depth)
+        ]
+        self.norm = make_norm(norm, "norm") if prenorm else None
+        self.head = None if tied else dense(vocab_size, "head", STDDEV, False, self.variable_dtype)
+
+    def build(self, input_shape):
+        self.embedding.build(input_shape)
+        for child in (self.positions, *self.blocks, self.norm, self.head):
+            if child is not None:
+                child.build((None, None, self.dim))
+
+    def symbolic_inputs(self):
+        return keras.Input((None,), dtype="int32")
+
+    def call(self, token_ids, training=False):
+        check_positions(0, token_ids.shape[1], self.max_length)
+        x = self._embed(token_ids, 0, training)
+        losses = []
+        for block in self.blocks:
+            x, _, balance = block(x, training=training)
+            losses.append(balance)
+        logits = self._logits(x)
+        if training and losses[0] is not None:
+            return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
+        return logits
+
+    def start(self, batch_size, length):
+        """The empty state of decoding.
+
+        Args:
+            batch_size: int, or int scalar tensor.
+            length: Positions that will be used at most, likewise; at most `max_length`.
+
+        Returns:
+            A list of float `(B, k, length, D / h)`: keys and values of each block in turn.
+        """
+        check_positions(0, known(length), self.max_length)
+        heads, channels = self.cache_shape
+        shape = (batch_size, heads, length, channels)
+        return [ops.zeros(shape, self.compute_dtype) for _ in range(2 * len(self.blocks))]
+
+    def extend(self, token_ids, state, position):
+        """Score what follows each of some more tokens.
+
+        Args:
+            token_ids: int32 `(B, n)`.
+            state: That of `start`, or of the tokens before.
+            position: int, or int scalar tensor; that of the first of the `n` tokens.
+
+        Returns:
+            Logits `(B, n, V)`, those of `call` on the whole, and the new state.
+        """
+        x, after = self._embed(token_ids, position), []
+        for block, *cache in zip(self.blocks, state[::2], state[1::2], strict=True):
+            x, cache, _ = block(x, cache=cache, position=position)
+            after += cache
+        return self._logits(x), after
+
+    def _embed(self, token_ids, position, training=False):
+        x = self.embedding(token_ids)  # (B, N, D)
+        if self.positions is not None:
+            x = self.positions(x, position=position)
+        return self.drop(x, training=training)
+
+    def _logits(self, x):
+        x = self.norm(x) if self.norm is not None else x
+        return self.head(x) if self.head is not None else self.embedding.logits(x)
+
+
+def gpt2_small(vocab_size=50257, max_length=1024, **kwargs):
+    """GPT-2 of 12 blocks, with its tied head and tanh GELU."""
+    given = {"vocab_size": vocab_size, "max_length": max_length}
+    return construct(GPT, "gpt2_small", given, {}, kwargs)
+
+
+def char_gpt(vocab_size=128, max_length=128, **kwargs):
+    """A small model of characters: 4 blocks of 128 channels."""
+    given = {"vocab_size": vocab_size, "max_length": max_length}
+    sizes = {"dim": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512, "drop_rate": 0.0}
+    return construct(GPT, "char_gpt", given, sizes, kwargs)
+
+
+_SIZES = {
+    "vocab_size": 13,
+    "max_length": 12,
+    "dim": 16,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 24,
+    "drop_rate": 0.05,
+}
+TINY = {
+    "gpt2_small": _SIZES,
+    "char_gpt": {
+        **_SIZES,
+        "positions": "rotary",
+        "norm": "rms",
+        "mlp": "swiglu",
+        "prenorm": False,
+        "num_kv_heads": 2,
+        "num_experts": 4,
+        "top_k": 3,
+        "tied": False,
+        "use_bias": False,
+    },
+}

@@ -1,0 +1,189 @@
+"""Writing token by token: how the next one is chosen, and loops that go on until the end.
+
+The loops know a model by `extend(token_ids (B, n), state, position) -> (logits (B, n, V), state)`,
+whose `state` is a flat list of tensors with the batch first.
+
+Source: Fan et al. 2018, https://arxiv.org/abs/1805.04833 (top-k); Holtzman et al. 2019,
+        https://arxiv.org/abs/1904.09751 (top-p); Wu et al. 2016, https://arxiv.org/abs/1609.08144
+        (length penalty, equation 14).
+"""
+
+from keras import ops
+
+from kerasdl.ops import noise
+from kerasdl.ops.text import BOS, EOS, PAD
+
+NEVER = -1e9  # a logit, or a log probability, that is never chosen
+
+
+def ban(logits, ids):
+    """Logits `(..., V)` with those of the token ids in `ids`, a tuple of ints, made `NEVER`."""
+    banned = ops.any(ops.arange(logits.shape[-1])[:, None] == ops.convert_to_tensor(ids), axis=-1)
+    return ops.where(banned, ops.cast(NEVER, logits.dtype), logits)
+
+
+def greedy(logits):
+    """The likeliest token: int32 `(...)` of logits `(..., V)`; of equal ones the first."""
+    # Keras' argmax of floats uses an operation that TFLite does not have.
+    return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
+
+
+def restrict(logits, top_k=None, top_p=None):
+    """Keep the tokens that may be drawn; the others' logits become `NEVER`.
+
+    Args:
+        logits: float `(B, V)`.
+        top_k: int `(B,)`, how many of the likeliest; 0 is all.
+        top_p: float `(B,)` in (0, 1], the least set of likeliest tokens with this probability.
+
+    Returns:
+        float `(B, V)`.
+    """
+    count = logits.shape[-1]
+    ordered = ops.flip(ops.sort(logits, axis=-1), axis=-1)  # (B, V), the likeliest first
+    least = ordered[:, -1]
+    if top_k is not None:
+        last = ops.where((top_k > 0) & (top_k < count), top_k, count) - 1
+        least = ops.take_along_axis(ordered, ops.cast(last, "int32")[:, None], axis=-1)[:, 0]
+    if top_p is not None:
+        p = ops.softmax(ordered, axis=-1)
+        before = ops.cumsum(p, axis=-1) - p  # of the tokens that are likelier
+        inside = ops.where(before < ops.cast(top_p, p.dtype)[:, None], ordered, -NEVER)
+        least = ops.maximum(least, ops.min(inside, axis=-1))
+    return ops.where(logits < least[:, None], ops.cast(NEVER, logits.dtype), logits)
+
+
+def draw(logits, key, position, temperature, top_k=None, top_p=None):
+    """Draw a token from `softmax(logits / temperature)`, by Gumbel noise that the key decides.
+
+    Args:
+        logits: float `(B, V)`.
+        key: uint32 `(B, 2)`.
+        position: int scalar; another position of a key draws other noise.
+        temperature: float `(B,)`; 0 takes the likeliest.
+        top_k, top_p: See `restrict`; the temperature is applied first.
+
+    Returns:
+        int32 `(B,)`.
+    """
+    logits = ops.cast(logits, "float32")
+    hot = ops.maximum(temperature, 1e-6)[:, None]
+    scaled = restrict(logits / hot, top_k, top_p)
+    uniform = noise.uniform(key, (logits.shape[-1],), stream=position, dtype="float32")
+    gumbel = -ops.log(-ops.log(ops.maximum(uniform, 1e-12)))
+    return ops.where(temperature > 0, greedy(scaled + gumbel), greedy(logits))
+
+
+def write(extend, state, prompt, length, total, limit, choose, prefill=True):
+    """Continue prompts until each has its length.
+
+    Args:
+        extend: Of the model.
+        state: Its state before the first token.
+        prompt: int32 `(B, N)`.
+        length: int32 `(B,)`, tokens of each prompt, at least 1; what follows them is ignored.
+        total: int, or int scalar: length of the longest result; at least `N`.
+        limit: int32 `(B,)`, tokens of each result; `PAD` follows.
+        choose: `(logits (B, V), position) -> int32 (B,)`.
+        prefill: Whether the tokens that all prompts have go through the model at once.
+
+    Returns:
+        int32 `(B, total)`: the prompts and what follows.
+    """
+    batch, width = ops.shape(prompt)[0], ops.shape(prompt)[1]
+    own = ops.arange(width, dtype="int32")[None] < length[:, None]
+    tokens = ops.concatenate(
+        [ops.where(own, prompt, PAD), ops.zeros((batch, total - width), "int32")], axis=1
+    )
+    position = ops.convert_to_tensor(0, "int32")
+    if prefill:
+        first, position = position, ops.min(length) - 1  # the last token's logits are needed
+        _, state = extend(tokens[:, :position], list(state), first)
+    last = ops.minimum(ops.max(limit), total) - 1
+
+    def more(position, tokens, *state):
+        return position < last
+
+    def step(position, tokens, *state):
+        logits, state = extend(column(tokens, position), list(state), position)
+        position = position + 1
+        new = ops.where(position < limit, choose(logits[:, 0], position), PAD)
+        new = ops.where(position < length, column(tokens, position)[:, 0], new)
+        return (position, ops.slice_update(tokens, (0, position), new[:, None]), *state)
+
+    return ops.while_loop(more, step, (position, tokens, *state))[1]
+
+
+def column(tokens, position):
+    """int32 `(B, 1)`, the column `position` (an int scalar) of tokens `(B, N)`."""
+    return ops.slice(tokens, (0, position), (ops.shape(tokens)[0], 1))
+
+
+def length_penalty(length, alpha):
+    """What a log probability is divided by: `((5 + length) / 6)^alpha`; 1 at alpha 0."""
+    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
+
+
+def search(extend, state, batch, total, width=1, alpha=0.0, banned=(PAD, BOS)):
+    """Beam search from `BOS` for the likeliest sequence, length-normalised.
+
+    A sequence that has ended stays in its beam with its score, so a width of all sequences there
+    are is exhaustive, and width 1 is greedy.
+
+    Args:
+        extend: Of the model; called with the beams side by side, `(B W, 1)`.
+        state: Its state before `BOS`, of `B` examples.
+        batch: `B`, an int or int scalar.
+        total: int, tokens of the longest sequence, without `BOS`, with `EOS`.
+        width: `W`.
+        alpha: Of `length_penalty`.
+        banned: Ids that are never written.
+
+    Returns:
+        int32 `(B, total)`, `PAD` after `EOS`; float32 `(B,)`, its log probability divided by the
+        penalty of its length; one that is cut at `total` has no `EOS`.
+    """
+    state = [ops.repeat(tensor, width, axis=0) for tensor in state]
+    tokens = ops.concatenate(
+        [ops.full((batch * width, 1), BOS, "int32"), ops.zeros((batch * width, total), "int32")],
+        axis=1,
+    )
+    # Beams that are still equal: only the first may go on.
+    start = ops.where(ops.arange(width) == 0, 0.0, NEVER)[None]
+    score = start + ops.zeros((batch, width), "float32")  # log probabilities
+    length = ops.zeros((batch, width), "int32")
+    done = ops.zeros((batch, width), "bool")
+
+    def more(position, tokens, score, length, done, *state):
+        return (position < total) & ~ops.all(done)
+
+    def step(position, tokens, score, length, done, *state):
+        logits, state = extend(column(tokens, position), list(state), position)
+        logits = ban(ops.cast(logits[:, 0], "float32"), banned)
+        count = logits.shape[-1]
+        following = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, width, count))
+        # What has ended goes on with PAD alone, at no cost.
+        rest = ops.where(ops.arange(count) == PAD, 0.0, NEVER)
+        following = ops.where(done[..., None], rest, following)
+        total_score = score[..., None] + following  # (B, W, V)
+        grown = length + ops.cast(~done, "int32")
+        ranked = total_score / length_penalty(grown, alpha)[..., None]
+        _, best = ops.top_k(ops.reshape(ranked, (-1, width * count)), width)  # (B, W)
+        beam, token = best // count, ops.cast(best % count, "int32")
+        score = ops.take_along_axis(ops.reshape(total_score, (-1, width * count)), best, axis=1)
+        length = ops.take_along_axis(grown, beam, axis=1)
+        done = ops.take_along_axis(done, beam, axis=1) | (token == EOS)
+        row = ops.cast(ops.arange(ops.shape(beam)[0])[:, None], beam.dtype) * width + beam
+        row = ops.reshape(row, (-1,))
+        state = [ops.take(tensor, row, axis=0) for tensor in state]
+        tokens = ops.take(tokens, row, axis=0)
+        tokens = ops.slice_update(tokens, (0, position + 1), ops.reshape(token, (-1, 1)))
+        return (position + 1, tokens, score, length, done, *state)
+
+    first = (ops.convert_to_tensor(0, "int32"), tokens, score, length, done)
+    _, tokens, score, length, *_ = ops.while_loop(more, step, (*first, *state))
+    ranked = score / length_penalty(length, alpha)
+    best = ops.top_k(ranked, 1)[1]  # (B, 1)
+    tokens = ops.reshape(tokens[:, 1:], (-1, width, total))
+    tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
+    return tokens, ops.take_along_axis(ranked, best, axis=1)[:, 0]

@@ -1,0 +1,293 @@
+"""Recurrence in time: the cells of recurrent layers, their gradients and the loop over steps.
+
+In training the gradient is our own: its loop computes only what one step hands to the step before
+it, and all else, such as the gradient of the recurrent kernel, is computed for all steps at once.
+
+Source: the papers named in `kerasdl/layers/recurrent.py`.
+"""
+
+import keras
+from keras import ops
+
+UNROLL = 32  # a sequence known to be this short needs no loop
+PARALLEL = 16  # steps of a loop that may overlap
+
+# A cell is one step and its gradient, without weights of its own. `z` is what the input adds to the
+# gates, `state` a list of `(B, U)` with the output first. Where a name ends in `s` or a docstring
+# says all steps, time is the first axis.
+
+
+class SimpleCell:
+    """`h = tanh(z + h' U)`."""
+
+    kept = ()  # widths, in units, of what `step` keeps for the gradient besides the states
+
+    def step(self, z, state, weights):
+        """The new state, and what is kept."""
+        return [ops.tanh(z + ops.matmul(state[0], weights[0]))], []
+
+    def slopes(self, before, after, kept):
+        """Of all steps: local derivatives that `back` needs, and those that only `gradients` does.
+
+        `before` and `after` are the states at each step's begin and end.
+        """
+        return [1.0 - ops.square(after[0])], []
+
+    def back(self, d_state, slopes, turned):
+        """The gradient of the state at the step's begin, from that at its end; and what is kept.
+
+        `turned` are the transposed weights. What is kept has the shapes of the state.
+        """
+        return [ops.matmul(d_state[0] * slopes[0], turned[0])], d_state
+
+    def gradients(self, kept, slopes, later, before, turned):
+        """Of all steps: the gradients of `z` and of each weight, from what `back` kept."""
+        d_z = kept[0] * slopes[0]
+        return d_z, [_outer(before[0], d_z)]
+
+
+class LSTMCell:
+    """`c = f c' + i g`, `h = o tanh(c)`; `z` and `U` of the candidate `g` come doubled.
+
+    One sigmoid then serves all four: `tanh(x) = 2 sigmoid(2 x) - 1`.
+    """
+
+    kept = (4,)
+
+    def step(self, z, state, weights):
+        gates = ops.sigmoid(z + ops.matmul(state[0], weights[0]))
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        c = f * state[1] + i * (2.0 * g - 1.0)
+        return [o * ops.tanh(c), c], [gates]
+
+    def slopes(self, before, after, kept):
+        (gates,) = kept
+        i, f, g, o = ops.split(gates, 4, axis=-1)
+        tanh_c = ops.tanh(after[1])
+        by = ops.concatenate([2.0 * g - 1.0, before[1], 2.0 * i, tanh_c], axis=-1)
+        return [gates * (1.0 - gates) * by, o * (1.0 - ops.square(tanh_c)), f], []
+
+    def back(self, d_state, slopes, turned):
+        d_h, d_c = d_state
+        d_c = d_c + d_h * slopes[1]
+        d_z = ops.concatenate([d_c, d_c, d_c, d_h], axis=-1) * slopes[0]
+        return [ops.matmul(d_z, turned[0]), d_c * slopes[2]], [d_h, d_c]
+
+    def gradients(self, kept, slopes, later, before, turned):
+        d_h, d_c = kept
+        d_z = ops.concatenate([d_c, d_c, d_c, d_h], axis=-1) * slopes[0]
+        return d_z, [_outer(before[0], d_z)]
+
+
+class GRUCell:
+    """`h = z h' + (1 - z) g`, `g = tanh(x + r (h' U + b))`: the reset gate after the product."""
+
+    kept = (2, 1, 1)
+
+    def step(self, z, state, weights):
+        (h,) = state
+        u = 2 * h.shape[-1]
+        recurrent = ops.matmul(h, weights[0])
+        gates = ops.sigmoid(z[:, :u] + recurrent[:, :u])
+        update, reset = ops.split(gates, 2, axis=-1)
+        inner = recurrent[:, u:] + weights[1]
+        g = ops.tanh(z[:, u:] + reset * inner)
+        return [g + update * (h - g)], [gates, g, inner]
+
+    def slopes(self, before, after, kept):
+        gates, g, inner = kept
+        update, reset = ops.split(gates, 2, axis=-1)
+        d_g = (1.0 - update) * (1.0 - ops.square(g))
+        d_gates = gates * (1.0 - gates)
+        by = ops.concatenate([before[0] - g, d_g * inner], axis=-1)
+        return [ops.concatenate([d_gates * by, d_g * reset], axis=-1), update], [d_g]
+
+    def back(self, d_state, slopes, turned):
+        (d_h,) = d_state
+        d_gates = ops.concatenate([d_h, d_h, d_h], axis=-1) * slopes[0]
+        return [ops.matmul(d_gates, turned[0]) + d_h * slopes[1]], [d_h]
+
+    def gradients(self, kept, slopes, later, before, turned):
+        (d_h,) = kept
+        u = 2 * d_h.shape[-1]
+        d_gates = ops.concatenate([d_h, d_h, d_h], axis=-1) * slopes[0]
+        d_z = ops.concatenate([d_gates[..., :u], d_h * later[0]], axis=-1)
+        return d_z, [_outer(before[0], d_gates), ops.sum(d_gates[..., u:], axis=(0, 1))]
+
+
+class ClassicGRUCell:
+    """`h = z h' + (1 - z) g`, `g = tanh(x + (r h') U)`: the reset gate before the product."""
+
+    kept = (2, 1)
+
+    def step(self, z, state, weights):
+        (h,) = state
+        u = 2 * h.shape[-1]
+        gates = ops.sigmoid(z[:, :u] + ops.matmul(h, weights[0]))
+        update, reset = ops.split(gates, 2, axis=-1)
+        g = ops.tanh(z[:, u:] + ops.matmul(reset * h, weights[1]))
+        return [g + update * (h - g)], [gates, g]
+
+    def slopes(self, before, after, kept):
+        gates, g = kept
+        update, reset = ops.split(gates, 2, axis=-1)
+        d_g = (1.0 - update) * (1.0 - ops.square(g))
+        by = ops.concatenate([before[0] - g, before[0]], axis=-1)
+        return [gates * (1.0 - gates) * by, d_g, update, reset], []
+
+    def back(self, d_state, slopes, turned):
+        (d_h,) = d_state
+        d_reset = ops.matmul(d_h * slopes[1], turned[1])  # of r h'
+        d_gates = ops.concatenate([d_h, d_reset], axis=-1) * slopes[0]
+        d_before = ops.matmul(d_gates, turned[0]) + d_h * slopes[2] + d_reset * slopes[3]
+        return [d_before], [d_h]
+
+    def gradients(self, kept, slopes, later, before, turned):
+        (d_h,) = kept
+        d_g = d_h * slopes[1]
+        d_reset = ops.matmul(d_g, turned[1])
+        d_gates = ops.concatenate([d_h, d_reset], axis=-1) * slopes[0]
+        weights = [_outer(before[0], d_gates), _outer(slopes[3] * before[0], d_g)]
+        return ops.concatenate([d_gates, d_g], axis=-1), weights
+
+
+def _outer(a, b):
+    """The sum over time and batch of the outer products of `(T, B, D)` and `(T, B, E)`."""
+    a, b = (ops.reshape(part, (-1, part.shape[-1])) for part in (a, b))
+    return ops.matmul(ops.transpose(a), b)
+
+
+def _scan(step, carry, xs, reverse, extra=()):
+    """`carry, kept = step(carry, x)` for each `x` along the first axis of all `xs`.
+
+    Args:
+        step: What `kept` it returns has the shapes of `carry`, then those that `extra` says.
+        carry: Tensors `(B, U)`.
+        xs: Tensors `(T, B, D)` of one type.
+        reverse: Whether to begin at the end.
+        extra: Widths of what else is kept, `(B, width)`.
+
+    Returns:
+        The last carry; what was kept, `(T, B, ...)`, in the order of `xs`.
+    """
+    length = xs[0].shape[0]
+    if length is not None and length <= UNROLL:
+        kept = [None] * length
+        for t in reversed(range(length)) if reverse else range(length):
+            carry, kept[t] = step(carry, [x[t] for x in xs])
+        return carry, [ops.stack(sequence) for sequence in zip(*kept, strict=True)]
+    count, rows = len(carry), ops.shape(carry[0])[0]
+    ends = [sum(x.shape[-1] for x in xs[: i + 1]) for i in range(len(xs) - 1)]
+    if length is None and ends:  # Keras 3.15 scans several only where it knows how far
+        xs = [ops.concatenate(xs, axis=-1)]
+
+    def body(carry, x):  # a scan keeps what its carry looks like, and no more
+        if length is None and ends:
+            x = ops.split(x[0], ends, axis=-1)
+        new, kept = step(carry[:count], x)
+        return [*new, *carry[count:]], kept
+
+    blank = [ops.zeros((rows, width), carry[0].dtype) for width in extra]
+    carry, kept = ops.scan(body, [*carry, *blank], xs, length, reverse, unroll=PARALLEL)
+    return carry[:count], kept
+
+
+def recur(cell, z, weights, state, mask=None, reverse=False, keep=False):
+    """Run a cell over all steps.
+
+    Args:
+        cell: The cell.
+        z: `(T, B, G U)`.
+        weights: Of the cell.
+        state: At the begin, `(B, U)` each.
+        mask: float `(T, B, 1)`, or None; a step where it is 0 changes nothing.
+        reverse: Whether to begin at the end.
+        keep: Whether what the gradient needs is wanted.
+
+    Returns:
+        The states after each step, `(T, B, U)` each; those after the last, `(B, U)` each; and what
+        the cell keeps.
+    """
+
+    def step(state, x):
+        new, kept = cell.step(x[0], state, weights)
+        if mask is not None:
+            new = [ops.where(x[1] > 0, n, s) for n, s in zip(new, state, strict=True)]
+        return new, [*new, *kept] if keep else new
+
+    extra = [width * state[0].shape[-1] for width in cell.kept if keep]
+    xs = [z] if mask is None else [z, mask]
+    final, kept = _scan(step, state, xs, reverse, extra)
+    return kept[: len(state)], final, kept[len(state) :]
+
+
+def recur_for_training(cell, z, weights, state, mask=None, reverse=False, truncate=None):
+    """As `recur`, with a gradient of our own.
+
+    Args:
+        cell, z, weights, state, mask, reverse: As of `recur`.
+        truncate: No gradient flows to before every `truncate`-th step but the first; or None.
+
+    Returns:
+        The outputs `(T, B, U)`; and each state after the last step, `(B, U)`.
+    """
+    count = len(state)
+
+    @ops.custom_gradient
+    def run(z, *rest):
+        weights, state = list(rest[:-count]), list(rest[-count:])
+        after, final, forward_kept = recur(cell, z, weights, state, mask, reverse, keep=True)
+
+        def gradient(*upstream):
+            d_outputs, *d_final = keras.tree.flatten(upstream)
+            before = [_shift(s, all_, reverse) for s, all_ in zip(state, after, strict=True)]
+            slopes, later = cell.slopes(before, after, forward_kept)
+            turned = [ops.transpose(w) for w in weights]
+            xs = [d_outputs, *slopes]
+            if mask is not None:
+                xs.append(mask)
+            if truncate:
+                xs.append(_open(z, truncate, reverse))
+
+            def step(d_state, x):
+                d_state = [d_state[0] + x[0], *d_state[1:]]
+                new, kept = cell.back(d_state, x[1 : 1 + len(slopes)], turned)
+                if mask is not None:
+                    counts = x[1 + len(slopes)] > 0
+                    new = [ops.where(counts, n, d) for n, d in zip(new, d_state, strict=True)]
+                if truncate:
+                    new = [n * x[-1] for n in new]
+                return new, kept
+
+            d_state, kept = _scan(step, d_final, xs, not reverse)
+            if mask is not None:
+                kept = [k * mask for k in kept]
+            d_z, d_weights = cell.gradients(kept, slopes, later, before, turned)
+            return (d_z, *d_weights, *d_state)
+
+        return (after[0], *final), gradient
+
+    outputs, *final = run(z, *weights, *state)
+    return outputs, final
+
+
+def _shift(first, states, reverse):
+    """The states at each step's begin, from that at the first step's and those at all ends."""
+    if reverse:
+        return ops.concatenate([states[1:], first[None]], axis=0)
+    return ops.concatenate([first[None], states[:-1]], axis=0)
+
+
+def _open(z, truncate, reverse):
+    """`(T, B, 1)`: 0 where no gradient flows to the step before."""
+    t = ops.arange(ops.shape(z)[0])
+    t = ops.flip(t) if reverse else t
+    open_ = ops.cast((t % truncate != 0) | (t == 0), z.dtype)
+    return ops.zeros_like(z[..., :1]) + open_[:, None, None]
+
+
+def begun(mask, reverse):
+    """Whether any step so far counts, `(T, B, 1)`."""
+    count = ops.cast(mask, "int32")  # 1 where a step counts
+    count = ops.flip(ops.cumsum(ops.flip(count, 0), 0), 0) if reverse else ops.cumsum(count, 0)
+    return count > 0

@@ -1,0 +1,30 @@
+"""Token ids that every tokenizer shares, and how ids become text again."""
+
+import json
+
+import numpy as np
+
+PAD, BOS, EOS, UNK = range(4)  # padding, begin, end, unknown: the first ids of every vocabulary
+SPECIAL = 4
+
+
+class Pieces:
+    """The text of token ids: each id stands for some bytes, and these are joined.
+
+    Args:
+        tokenizer: JSON of `kerasdl.data.tokenizer.Tokenizer`; its `pieces` are Latin-1 texts, one
+            character per byte, in the order of the ids, and of the specials the first three are
+            empty.
+    """
+
+    def __init__(self, tokenizer: str):
+        facts = json.loads(tokenizer)
+        self.pieces = [piece.encode("latin-1") for piece in facts["pieces"]]
+        self.strip = facts.get("strip", False)
+
+    def decode(self, ids) -> str:
+        """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""
+        ids = np.asarray(ids).tolist()
+        ids = ids[: ids.index(EOS)] if EOS in ids else ids
+        text = b"".join(self.pieces[i] for i in ids).decode(errors="replace")
+        return text.removeprefix(" ") if self.strip else text

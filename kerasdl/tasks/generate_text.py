@@ -1,0 +1,226 @@
+"""Language modelling: each next token from those before it; judged in bits, shown in samples."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from kerasdl.ops import decoding
+from kerasdl.ops.losses import token_cross_entropy
+from kerasdl.ops.text import SPECIAL, Pieces
+from kerasdl.tasks.task import Signature, Spec, Task
+
+BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
+SAMPLES = 4  # texts written after an epoch
+PROMPT = 8  # tokens that they start from, at most
+GREEDY_TOKENS = 32  # written by the loop in TFLite files
+SPECIALS = tuple(range(SPECIAL))
+
+
+class GenerateText(Task):
+    """Windows of a text, `token_ids` `(B, N + 1)`: every token but the first is a target.
+
+    The settings say how samples are drawn after each epoch: `temperature` (0 is greedy), `top_k`
+    (0 is all), `top_p`, and `sample_tokens`, how many.
+    """
+
+    inputs = {"token_ids": Spec(("N",), "int32")}
+    settings = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "sample_tokens": 200}
+    metrics = ("loss", "accuracy")
+    monitor = "-loss"
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        check_sampling(self.settings)
+        self.prompt = max(1, min(PROMPT, (info.max_length or 3 * PROMPT) // 3))
+        self.label_smoothing = recipe.label_smoothing
+
+    def arguments(self):
+        return {"vocab_size": self.info.vocab_size, "max_length": self.info.max_length}
+
+    def model_inputs(self, batch):
+        return batch["token_ids"][:, :-1]
+
+    def losses(self, model, batch, player="model", training=False):
+        outputs = model(self.model_inputs(batch), training=training)
+        heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
+        logits = heads["logits"]
+        label = batch["token_ids"][:, 1:]
+        loss = token_cross_entropy(label, logits, self.label_smoothing * training)
+        right = ops.cast(decoding.greedy(logits) == label, logits.dtype)
+        loss = ops.mean(loss, axis=-1)
+        if training and "balance_loss" in heads:
+            loss = loss + BALANCE_WEIGHT * ops.cast(heads["balance_loss"], loss.dtype)
+        return loss, {"accuracy": ops.mean(right, axis=-1)}
+
+    def summarize(self, means):
+        if "loss" not in means:
+            return means
+        bits = means["loss"] / math.log(2) * self.info.tokens_per_character
+        perplexity = math.exp(min(means["loss"], 700.0))
+        return {**means, "perplexity": perplexity, "bits_per_character": bits}
+
+    def predict(self, model, batch):
+        return {"logits": model(self.model_inputs(batch), training=False)}
+
+    def generate(
+        self,
+        model,
+        token_ids,
+        token_ids_length,
+        max_new_tokens,
+        temperature,
+        top_k,
+        seed,
+        top_p=None,
+    ):
+        """Continue prompts.
+
+        Args:
+            model: A language model with `start` and `extend`.
+            token_ids: int32 `(B, N)`, `N` at least 1.
+            token_ids_length: int32 `(B,)`, at least 1.
+            max_new_tokens, top_k, seed: int32 `(B,)`.
+            temperature, top_p: float32 `(B,)`.
+
+        Returns:
+            `{"token_ids": int32 (B, M)}`: prompts and continuations, then `PAD`.
+        """
+        key = ops.stack([ops.cast(seed, "uint32"), ops.zeros_like(ops.cast(seed, "uint32"))], -1)
+        limit = token_ids_length + ops.maximum(max_new_tokens, 0)
+        total = ops.maximum(ops.max(limit), ops.shape(token_ids)[1])
+
+        def choose(logits, position):
+            logits = decoding.ban(logits, SPECIALS)
+            return decoding.draw(logits, key, position, temperature, top_k, top_p)
+
+        state = model.start(ops.shape(token_ids)[0], total)
+        written = decoding.write(
+            model.extend, state, token_ids, token_ids_length, total, limit, choose
+        )
+        return {"token_ids": written}
+
+    def pictures(self, model, batch):
+        prompt = batch["token_ids"][:SAMPLES, : self.prompt]
+        count, width = prompt.shape
+        new = min(self.settings["sample_tokens"], (model.context or math.inf) - width)
+
+        def filled(value, dtype):
+            return ops.full((count,), value, dtype)
+
+        written = self.generate(
+            model,
+            prompt,
+            filled(width, "int32"),
+            filled(int(new), "int32"),
+            filled(self.settings["temperature"], "float32"),
+            filled(self.settings["top_k"], "int32"),
+            ops.arange(count, dtype="int32"),
+            filled(self.settings["top_p"], "float32"),
+        )
+        return {"samples": written["token_ids"]}
+
+    def signatures(self, model):
+        one, number = Spec((), "int32"), Spec((), "float32")
+
+        def serve(**inputs):
+            return self.generate(model, **inputs)
+
+        def requires(token_ids_length, max_new_tokens, temperature, **_):
+            found = [
+                (token_ids_length > 0, "text is empty"),
+                (max_new_tokens >= 0, "max_new_tokens must be 0 or more"),
+                (temperature >= 0, "temperature must be 0 or more"),
+            ]
+            if model.context:
+                whole = token_ids_length + max_new_tokens
+                line = f"text and max_new_tokens are more than the context of {model.context}"
+                found.append((whole <= model.context, f"{line} tokens"))
+            return found
+
+        def next_token(token_ids):
+            logits = model(token_ids, training=False)
+            return {"logits": logits[:, -1]}
+
+        def greedy(token_ids):
+            batch, width = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
+            total = width + GREEDY_TOKENS
+            length = ops.zeros((batch,), "int32") + width
+            written = decoding.write(
+                model.extend,
+                model.start(batch, model.context or total),
+                token_ids,
+                length,
+                total,
+                ops.minimum(length + GREEDY_TOKENS, model.context or total),
+                lambda logits, position: decoding.greedy(decoding.ban(logits, SPECIALS)),
+                prefill=False,
+            )
+            return {"token_ids": written[:, width:]}
+
+        settings = {"max_new_tokens": one, "temperature": number, "top_k": one, "seed": one}
+        # Twice: what is decoded may be encoded in more tokens.
+        room = min(8, (model.context or 4 * PROMPT) - 2 * self.prompt)
+        examples = {
+            "max_new_tokens": np.array([room, room // 2, 0, room], "int32"),
+            "temperature": np.array([0.0, 1.0, 0.7, 0.0], "float32"),
+            "top_k": np.array([0, 5, 0, 1], "int32"),
+            "seed": np.array([0, 1, 2, 3], "int32"),
+        }
+        return [
+            Signature(
+                "serving_default",
+                {"token_ids": Spec(("N",), "int32"), **settings},
+                serve,
+                formats=("savedmodel",),
+                text_inputs={"token_ids": "text"},
+                text_outputs={"token_ids": "text"},
+                examples=examples,
+                requires=requires,
+            ),
+            Signature("next_token", {"token_ids": Spec(("N",), "int32")}, next_token),
+            Signature("greedy", {"token_ids": Spec(("N",), "int32")}, greedy, formats=("tflite",)),
+        ]
+
+    def served(self, columns):
+        ids = columns["token_ids"]
+        pieces = Pieces(self.info.tokenizer)
+        texts = [pieces.decode(row[: self.prompt]) for row in ids]
+        return {
+            "token_ids": ids[:, :-1],
+            "label": ids[:, -1],
+            "text": np.array([text.encode() for text in texts], object),
+        }
+
+    def judged_by(self, target):
+        return {
+            "signature": "next_token",
+            "inputs": ["token_ids"],
+            "output": "logits",
+            "target": "label",
+            "loss": "cross_entropy",
+        }
+
+
+def check_sampling(settings):
+    """Refuse settings of sampling that mean nothing.
+
+    Raises:
+        ValueError: Names the setting.
+    """
+    ranges = {
+        "temperature": (0, math.inf),
+        "top_k": (0, math.inf),
+        "top_p": (1e-6, 1),
+        "sample_tokens": (1, math.inf),
+    }
+    for name, (low, high) in ranges.items():
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"--task-kwargs {name}={value}: must be a number")
+        if not low <= value <= high:
+            most = "" if high == math.inf else f" and at most {high}"
+            raise ValueError(f"--task-kwargs {name}={value}: must be at least {low:g}{most}")
+
+
+TASK = GenerateText

@@ -1,0 +1,130 @@
+"""Translation: a target text from a source, by beam search; judged by BLEU and exact matches."""
+
+import numpy as np
+from keras import ops
+
+from kerasdl.metrics.translation import Translations
+from kerasdl.ops import decoding
+from kerasdl.ops.losses import token_cross_entropy
+from kerasdl.ops.text import EOS, PAD, Pieces
+from kerasdl.tasks.task import Signature, Spec, Task
+
+
+class Translate(Task):
+    """Pairs of token ids: `source_ids` `(B, S)` ending in `EOS`, `target_ids` `(B, T + 1)` from
+    `BOS` to `EOS`, both padded with `PAD`. The decoder is given the target up to its last token and
+    learns the next one.
+
+    The settings: `beam_width` (1 is greedy) and `length_penalty`, the exponent alpha of Wu et al.
+    """
+
+    inputs = {"source_ids": Spec(("S",), "int32"), "target_ids": Spec(("T",), "int32")}
+    settings = {"beam_width": 4, "length_penalty": 0.6}
+    metrics = ("loss", "token_accuracy")
+    monitor = "-loss"
+    served_examples = 256
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        width, alpha = self.settings["beam_width"], self.settings["length_penalty"]
+        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
+            raise ValueError(f"--task-kwargs beam_width={width}: must be a whole number from 1 on")
+        if not isinstance(alpha, int | float) or alpha < 0:
+            raise ValueError(f"--task-kwargs length_penalty={alpha}: must be a number from 0 on")
+        self.label_smoothing = recipe.label_smoothing
+        self.longest = (info.max_length or 0) + 1  # with EOS
+
+    def arguments(self):
+        return {"vocab_size": self.info.vocab_size, "max_length": self.longest}
+
+    def model_inputs(self, batch):
+        return {"source_ids": batch["source_ids"], "target_ids": batch["target_ids"][:, :-1]}
+
+    def losses(self, model, batch, player="model", training=False):
+        logits = model(self.model_inputs(batch), training=training)
+        label = batch["target_ids"][:, 1:]
+        counts = ops.cast(label != PAD, logits.dtype)  # (B, T)
+        each = token_cross_entropy(label, logits, self.label_smoothing * training)
+        right = ops.cast(decoding.greedy(logits) == label, logits.dtype)
+        number = ops.maximum(ops.sum(counts, axis=-1), 1.0)
+        loss = ops.sum(each * counts, axis=-1) / number
+        return loss, {"token_accuracy": ops.sum(right * counts, axis=-1) / number}
+
+    def translate(self, model, source_ids, width=1, alpha=0.0):
+        """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
+        target, score = decoding.search(
+            model.extend,
+            model.start(source_ids, self.longest),
+            ops.shape(source_ids)[0],
+            self.longest,
+            width,
+            alpha,
+        )
+        return {"target_ids": target, "score": score}
+
+    def predict(self, model, batch):
+        return self.translate(model, batch["source_ids"], **self._beam())
+
+    def _beam(self):
+        return {
+            "width": self.settings["beam_width"],
+            "alpha": float(self.settings["length_penalty"]),
+        }
+
+    def evaluators(self):
+        return [Translations(Pieces(self.info.tokenizer), self.info.class_names)]
+
+    def signatures(self, model):
+        def serve(source_ids, source_ids_length):
+            # EOS where the padding begins.
+            wide = ops.pad(source_ids, ((0, 0), (0, 1)), constant_values=PAD)
+            place = ops.arange(ops.shape(wide)[1], dtype="int32")[None]
+            source_ids = ops.where(place == source_ids_length[:, None], EOS, wide)
+            return self.translate(model, source_ids, **self._beam())
+
+        def requires(source_ids_length, **_):
+            most = self.longest - 1
+            return [
+                (source_ids_length > 0, "source is empty"),
+                (source_ids_length <= most, f"source has more than {most} tokens"),
+            ]
+
+        def greedy(source_ids):
+            return self.translate(model, source_ids)
+
+        source = {"source_ids": Spec(("S",), "int32")}
+        return [
+            Signature(
+                "serving_default",
+                source,
+                serve,
+                formats=("savedmodel",),
+                text_inputs={"source_ids": "source"},
+                text_outputs={"target_ids": "target"},
+                requires=requires,
+            ),
+            Signature("greedy", source, greedy, formats=("tflite",)),
+        ]
+
+    def served(self, columns):
+        pieces = Pieces(self.info.tokenizer)
+
+        def texts(ids):
+            return np.array([pieces.decode(row).encode() for row in ids], object)
+
+        source, target = columns["source_ids"], columns["target_ids"][:, 1:]
+        return {
+            "source_ids": source,
+            "target_ids": np.pad(target, ((0, 0), (0, self.longest - target.shape[1]))),
+            "source": texts(source),
+            "target": texts(target),
+        }
+
+    def judged_by(self, target):
+        signature, inputs, output = "greedy", ["source_ids"], "target_ids"
+        if target == "savedmodel":
+            signature, inputs, output = "serving_default", ["source"], "target"
+        return {"signature": signature, "inputs": inputs, "output": output, "target": output}
+
+
+TASK = Translate

@@ -1,0 +1,142 @@
+"""Language models and translators as artefacts: texts in, texts out, bad ones refused."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasdl.export import texts
+from kerasdl.export.exporter import export
+from kerasdl.models.sequence import gpt, transformer
+from tests.export.examples import make_parts, quiet
+
+SIZES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
+FILES = {"saved_model": "", "keras": "assets.extra/model.keras", "tflite": "tflite/float32.tflite"}
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory):
+    """A small language model with the context 24, exported."""
+    sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
+    parts = make_parts("gpt2_small", **sizes)
+    folder = tmp_path_factory.mktemp("writer")
+    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
+
+
+@pytest.fixture(scope="module")
+def translator(tmp_path_factory):
+    """A small Transformer, exported."""
+    sizes = {**transformer.TINY["transformer_small"], **SIZES}
+    parts = make_parts("transformer_small", **sizes)
+    folder = tmp_path_factory.mktemp("translator")
+    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
+
+
+@pytest.fixture(scope="module")
+def some(writer):
+    """Some letters of the vocabulary."""
+    from kerasdl.export import load
+
+    pieces = load.load_info(writer).info.tokenizer
+    tokenizer = texts.saved_model.Tokenizer.from_json(pieces)
+    return tokenizer.decode(range(4, 10))
+
+
+@pytest.fixture(scope="module")
+def serve(writer):
+    return tf.saved_model.load(str(writer)).signatures["serving_default"]
+
+
+def ask(serve, text, new=6, temperature=1.0, top_k=0, seed=0):
+    """The continuation of each text; numbers may be one for all, or one per text."""
+    outputs = serve(
+        text=tf.constant(text),
+        max_new_tokens=tf.constant(new),
+        temperature=tf.constant(temperature),
+        top_k=tf.constant(top_k),
+        seed=tf.constant(seed),
+    )
+    return [t.decode() for t in outputs["text"].numpy()]
+
+
+def test_texts_go_on_from_what_was_given(serve, some):
+    batch = [some, some[:2], some[3]]
+    found = ask(serve, batch)
+    for text, longer in zip(batch, found, strict=True):
+        assert longer.startswith(text) and len(longer) == len(text) + 6
+    assert ask(serve, batch, new=[0, 1, 2]) == [
+        longer[: len(text) + n] for text, longer, n in zip(batch, found, (0, 1, 2), strict=True)
+    ]
+
+
+def test_an_answer_depends_on_its_own_text_and_seed_alone(serve, some):
+    batch = [some, some[:2], some[:2]]
+    one = ask(serve, batch, new=12, temperature=3.0, seed=[5, 6, 7])
+    assert ask(serve, batch[::-1], new=12, temperature=3.0, seed=[7, 6, 5]) == one[::-1]
+    assert ask(serve, [some[:2]], new=12, temperature=3.0, seed=6) == [one[1]]
+    assert one[1] != one[2]
+    greedy = ask(serve, batch, temperature=0.0, seed=[1, 2, 3])
+    assert greedy == ask(serve, batch, temperature=2.0, top_k=1, seed=9)
+
+
+@pytest.mark.parametrize(
+    ("text", "settings", "message"),
+    [
+        ("", {}, "text is empty"),
+        (None, {"new": 22}, "more than the context of 24 tokens"),
+        (None, {"new": -1}, "max_new_tokens must be"),
+        (None, {"temperature": -1.0}, "temperature must be"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused(serve, some, text, settings, message):
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        ask(serve, [some, some if text is None else text], **settings)
+
+
+def test_invalid_utf8_is_refused(serve):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="UTF-8"):
+        ask(serve, [b"\xff\xfe"])
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_every_format_writes_the_same(writer, some, file):
+    lite = file.endswith("tflite")
+    settings = {} if lite else {"temperature": 0.0, "max_new_tokens": 20}
+    found = texts.predict_texts(writer / file, [some[:4]], settings)
+    expected = texts.predict_texts(writer, [some[:4]], {"temperature": 0.0, "max_new_tokens": 20})
+    assert found == expected
+    assert found[0]["output"].startswith(some[:4]) and len(found[0]["output"]) == 24
+
+
+def test_bad_texts_and_settings_are_named(writer, translator, some):
+    for line, inputs, settings in [
+        ("text 2: text is empty", [some, ""], {"max_new_tokens": 2}),
+        ("text 1: text and max_new_tokens are more than the context of 24", [some], {}),
+        ("--top-k: a TFLite file takes no such setting", [some], {"top_k": 3}),
+    ]:
+        file = writer / FILES["tflite"] if "TFLite" in line else writer
+        with pytest.raises(ValueError, match=line):
+            texts.predict_texts(file, inputs, settings)
+    with pytest.raises(ValueError, match="text 1: source has more than"):
+        texts.predict_texts(translator, [some * 20])
+    with pytest.raises(ValueError, match="text 1: source is empty"):
+        texts.predict_texts(translator, [""])
+    with pytest.raises(ValueError, match="--seed: transformer_small takes no such setting"):
+        texts.predict_texts(translator, [some], {"seed": 1})
+    missing = texts.predict_texts(writer, [some[:2] + "é"], {"max_new_tokens": 1})[0]
+    assert missing["unknown"] == ["é"]
+
+
+def test_translators_take_and_give_texts(translator):
+    loaded = tf.saved_model.load(str(translator)).signatures["serving_default"]
+    outputs = loaded(source=tf.constant(["ab", "b"]))
+    assert outputs["target"].dtype == tf.string and outputs["score"].dtype == tf.float32
+    assert np.isfinite(outputs["score"]).all() and (np.asarray(outputs["score"]) < 0).all()
+    alone = loaded(source=tf.constant(["b"]))
+    assert alone["target"][0] == outputs["target"][1]
+    np.testing.assert_allclose(alone["score"][0], outputs["score"][1], rtol=1e-4)
+    by_keras = texts.predict_texts(translator / FILES["keras"], ["ab", "b"])
+    assert [one["output"] for one in by_keras] == [t.decode() for t in outputs["target"].numpy()]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="source is empty"):
+        loaded(source=tf.constant(["ab", ""]))
