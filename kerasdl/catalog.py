@@ -41,6 +41,7 @@ class Row:
 
 
 KEY_BIAS = (("cross/key/bias$", "adds the same to all scores of a query: softmax is blind to it"),)
+LOOP = "its loop over time converts at a batch of one alone"
 
 ROWS = (
     Row("linear", "cnn.linear", "classify", 30_730, "Weston and Watkins 1999"),
@@ -96,6 +97,65 @@ ROWS = (
         image_size=32,
     ),
     Row("vit_digits", "vision_transformer.vit", "classify", 136_138, "Dosovitskiy et al. 2020"),
+    Row(
+        "rnn_classifier",
+        "sequence.rnn_classifier",
+        "classify",
+        21_386,
+        "Elman 1990",
+        dataset="digit_rows",
+    ),
+    Row(
+        "lstm_classifier",
+        "sequence.rnn_classifier",
+        "classify",
+        81_674,
+        "Hochreiter and Schmidhuber 1997",
+        dataset="digit_rows",
+    ),
+    Row(
+        "gru_classifier",
+        "sequence.rnn_classifier",
+        "classify",
+        61_962,
+        "Cho et al. 2014",
+        dataset="digit_rows",
+    ),
+    Row(
+        "bilstm_classifier",
+        "sequence.rnn_classifier",
+        "classify",
+        163_338,
+        "Schuster and Paliwal 1997",
+        dataset="digit_rows",
+    ),
+    Row(
+        "char_rnn",
+        "sequence.char_rnn",
+        "generate_text",
+        254_592,
+        "Mikolov et al. 2010",
+        dataset="python_docs",
+        no_lite_batch=LOOP,
+    ),
+    Row(
+        "char_lstm",
+        "sequence.char_rnn",
+        "generate_text",
+        895_104,
+        "Graves 2013",
+        dataset="python_docs",
+        no_lite_batch=LOOP,
+    ),
+    Row(
+        "char_gru",
+        "sequence.char_rnn",
+        "generate_text",
+        683_136,
+        "Cho et al. 2014",
+        dataset="python_docs",
+        no_lite_batch=LOOP,
+    ),
     Row(
         "gpt2_small",
         "sequence.gpt",

@@ -5,18 +5,20 @@ import numpy as np
 import tensorflow as tf
 
 
-def training_step(layer, shape, xla: bool):
-    """A function that trains `layer` one step, on one batch of noise, and returns when it is done.
+def training_step(layer, shape, xla: bool, call=None):
+    """A function that trains a layer one step on a batch of noise, and returns when it is done.
 
     Forward, backward and Adam's update, of the mean of the squared outputs.
 
     Args:
-        layer: Called as `layer(x)`, with its weights in `layer.trainable_variables`.
+        layer: A Keras layer; of several outputs the first counts.
         shape: Of the batch.
         xla: Whether it is compiled.
+        call: `(layer, x) -> outputs`; `layer(x, training=True)` if None.
     """
+    call = call or (lambda layer, x: layer(x, training=True))
     x = tf.constant(np.random.default_rng(0).normal(size=shape), "float32")
-    layer(x)
+    call(layer, x)  # makes the weights
     weights = layer.trainable_variables
     optimizer = keras.optimizers.Adam()
     optimizer.build(weights)
@@ -24,9 +26,28 @@ def training_step(layer, shape, xla: bool):
     @tf.function(jit_compile=xla)
     def step(x):
         with tf.GradientTape() as tape:
-            loss = keras.ops.mean(keras.ops.square(layer(x)))
+            outputs = keras.tree.flatten(call(layer, x))[0]
+            loss = keras.ops.mean(keras.ops.square(outputs))
         gradients = tape.gradient(loss, [w.value for w in weights])
         optimizer.apply(gradients, weights)
         return loss
 
-    return lambda: step(x).numpy()
+    return lambda: float(step(x))
+
+
+def paired_steps(ours, peer, shape, call_peer=None) -> dict:
+    """The training steps of two layers for `paired.compare`.
+
+    Args:
+        ours, peer: Functions that make a layer.
+        shape: Of the batch.
+        call_peer: As `call` of `training_step`, for the peer.
+
+    Returns:
+        `{(side, xla): function}`.
+    """
+    steps = {}
+    for xla in (False, True):
+        steps["ours", xla] = training_step(ours(), shape, xla)
+        steps["peer", xla] = training_step(peer(), shape, xla, call_peer)
+    return steps

@@ -12,7 +12,7 @@ def load(where, options):
     from sklearn.datasets import load_digits
 
     if where:
-        raise ValueError(f"{options.name}: digits takes nothing after a colon")
+        raise ValueError(f"{options.name}: takes nothing after a colon")
     data = load_digits()
     images = (data.images / 16.0).astype(np.float32)
     ends = (0, len(images) - TEST - VALIDATION, len(images) - TEST, len(images))

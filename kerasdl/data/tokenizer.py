@@ -63,8 +63,7 @@ class Tokenizer(tf.Module):
         elif self.kind == "bpe":
             self._table = _merges(self._pieces.pieces, facts["merges"])
         elif self.kind == "wordpiece":
-            # Outside of a graph the layer answers with lists.
-            self._words = tf.function(_wordpiece(self._pieces.pieces))
+            self._words = _wordpiece(self._pieces.pieces)
         elif self.kind == "sentencepiece":
             self._model = base64.b64decode(facts["model"])
 
@@ -154,11 +153,11 @@ class Tokenizer(tf.Module):
         """Ragged int32 `(B, None)`."""
         if self.kind == "byte":
             return _bytes(strings) + SPECIAL
-        points = tf.strings.unicode_decode(strings, "UTF-8", errors="strict")
         if self.kind == "char":
+            points = tf.strings.unicode_decode(strings, "UTF-8", errors="strict")
             return tf.ragged.map_flat_values(self._characters, points)
-        with tf.control_dependencies([points.flat_values]):
-            strings = tf.identity(strings)
+        # Changes nothing, but refuses what is not UTF-8.
+        strings = tf.strings.unicode_transcode(strings, "UTF-8", "UTF-8", errors="strict")
         if self.kind == "bpe":
             return self._bpe(strings)
         if self.kind == "wordpiece":
@@ -358,12 +357,14 @@ def _train_unigram(texts, vocab_size):
 
 
 def _wordpiece(pieces):
-    """KerasHub's tokenizer of a vocabulary."""
+    """KerasHub's tokenizer of a vocabulary, as a function."""
     import keras_hub
 
     words = [piece.decode() for piece in pieces[SPECIAL:]]
     words = [word[1:] if word.startswith(" ") else f"##{word}" for word in words]
-    return keras_hub.tokenizers.WordPieceTokenizer(NAMES + words, oov_token=NAMES[UNK])
+    layer = keras_hub.tokenizers.WordPieceTokenizer(NAMES + words, oov_token=NAMES[UNK])
+    graph = tf.function(layer)  # outside of graphs the layer answers with lists
+    return lambda strings: graph(strings)  # no part of the module: a SavedModel holds signatures
 
 
 def _characters(pieces):

@@ -161,6 +161,17 @@ def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHE
     return {"difference": far, "agreement": same}
 
 
+def load_text_ops() -> None:
+    """Register tensorflow-text's operations, without its Python part, which imports Keras."""
+    from importlib.util import find_spec
+
+    import tensorflow as tf
+
+    folder = Path(find_spec("tensorflow_text").origin).parent / "python" / "ops"
+    for library in sorted(folder.glob("*.so")):
+        tf.load_op_library(str(library))
+
+
 def lite_files(folder) -> list[Path]:
     """The TFLite files of a version folder, from the most exact to the smallest."""
     paths = (Path(folder) / "tflite" / f"{kind}.tflite" for kind in KINDS)

@@ -15,6 +15,8 @@ class Classify(Task):
     `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's.
     """
 
+    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    targets = {"label": Spec((), "int32")}
     metrics = ("loss", "top1", "top5")
     monitor = "top1"
 
@@ -22,10 +24,8 @@ class Classify(Task):
         super().__init__(info, recipe)
         self.num_classes = len(info.class_names)
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
-        self.targets = {"label": Spec((), "int32")}
         self.loss = recipe.loss
         self.label_smoothing = recipe.label_smoothing
-        self.monitor = "top1"
 
     def arguments(self):
         return {

@@ -44,10 +44,10 @@ def test_columns(tmp_path):
     source = open_source(save(tmp_path, lines()), tokenizer="char")
     batch = source.train.read([3, 1])
     assert set(batch) == {"source_ids", "target_ids"}
-    width = {name: max(map(len, t)) for name, t in zip("st", zip(*texts(source, "train")))}
-    assert batch["source_ids"].shape == (2, width["s"] + 1)
-    assert batch["target_ids"].shape == (2, width["t"] + 2)
-    for row, (text, _) in zip(source.train.arrays["source_ids"], texts(source, "train")):
+    found = texts(source, "train")
+    assert batch["source_ids"].shape == (2, max(len(text) for text, _ in found) + 1)
+    assert batch["target_ids"].shape == (2, max(len(text) for _, text in found) + 2)
+    for row, (text, _) in zip(source.train.arrays["source_ids"], found, strict=True):
         assert row[len(text)] == EOS and (row[len(text) + 1 :] == PAD).all() and (row > BOS).any()
     assert (source.train.arrays["target_ids"][:, 0] == BOS).all()
 
@@ -124,7 +124,8 @@ def translations(tmp_path):
         BUILDER_CONFIGS = [tfds.core.BuilderConfig(name="de-en")]
 
         def _info(self):
-            return self.dataset_info_from_configs(
+            return tfds.core.DatasetInfo(
+                builder=self,
                 features=tfds.features.Translation(languages=("de", "en")),
                 supervised_keys=("de", "en"),
             )

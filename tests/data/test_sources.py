@@ -77,6 +77,15 @@ def test_digits():
     assert source.train.arrays["image"].max() == 1
 
 
+def test_digit_rows_are_the_digits():
+    rows, digits = open_source("digit_rows"), open_source("digits")
+    assert rows.info == digits.info and rows.name == "digit_rows"
+    for part in ("train", "validation", "test"):
+        for name, array in getattr(digits, part).arrays.items():
+            np.testing.assert_array_equal(array, getattr(rows, part).arrays[name])
+    refused("nothing after a colon", "digit_rows:x")
+
+
 def test_image_size_resizes_once_when_read():
     assert open_source("digits", image_size=(16,)).info.image_shape == (16, 16, 1)
     source = open_source("synthetic", image_size=(8, 12))

@@ -86,7 +86,11 @@ def test_an_example_is_shifted_alike_in_any_batch():
 
     def by_index(size):
         found = batches(split, stop=20 // size, size=size)
-        return {int(i): t.tolist() for b in found for i, t in zip(b["index"], b["token_ids"])}
+        return {
+            int(i): t.tolist()
+            for b in found
+            for i, t in zip(b["index"], b["token_ids"], strict=True)
+        }
 
     assert by_index(4) == by_index(10) and len(by_index(4)) == 20
 
@@ -115,19 +119,21 @@ def test_a_folder_reads_text_files_only_and_each_is_cut(tmp_path):
 
 
 def test_a_folder_with_parts(tmp_path):
-    for part, text in (("train", "train"), ("val", "vvv"), ("test", "tat")):
+    for part, text in (("train", "train"), ("val", "rat"), ("test", "sat")):
         save(tmp_path / part / "a.txt", text * 20)
     source = open_source(f"text:{tmp_path}", max_length=8)
-    assert [stream(source, p) for p in ("train", "validation", "test")] == [
-        part * 20 for part in ("train", "vvv", "stt")
+    assert [stream(source, part) for part in ("train", "validation", "test")] == [
+        "train" * 20,
+        "rat" * 20,
+        "\ufffdat" * 20,
     ]
-    assert "unknown" in source.notes[-1]  # of "test", the letter s
+    assert source.notes[-1] == "20 of 60 test tokens are unknown"
     assert open_source(f"text:{tmp_path}", max_length=8, tokenizer="byte").notes[-1].endswith("260")
     (tmp_path / "val" / "a.txt").unlink()
     (tmp_path / "val").rmdir()
     source = open_source(f"text:{tmp_path}", max_length=8)
-    assert stream(source, "test") == "test" * 20 + "\n\n"
-    assert stream(source, "validation") == ("train" * 20)[90:] + "\n\n"
+    assert stream(source, "train") == ("train" * 20)[:90]
+    assert stream(source, "validation") == ("train" * 20)[90:]
 
 
 def test_bad_files(tmp_path):
@@ -137,8 +143,8 @@ def test_bad_files(tmp_path):
     refused("there is no text", save(tmp_path / "a.txt", ""))
     refused(r"b\.txt is not UTF-8 at byte 3", save(tmp_path / "b.txt", b"abc\xff"))
     refused(
-        r"the validation part has 3 tokens, and one window takes 129 \(--max-length 128\)",
-        save(tmp_path / "c.txt", "0123456789" * 1),
+        r"the validation part has 100 tokens, and one window takes 129 \(--max-length 128\)",
+        save(tmp_path / "c.txt", "0123456789" * 100),
     )
     name = save(tmp_path / "d" / "a.txt", "word " * 100)
     save(tmp_path / "d" / "b.txt", b"\xff")
@@ -191,26 +197,21 @@ def test_python_docs():
     assert Tokenizer.from_json(source.info.tokenizer).kind == "char"
     assert len(source.train) > 5000 and len(source.test) > 500 and len(source.validation) > 500
     assert "modules" in source.notes[0] and "characters" in source.notes[0]
-    assert any(  # of a function, as its author wrote it
-        "Return the base 2 logarithm" in stream(source, part)
-        or "ValueError" in stream(source, part)
-        for part in ("train", "validation", "test")
-    )
     found = source.baseline()
     assert found["name"] == "5-gram, Witten-Bell" and 2.0 < found["bits_per_character"] < 2.6
 
 
 def test_docstrings_in_the_order_of_the_file(tmp_path):
     save(tmp_path / "m.py", '"""One."""\nclass A:\n  """Two."""\n  def f(self):\n    """Three."""\n'
-         'async def g():\n  """Four.\n\n    Indented.\n  """\ndef h(): pass\n')  # fmt: skip
-    save(tmp_path / "p" / "q.py", '"""Five."""\nx = "\\d"')
+         'async def g():\n  """Four.\n\n    Five.\n      Six.\n  """\ndef h(): pass\n')  # fmt: skip
+    save(tmp_path / "p" / "q.py", '"""Seven."""\nx = "\\d"')
     save(tmp_path / "bad.py", "def")
     save(tmp_path / "none.py", "x = 1")
     for skipped in ("test", "site-packages", "idlelib"):
         save(tmp_path / skipped / "a.py", '"""No."""')
     assert python_docs.docstrings(tmp_path) == {
-        "m": "One.\n\nTwo.\n\nThree.\n\nFour.\n\n  Indented.",
-        "p.q": "Five.",
+        "m": "One.\n\nTwo.\n\nThree.\n\nFour.\n\nFive.\n  Six.",
+        "p.q": "Seven.",
     }
 
 
@@ -245,7 +246,8 @@ def tfds_texts(tmp_path):
                 "title": tfds.features.Text(),
                 "label": tfds.features.ClassLabel(num_classes=2),
             }
-            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+            features = tfds.features.FeaturesDict(features)
+            return tfds.core.DatasetInfo(builder=self, features=features)
 
         def _split_generators(self, manager):
             return {"train": self._generate_examples("a"), "test": self._generate_examples("b")}

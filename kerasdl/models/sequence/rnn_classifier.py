@@ -152,11 +152,11 @@ TINY = {
     "bilstm_classifier": {**_TINY, "units": 8, "num_layers": 2},
 }
 _RECIPE = {
-    "epochs": 60,
+    "epochs": 120,
     "lr": 0.004,
     "warmup_epochs": 3.0,
     "weight_decay": 0.01,
-    "drop_rate": 0.3,
+    "drop_rate": 0.5,
     "clip_grad": 1.0,
     "augment": ("shift", "noise"),
     "weights": "last",

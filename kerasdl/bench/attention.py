@@ -1,0 +1,25 @@
+"""Our self-attention against Keras' multi-head attention, one training step."""
+
+import keras
+
+from kerasdl.bench.steps import paired_steps
+from kerasdl.layers.attention import SelfAttention
+
+SIZE = {"batch": 32, "tokens": 128, "dim": 256, "num_heads": 8}
+
+
+def cases(size=None):
+    """Yield `(name, steps)` for `paired.compare`.
+
+    Args:
+        size: `{"batch", "tokens", "dim", "num_heads"}`; `SIZE` if None.
+    """
+    batch, tokens, dim, num_heads = (size or SIZE).values()
+    steps = paired_steps(
+        lambda: SelfAttention(num_heads),
+        lambda: keras.layers.MultiHeadAttention(num_heads, dim // num_heads),
+        (batch, tokens, dim),
+        lambda layer, x: layer(x, x, training=True),
+    )
+    name = f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads)"
+    yield f"{name} / keras.layers.MultiHeadAttention", steps

@@ -1,0 +1,28 @@
+"""Our LSTM and GRU against those of Keras, one training step.
+
+On a GPU Keras' may use cuDNN, with which ours are not compared.
+"""
+
+import keras
+
+from kerasdl.bench.steps import paired_steps
+from kerasdl.layers.recurrent import GRU, LSTM
+
+SIZE = {"batch": 64, "time": 100, "dim": 128, "units": 256}
+
+
+def cases(size=None):
+    """Yield `(name, steps)` for `paired.compare`.
+
+    Args:
+        size: `{"batch", "time", "dim", "units"}`; `SIZE` if None.
+    """
+    batch, time, dim, units = (size or SIZE).values()
+    for ours, peer in ((LSTM, keras.layers.LSTM), (GRU, keras.layers.GRU)):
+        steps = paired_steps(
+            lambda ours=ours: ours(units),
+            lambda peer=peer: peer(units, return_sequences=True),
+            (batch, time, dim),
+        )
+        name = f"{ours.__name__} (batch {batch}, time {time}, input {dim}, units {units})"
+        yield f"{name} / keras.layers.{peer.__name__}", steps

@@ -1,0 +1,126 @@
+"""What `bench` promises: measurements in turn, right ratios, a table. Nothing is timed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kerasdl.bench import attention, command, paired, recurrent
+from kerasdl.cli import UsageError
+
+
+class Clock:
+    """A clock that functions move on by hand."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        return self.now
+
+    def work(self, *seconds):
+        """A function that takes these seconds in turn, and the last for ever."""
+        left = list(seconds)
+
+        def call():
+            self.now += left.pop(0) if len(left) > 1 else left[0]
+
+        return call
+
+
+def test_functions_are_measured_in_turn():
+    order, clock = [], Clock()
+
+    def call(name, seconds):
+        def work():
+            order.append(name)
+            clock.now += seconds
+
+        return work
+
+    found = paired.alternate(
+        {"a": call("a", 1.0), "b": call("b", 2.0)}, rounds=3, clock=clock, least=0.5
+    )
+    assert found == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert "".join(order) == "aabb" + "ab" + "ba" + "ab"
+
+
+def test_a_fast_function_is_called_often_and_its_first_call_not_counted():
+    clock = Clock()
+    found = paired.alternate({"a": clock.work(9.0, 0.1)}, rounds=2, clock=clock, least=1.0)
+    np.testing.assert_allclose(found["a"], [0.1, 0.1])
+    assert clock.now == pytest.approx(9.0 + 0.1 + 2 * 10 * 0.1)
+
+
+def test_a_ratio_is_the_median_of_the_pairs():
+    found = paired.ratio([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
+    assert found == paired.Ratio(ours=2.0, peer=2.0, median=2.0, low=1.0, high=4.0)
+
+
+def test_each_side_is_compared_at_its_better():
+    clock = Clock()
+    steps = {
+        ("ours", False): clock.work(2.0),
+        ("peer", False): clock.work(3.0),
+        ("ours", True): clock.work(1.0),
+        ("peer", True): clock.work(5.0),
+    }
+    found = paired.compare("case", steps, rounds=7, clock=clock)
+    assert found["case"] == "case"
+    assert (found["off"].median, found["on"].median, found["better"].median) == (1.5, 5.0, 3.0)
+    assert (found["better"].ours, found["better"].peer) == (1.0, 3.0)
+    lines = command.table(found).splitlines()
+    assert [line.split() for line in lines[1:]] == [
+        ["XLA", "ours", "peer", "ratio", "range"],
+        ["off", "2000.0", "ms", "3000.0", "ms", "1.50", "1.50", "to", "1.50"],
+        ["on", "1000.0", "ms", "5000.0", "ms", "5.00", "5.00", "to", "5.00"],
+        ["better", "of", "both", "1000.0", "ms", "3000.0", "ms", "3.00", "3.00", "to", "3.00"],
+    ]
+
+
+CASES = {
+    "recurrent": lambda: recurrent.cases({"batch": 2, "time": 3, "dim": 4, "units": 5}),
+    "attention": lambda: attention.cases({"batch": 2, "tokens": 3, "dim": 4, "num_heads": 2}),
+}
+
+
+def test_every_case_trains_both_sides():
+    names = []
+    for part in command.PARTS:
+        for name, steps in CASES[part]():
+            names.append(name)
+            assert set(steps) == {(s, xla) for s in ("ours", "peer") for xla in (False, True)}
+            for key, step in steps.items():
+                losses = [step() for _ in range(30)]
+                assert losses[-1] < losses[0], (name, key)
+    assert [name.split()[0] for name in names] == ["LSTM", "GRU", "SelfAttention"]
+
+
+def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
+    monkeypatch.setattr(paired, "LEAST", 0.0)
+    fake = {"attention": lambda: [("one", dict.fromkeys(_keys(), lambda: None))]}
+    assert command.main(["attention", "--rounds", "2"], fake) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "one" and len(shown) == 5
+    assert command.main(["attention", "--rounds", "2", "--json"], fake) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert set(found) == {"case", "off", "on", "better"}
+    assert set(found["better"]) == {"ours", "peer", "median", "low", "high"}
+
+
+def _keys():
+    return [(side, xla) for side in ("ours", "peer") for xla in (False, True)]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["atention"], "invalid choice: 'atention'"),
+        (["--rounds", "0"], "0: must be at least 1"),
+        (["--rounds", "x"], "x: must be at least 1"),
+        (["--fast"], "unrecognized arguments: --fast"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused(argv, message):
+    with pytest.raises(UsageError, match=message):
+        command.main(argv, CASES)
