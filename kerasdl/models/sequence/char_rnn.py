@@ -132,8 +132,16 @@ def char_gru(vocab_size=128, max_length=128, **kwargs):
 _TINY = {"vocab_size": 11, "max_length": 12, "dim": 7, "drop_rate": 0.1}
 TINY = {
     "char_rnn": {**_TINY, "units": 12, "num_layers": 3},
-    "char_lstm": {**_TINY, "units": 10, "num_layers": 3},
-    "char_gru": {**_TINY, "units": 9, "num_layers": 1},
+    "char_lstm": {**_TINY, "units": 32, "num_layers": 1},
+    "char_gru": {**_TINY, "units": 28, "num_layers": 1},
 }
-_RECIPE = {"epochs": 3, "batch_size": 64, "lr": 0.003, "clip_grad": 1.0, "max_length": 128}
+_RECIPE = {
+    "epochs": 4,
+    "batch_size": 32,
+    "lr": 0.004,
+    "warmup_epochs": 0.2,
+    "clip_grad": 1.0,
+    "max_length": 128,
+    "drop_rate": 0.1,
+}
 RECIPE = {name: _RECIPE for name in TINY}
