@@ -49,7 +49,6 @@ CASES = {
         ({"hidden_dim": 9, "activation": "gelu_tanh", "stddevs": (0.2, 0.1)}, (5, 6)),
     ],
     "mlp.SwiGLU": [({"hidden_dim": 9, "stddevs": (0.2, 0.1)}, (5, 6))],
-    "mlp.TanhGELU": [({}, (5, 6))],
     "moe.MixtureOfExperts": [
         ({"num_experts": 4, "hidden_dim": 9, "top_k": 3, "stddevs": (0.2, 0.1)}, (5, 6)),
     ],

@@ -18,12 +18,14 @@ from kerasdl.tasks.translate import Translate
 
 LETTERS = [chr(ord("a") + i) for i in range(9)]
 TOKENIZER = json.dumps({"kind": "char", "pieces": ["", "", "", "?", *LETTERS]})
+SPACED = json.dumps({"kind": "char", "pieces": ["", "", "", "?", *LETTERS[:1], " ", *LETTERS[1:]]})
 V = 13
 INFO = DataInfo(tokenizer=TOKENIZER, max_length=6, tokens_per_character=0.5)
 
 
-def ids(text):
-    return [4 + LETTERS.index(character) for character in text]
+def ids(text, tokenizer=TOKENIZER):
+    pieces = json.loads(tokenizer)["pieces"]
+    return [pieces.index(character) for character in text]
 
 
 class Copier:
@@ -90,17 +92,17 @@ def test_sparse_labels_give_the_same_loss(rng):
         )
 
 
-def judged(pairs, groups=None):
-    judge = Translations(Pieces(TOKENIZER), ("even", "odd") if groups else ())
+def judged(pairs, groups=None, tokenizer=TOKENIZER):
+    judge = Translations(Pieces(tokenizer), ("even", "odd") if groups else ())
     for i, (target, reference) in enumerate(pairs):
         batch = {
             "weight": np.array([1.0, 0.0]),
-            "source_ids": np.array([ids("a")] * 2),
-            "target_ids": np.array([[BOS, *ids(reference), EOS]] * 2),
+            "source_ids": np.array([ids("a", tokenizer)] * 2),
+            "target_ids": np.array([[BOS, *ids(reference, tokenizer), EOS]] * 2),
         }
         if groups:
             batch["group"] = np.array([groups[i]] * 2)
-        judge.update({"target_ids": np.array([[*ids(target), EOS]] * 2)}, batch)
+        judge.update({"target_ids": np.array([[*ids(target, tokenizer), EOS]] * 2)}, batch)
     return judge.result()
 
 
@@ -115,6 +117,8 @@ def test_exact_matches_by_group_and_examples_without_weight():
 def test_bleu():
     assert judged([("abcde", "abcde")] * 2)["test"]["bleu"] == pytest.approx(100)
     assert judged([("abcde", "edcba")] * 2)["test"]["bleu"] == pytest.approx(0)
+    pairs = [(text, f"{text} {text}") for text in ("abc", "def")]
+    assert judged(pairs, tokenizer=SPACED)["test"]["bleu"] == pytest.approx(0)  # no pair of words
     short = sacrebleu.corpus_bleu(["a b c d e"], [["a b c d e f"]])
     assert short.bp == pytest.approx(math.exp(1 - 6 / 5), abs=1e-9)
 
@@ -128,6 +132,8 @@ def test_bleu():
         (GenerateText, {"temperatur": 1}, "did you mean temperature"),
         (Translate, {"beam_width": 0}, "beam_width=0"),
         (Translate, {"length_penalty": -1}, "length_penalty=-1"),
+        (Translate, {"length_penalty": float("nan")}, "length_penalty=nan"),
+        (GenerateText, {"top_k": 2.5}, "top_k=2.5: must be a whole number"),
     ],
 )
 def test_bad_settings(task, settings, message):

@@ -21,7 +21,7 @@ def load(where, options):
     """
     if not Path(where).is_file():
         raise ValueError(f"{options.name}: there is no file {where}")
-    lines = read_text(where, options).removesuffix("\n").split("\n")
+    lines = read_text(where, options).rstrip("\n").split("\n")
     pairs = []
     for number, line in enumerate(lines, 1):
         columns = line.split("\t")

@@ -236,6 +236,8 @@ def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
     if kind == "char":
         return _train_char(texts, vocab_size)
     if kind == "byte":
+        if vocab_size is not None:
+            raise ValueError(f"--vocab-size {vocab_size}: byte has {SPECIAL + 256} ids, always")
         return _make(kind, [bytes([value]) for value in range(256)])
     return {"bpe": _train_bpe, "wordpiece": _train_wordpiece, "sentencepiece": _train_unigram}[
         kind
@@ -344,8 +346,10 @@ def _train_unigram(texts, vocab_size):
             minloglevel=2,
         )
     except RuntimeError as error:
-        line = str(error).strip().splitlines()[-1]
-        raise ValueError(f"--vocab-size {vocab_size}: sentencepiece says: {line}") from error
+        raise ValueError(
+            f"--vocab-size {vocab_size}: too small for the {len(set().union(*texts))} characters "
+            "of these texts and 256 bytes that sentencepiece keeps"
+        ) from error
     trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = []
     for i in range(SPECIAL, trained.vocab_size()):
@@ -401,6 +405,6 @@ def _utf8(text, number, strict):
             bytes(text).decode()
     except UnicodeError as error:
         raise ValueError(
-            f"text {number} is not valid Unicode at {error.start}: {error.reason}"
+            f"text {number + 1} is not valid Unicode at {error.start}: {error.reason}"
         ) from error
     return bytes(text)

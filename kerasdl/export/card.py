@@ -104,11 +104,7 @@ def markdown(card: dict) -> str:
         f"with seed {card['seed']}.",
         "",
         f"- Input: {_input(data)}; batch: {card['batch']}.",
-        *(
-            [f"- Classes: {', '.join(map(str, data['class_names']))}."]
-            if data["class_names"]
-            else []
-        ),
+        *_classes(data),
         f"- Made with {', '.join(f'{k} {v}' for k, v in card['versions'].items())}"
         + (f", commit {card['commit']}." if card["commit"] else "."),
         "",
@@ -139,6 +135,13 @@ def markdown(card: dict) -> str:
             if isinstance(value, int | float):
                 lines.append(f"| {part} {key} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _classes(data) -> list[str]:
+    if not data["class_names"]:
+        return []
+    what = "Groups that are judged apart" if data["tokenizer"] else "Classes"
+    return [f"- {what}: {', '.join(map(str, data['class_names']))}."]
 
 
 def _input(data) -> str:

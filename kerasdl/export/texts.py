@@ -16,7 +16,8 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     Args:
         path: What `open_artefact` takes.
         texts: Strings; none empty, or longer than the model takes.
-        settings: Any of `SETTINGS`, of language models; a TFLite file takes none.
+        settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
+            `max_new_tokens`, fewer are written where the context ends.
 
     Returns:
         Per text `input`; `output`, of a language model the text with its continuation; `score` of a
@@ -26,7 +27,8 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         ValueError: A text or setting that the model does not take.
     """
     artefact, task = open_artefact(path), task_of(load.load_info(path))
-    signature = task.signatures(load.load(path))[0]
+    model = load.load(path)
+    signature = task.signatures(model)[0]
     lite = artefact.kind == "tflite"
     taken = [] if lite else [n for n in signature.inputs if n not in signature.text_inputs]
     given = {name: value for name, value in (settings or {}).items() if value is not None}
@@ -34,27 +36,29 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         if name not in taken:
             what = "a TFLite file" if lite else task.run_recipe.model
             raise ValueError(f"--{name.replace('_', '-')}: {what} takes no such setting")
-    numbers = {
-        name: np.array([{**SETTINGS, **given}[name]], signature.inputs[name].dtype)
-        for name in taken
-    }
+    numbers = {name: _number(name, {**SETTINGS, **given}[name], signature) for name in taken}
     tokenizer = saved_model.tokenizer_of(task)
     ids_name, text_name = next(iter(signature.text_inputs.items()))
     out_ids, out_text = next(iter(signature.text_outputs.items()))
-    found = []
-    for number, text in enumerate(texts, 1):
-        ids = tokenizer.encode([text])[0][None]
+    found, context = [], model.context
+    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
+        ids = ids[None]
+        if context and "max_new_tokens" in numbers and "max_new_tokens" not in given:
+            room = min(SETTINGS["max_new_tokens"], context - ids.shape[1])
+            numbers["max_new_tokens"] = np.array([max(room, 0)], "int32")
         length = {f"{ids_name}_length": np.array([ids.shape[1]], "int32")}
-        limits = {"max_new_tokens": np.zeros(1, "int32"), "temperature": np.zeros(1, "float32")}
+        limits = dict.fromkeys(signature.inputs, np.zeros(1))
         for right, message in signature.requires(**limits | numbers | length | {ids_name: ids}):
             if not bool(np.all(right)):
                 raise ValueError(f"text {number}: {message}")
         if lite:
-            if "target" in out_text:
+            if out_text == "target":
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
             answer = artefact.answer("greedy", {ids_name: ids})
-            output = tokenizer.decode(answer[out_ids][0])
-            output = output if "target" in out_text else text + output
+            written = answer[out_ids][0]
+            if out_text == "text":
+                written = np.concatenate([ids[0], written])
+            output = tokenizer.decode(written)
         else:
             inputs = {text_name: np.array([text.encode()], object), **numbers}
             answer = artefact.answer("serving_default", inputs)
@@ -64,3 +68,11 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
             one["score"] = float(answer["score"][0])
         found.append(one)
     return found
+
+
+def _number(name, value, signature):
+    """A setting as the signature takes it, `(1,)`."""
+    try:
+        return np.array([value], signature.inputs[name].dtype)
+    except OverflowError:
+        raise ValueError(f"--{name.replace('_', '-')} {value}: must be below 2^31") from None

@@ -19,6 +19,7 @@ ACTIVATIONS = (
     "prelu",
     "elu",
     "gelu",
+    "gelu_tanh",
     "silu",
     "maxout",
     "tanh",
@@ -30,8 +31,8 @@ ACTIVATIONS = (
 class Activation(keras.layers.Layer):
     """An elementwise activation without weights: any of `ACTIVATIONS` but `prelu` and `maxout`.
 
-    `gelu` is the exact form, `x Phi(x)`; Keras' operation is the tanh approximation unless told
-    otherwise. `leaky_relu` has the slope 0.01 of its paper.
+    `gelu` is the exact form, `x Phi(x)`, and `gelu_tanh` the approximation that GPT-2 used.
+    `leaky_relu` has the slope 0.01 of its paper.
 
     Args:
         function: Its name.
@@ -49,8 +50,8 @@ class Activation(keras.layers.Layer):
         self.built = True
 
     def call(self, x):
-        if self.function == "gelu":
-            return ops.gelu(x, approximate=False)
+        if self.function in ("gelu", "gelu_tanh"):
+            return ops.gelu(x, approximate=self.function == "gelu_tanh")
         if self.function == "leaky_relu":
             return ops.leaky_relu(x, negative_slope=0.01)
         return getattr(ops, self.function)(x)

@@ -79,6 +79,18 @@ def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
     return wanted
 
 
+def check_counts(**counts) -> None:
+    """Refuse sizes that are no whole numbers from 1 on; None is not given.
+
+    Raises:
+        ValueError: Names the first such.
+    """
+    for name, value in counts.items():
+        whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        if value is not None and not whole:
+            raise ValueError(f"{name} {value!r}: must be a whole number from 1 on")
+
+
 @register
 class Normalize(keras.layers.Layer):
     """`(x - mean) / std` per channel, with constants; the identity by default.

@@ -42,7 +42,7 @@ class Dropout(keras.layers.Layer):
     """Dropout with another mask on every replica.
 
     Args:
-        rate: Probability; what is kept is divided by `1 - rate`.
+        rate: Probability, below 1; what is kept is divided by `1 - rate`.
         seed: Of the masks; drawn if None.
 
     Call arguments:
@@ -55,6 +55,9 @@ class Dropout(keras.layers.Layer):
 
     def __init__(self, rate, seed=None, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True
+        if not 0 <= rate < 1:
+            raise ValueError(f"drop rate {rate}: must be at least 0 and below 1")
         self.rate = rate
         self.seed = seed
 

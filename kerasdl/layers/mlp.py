@@ -21,29 +21,12 @@ def dense(units, name, stddev=None, use_bias=True, dtype=None):
 
 
 @register
-class TanhGELU(keras.layers.Layer):
-    """The tanh approximation of GELU, which GPT-2 was trained with.
-
-    Call arguments:
-        x: float, any shape.
-
-    Returns:
-        float, the shape of `x`.
-
-    Source: Hendrycks and Gimpel 2016, https://arxiv.org/abs/1606.08415, section 2.
-    """
-
-    def call(self, x):
-        return ops.gelu(x, approximate=True)
-
-
-@register
 class MLP(keras.layers.Layer):
     """Two dense layers along the last axis, each followed by dropout: `D -> hidden -> D`.
 
     Args:
         hidden_dim: Units between the two.
-        activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`, or "gelu_tanh".
+        activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`.
         drop_rate: Of both dropouts.
         stddevs: Of the two kernels at the start; Glorot's law if None.
 
@@ -59,8 +42,7 @@ class MLP(keras.layers.Layer):
         super().__init__(**kwargs)
         self.stddevs = stddevs or (None, None)
         self.dense1 = dense(hidden_dim, "dense1", self.stddevs[0])
-        tanh = activation == "gelu_tanh"
-        self.activation = TanhGELU(name="activation") if tanh else make_activation(activation)
+        self.activation = make_activation(activation)
         self.drop1 = Dropout(drop_rate, name="drop1")
         self.dense2 = None  # made in build(), once D is known
         self.drop2 = Dropout(drop_rate, name="drop2")

@@ -310,8 +310,6 @@ class RecurrentStack(keras.layers.Layer):
         make = Bidirectional if bidirectional else make_recurrent
         self.rnns = [make(kind, units, name=f"layer{i + 1}") for i in range(num_layers)]
         self.drops = [Dropout(drop_rate, name=f"drop{i + 1}") for i in range(num_layers - 1)]
-        for drop in self.drops:
-            drop.supports_masking = True
         self.width = units * (2 if bidirectional else 1)
 
     def final_outputs(self, state):

@@ -38,8 +38,10 @@ class Translations:
         right = np.array(
             [t == r for t, r in zip(self.targets, self.references, strict=True)], float
         )
-        # Texts of fewer than four words are judged by the n-grams that they have.
-        bleu = BLEU(effective_order=True).corpus_score(self.targets, [self.references])
+        # References of fewer than four words have no longer n-grams to be judged by.
+        words = max(len(BLEU().tokenizer(text).split()) for text in self.references)
+        metric = BLEU(max_ngram_order=max(1, min(4, words)))
+        bleu = metric.corpus_score(self.targets, [self.references])
         found = {"test": {"bleu": bleu.score, "exact_match": float(right.mean())}}
         if self.group_names:
             groups = np.array(self.groups)

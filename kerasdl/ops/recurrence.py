@@ -13,37 +13,42 @@ UNROLL = 32  # a sequence known to be this short needs no loop
 PARALLEL = 16  # steps of a loop that may overlap
 
 # A cell is one step and its gradient, without weights of its own. `z` is what the input adds to the
-# gates, `state` a list of `(B, U)` with the output first. Where a name ends in `s` or a docstring
-# says all steps, time is the first axis.
+# gates, `state` a list of `(B, U)` with the output first. What a step keeps for its gradient is
+# computed at once, while its numbers are still in the cache.
 
 
 class SimpleCell:
     """`h = tanh(z + h' U)`."""
 
-    kept = ()  # widths, in units, of what `step` keeps for the gradient besides the states
+    looped = kept = (1,)  # widths, in units, of what `step` keeps for `back`; and of all it keeps
+    back_kept = (1,)  # widths of what `back` keeps
 
-    def step(self, z, state, weights):
-        """The new state, and what is kept."""
-        return [ops.tanh(z + ops.matmul(state[0], weights[0]))], []
-
-    def slopes(self, before, after, kept):
-        """Of all steps: local derivatives that `back` needs, and those that only `gradients` does.
-
-        `before` and `after` are the states at each step's begin and end.
-        """
-        return [1.0 - ops.square(after[0])], []
+    def step(self, z, state, weights, keep):
+        """The new state; and a list of what is kept, of the widths `kept`, if `keep`."""
+        h = ops.tanh(z + ops.matmul(state[0], weights[0]))
+        return [h], [1.0 - ops.square(h)] if keep else []
 
     def back(self, d_state, slopes, turned):
-        """The gradient of the state at the step's begin, from that at its end; and what is kept.
+        """The gradient of the state before a step, and a list of what is kept.
 
-        `turned` are the transposed weights. What is kept has the shapes of the state.
+        Args:
+            d_state: The gradient of the state after it.
+            slopes: What the step kept.
+            turned: The transposed weights.
         """
-        return [ops.matmul(d_state[0] * slopes[0], turned[0])], d_state
+        d_z = d_state[0] * slopes[0]
+        return [ops.matmul(d_z, turned[0])], [d_z]
 
-    def gradients(self, kept, slopes, later, before, turned):
-        """Of all steps: the gradients of `z` and of each weight, from what `back` kept."""
-        d_z = kept[0] * slopes[0]
-        return d_z, [_outer(before[0], d_z)]
+    def gradients(self, back_kept, later, before):
+        """The gradients of `z` and of each weight, all steps at once; time is the first axis.
+
+        Args:
+            back_kept: What `back` kept.
+            later: What `step` kept besides what is `looped`.
+            before: The output before each step.
+        """
+        (d_z,) = back_kept
+        return d_z, [_outer(before, d_z)]
 
 
 class LSTMCell:
@@ -52,39 +57,39 @@ class LSTMCell:
     One sigmoid then serves all four: `tanh(x) = 2 sigmoid(2 x) - 1`.
     """
 
-    kept = (4,)
+    looped = kept = (4, 1, 1)
+    back_kept = (4,)
 
-    def step(self, z, state, weights):
+    def step(self, z, state, weights, keep):
         gates = ops.sigmoid(z + ops.matmul(state[0], weights[0]))
         i, f, g, o = ops.split(gates, 4, axis=-1)
-        c = f * state[1] + i * (2.0 * g - 1.0)
-        return [o * ops.tanh(c), c], [gates]
-
-    def slopes(self, before, after, kept):
-        (gates,) = kept
-        i, f, g, o = ops.split(gates, 4, axis=-1)
-        tanh_c = ops.tanh(after[1])
-        by = ops.concatenate([2.0 * g - 1.0, before[1], 2.0 * i, tanh_c], axis=-1)
-        return [gates * (1.0 - gates) * by, o * (1.0 - ops.square(tanh_c)), f], []
+        g = 2.0 * g - 1.0
+        c = f * state[1] + i * g
+        tanh_c = ops.tanh(c)
+        h = o * tanh_c
+        if not keep:
+            return [h, c], []
+        by = ops.concatenate([g, state[1], i + i, tanh_c], axis=-1)
+        return [h, c], [gates * (1.0 - gates) * by, o - h * tanh_c, f]
 
     def back(self, d_state, slopes, turned):
         d_h, d_c = d_state
         d_c = d_c + d_h * slopes[1]
         d_z = ops.concatenate([d_c, d_c, d_c, d_h], axis=-1) * slopes[0]
-        return [ops.matmul(d_z, turned[0]), d_c * slopes[2]], [d_h, d_c]
+        return [ops.matmul(d_z, turned[0]), d_c * slopes[2]], [d_z]
 
-    def gradients(self, kept, slopes, later, before, turned):
-        d_h, d_c = kept
-        d_z = ops.concatenate([d_c, d_c, d_c, d_h], axis=-1) * slopes[0]
-        return d_z, [_outer(before[0], d_z)]
+    def gradients(self, back_kept, later, before):
+        (d_z,) = back_kept
+        return d_z, [_outer(before, d_z)]
 
 
 class GRUCell:
     """`h = z h' + (1 - z) g`, `g = tanh(x + r (h' U + b))`: the reset gate after the product."""
 
-    kept = (2, 1, 1)
+    looped = kept = (2, 1, 1, 1)
+    back_kept = (3, 3)
 
-    def step(self, z, state, weights):
+    def step(self, z, state, weights, keep):
         (h,) = state
         u = 2 * h.shape[-1]
         recurrent = ops.matmul(h, weights[0])
@@ -92,63 +97,61 @@ class GRUCell:
         update, reset = ops.split(gates, 2, axis=-1)
         inner = recurrent[:, u:] + weights[1]
         g = ops.tanh(z[:, u:] + reset * inner)
-        return [g + update * (h - g)], [gates, g, inner]
-
-    def slopes(self, before, after, kept):
-        gates, g, inner = kept
-        update, reset = ops.split(gates, 2, axis=-1)
+        change = h - g
+        new = g + update * change
+        if not keep:
+            return [new], []
         d_g = (1.0 - update) * (1.0 - ops.square(g))
-        d_gates = gates * (1.0 - gates)
-        by = ops.concatenate([before[0] - g, d_g * inner], axis=-1)
-        return [ops.concatenate([d_gates * by, d_g * reset], axis=-1), update], [d_g]
+        by = ops.concatenate([change, d_g * inner], axis=-1)
+        return [new], [gates * (1.0 - gates) * by, d_g, reset, update]
 
     def back(self, d_state, slopes, turned):
         (d_h,) = d_state
-        d_gates = ops.concatenate([d_h, d_h, d_h], axis=-1) * slopes[0]
-        return [ops.matmul(d_gates, turned[0]) + d_h * slopes[1]], [d_h]
+        d_gates = ops.concatenate([d_h, d_h], axis=-1) * slopes[0]
+        d_g = d_h * slopes[1]
+        d_recurrent = ops.concatenate([d_gates, d_g * slopes[2]], axis=-1)
+        d_z = ops.concatenate([d_gates, d_g], axis=-1)
+        return [ops.matmul(d_recurrent, turned[0]) + d_h * slopes[3]], [d_z, d_recurrent]
 
-    def gradients(self, kept, slopes, later, before, turned):
-        (d_h,) = kept
-        u = 2 * d_h.shape[-1]
-        d_gates = ops.concatenate([d_h, d_h, d_h], axis=-1) * slopes[0]
-        d_z = ops.concatenate([d_gates[..., :u], d_h * later[0]], axis=-1)
-        return d_z, [_outer(before[0], d_gates), ops.sum(d_gates[..., u:], axis=(0, 1))]
+    def gradients(self, back_kept, later, before):
+        d_z, d_recurrent = back_kept
+        d_bias = ops.sum(d_recurrent[..., 2 * before.shape[-1] :], axis=(0, 1))
+        return d_z, [_outer(before, d_recurrent), d_bias]
 
 
 class ClassicGRUCell:
     """`h = z h' + (1 - z) g`, `g = tanh(x + (r h') U)`: the reset gate before the product."""
 
-    kept = (2, 1)
+    looped, kept = (2, 1, 1, 1), (2, 1, 1, 1, 1)
+    back_kept = (3,)
 
-    def step(self, z, state, weights):
+    def step(self, z, state, weights, keep):
         (h,) = state
         u = 2 * h.shape[-1]
         gates = ops.sigmoid(z[:, :u] + ops.matmul(h, weights[0]))
         update, reset = ops.split(gates, 2, axis=-1)
-        g = ops.tanh(z[:, u:] + ops.matmul(reset * h, weights[1]))
-        return [g + update * (h - g)], [gates, g]
-
-    def slopes(self, before, after, kept):
-        gates, g = kept
-        update, reset = ops.split(gates, 2, axis=-1)
+        inner = reset * h
+        g = ops.tanh(z[:, u:] + ops.matmul(inner, weights[1]))
+        change = h - g
+        new = g + update * change
+        if not keep:
+            return [new], []
+        by = ops.concatenate([change, h], axis=-1)
         d_g = (1.0 - update) * (1.0 - ops.square(g))
-        by = ops.concatenate([before[0] - g, before[0]], axis=-1)
-        return [gates * (1.0 - gates) * by, d_g, update, reset], []
+        return [new], [gates * (1.0 - gates) * by, d_g, reset, update, inner]
 
     def back(self, d_state, slopes, turned):
         (d_h,) = d_state
-        d_reset = ops.matmul(d_h * slopes[1], turned[1])  # of r h'
-        d_gates = ops.concatenate([d_h, d_reset], axis=-1) * slopes[0]
-        d_before = ops.matmul(d_gates, turned[0]) + d_h * slopes[2] + d_reset * slopes[3]
-        return [d_before], [d_h]
-
-    def gradients(self, kept, slopes, later, before, turned):
-        (d_h,) = kept
         d_g = d_h * slopes[1]
-        d_reset = ops.matmul(d_g, turned[1])
-        d_gates = ops.concatenate([d_h, d_reset], axis=-1) * slopes[0]
-        weights = [_outer(before[0], d_gates), _outer(slopes[3] * before[0], d_g)]
-        return ops.concatenate([d_gates, d_g], axis=-1), weights
+        d_inner = ops.matmul(d_g, turned[1])
+        d_gates = ops.concatenate([d_h, d_inner], axis=-1) * slopes[0]
+        d_before = ops.matmul(d_gates, turned[0]) + d_inner * slopes[2] + d_h * slopes[3]
+        return [d_before], [ops.concatenate([d_gates, d_g], axis=-1)]
+
+    def gradients(self, back_kept, later, before):
+        (d_z,) = back_kept
+        u = 2 * before.shape[-1]
+        return d_z, [_outer(before, d_z[..., :u]), _outer(later[0], d_z[..., u:])]
 
 
 def _outer(a, b):
@@ -210,10 +213,10 @@ def recur(cell, z, weights, state, mask=None, reverse=False, keep=False):
     """
 
     def step(state, x):
-        new, kept = cell.step(x[0], state, weights)
+        new, kept = cell.step(x[0], state, weights, keep)
         if mask is not None:
             new = [ops.where(x[1] > 0, n, s) for n, s in zip(new, state, strict=True)]
-        return new, [*new, *kept] if keep else new
+        return new, [*new, *kept]
 
     extra = [width * state[0].shape[-1] for width in cell.kept if keep]
     xs = [z] if mask is None else [z, mask]
@@ -236,12 +239,11 @@ def recur_for_training(cell, z, weights, state, mask=None, reverse=False, trunca
     @ops.custom_gradient
     def run(z, *rest):
         weights, state = list(rest[:-count]), list(rest[-count:])
-        after, final, forward_kept = recur(cell, z, weights, state, mask, reverse, keep=True)
+        after, final, kept = recur(cell, z, weights, state, mask, reverse, keep=True)
 
         def gradient(*upstream):
             d_outputs, *d_final = keras.tree.flatten(upstream)
-            before = [_shift(s, all_, reverse) for s, all_ in zip(state, after, strict=True)]
-            slopes, later = cell.slopes(before, after, forward_kept)
+            slopes, later = kept[: len(cell.looped)], kept[len(cell.looped) :]
             turned = [ops.transpose(w) for w in weights]
             xs = [d_outputs, *slopes]
             if mask is not None:
@@ -251,18 +253,21 @@ def recur_for_training(cell, z, weights, state, mask=None, reverse=False, trunca
 
             def step(d_state, x):
                 d_state = [d_state[0] + x[0], *d_state[1:]]
-                new, kept = cell.back(d_state, x[1 : 1 + len(slopes)], turned)
+                new, back_kept = cell.back(d_state, x[1 : 1 + len(slopes)], turned)
                 if mask is not None:
                     counts = x[1 + len(slopes)] > 0
                     new = [ops.where(counts, n, d) for n, d in zip(new, d_state, strict=True)]
                 if truncate:
                     new = [n * x[-1] for n in new]
-                return new, kept
+                return new, [*new, *back_kept]
 
-            d_state, kept = _scan(step, d_final, xs, not reverse)
+            extra = [width * state[0].shape[-1] for width in cell.back_kept]
+            d_state, back_kept = _scan(step, d_final, xs, not reverse, extra)
+            back_kept = back_kept[count:]
             if mask is not None:
-                kept = [k * mask for k in kept]
-            d_z, d_weights = cell.gradients(kept, slopes, later, before, turned)
+                back_kept = [k * mask for k in back_kept]
+            before = _shift(state[0], after[0], reverse)
+            d_z, d_weights = cell.gradients(back_kept, later, before)
             return (d_z, *d_weights, *d_state)
 
         return (after[0], *final), gradient
@@ -272,7 +277,7 @@ def recur_for_training(cell, z, weights, state, mask=None, reverse=False, trunca
 
 
 def _shift(first, states, reverse):
-    """The states at each step's begin, from that at the first step's and those at all ends."""
+    """What stands before each step: `first`, and the states after all steps but the last."""
     if reverse:
         return ops.concatenate([states[1:], first[None]], axis=0)
     return ops.concatenate([first[None], states[:-1]], axis=0)

@@ -126,11 +126,12 @@ class GenerateText(Task):
         def serve(**inputs):
             return self.generate(model, **inputs)
 
-        def requires(token_ids_length, max_new_tokens, temperature, **_):
+        def requires(token_ids_length, max_new_tokens, temperature, top_k, **_):
             found = [
                 (token_ids_length > 0, "text is empty"),
                 (max_new_tokens >= 0, "max_new_tokens must be 0 or more"),
                 (temperature >= 0, "temperature must be 0 or more"),
+                (top_k >= 0, "top_k must be 0 or more"),
             ]
             if model.context:
                 whole = token_ids_length + max_new_tokens
@@ -139,8 +140,9 @@ class GenerateText(Task):
             return found
 
         def next_token(token_ids):
-            logits = model(token_ids, training=False)
-            return {"logits": logits[:, -1]}
+            if model.context:  # of more tokens the last ones count
+                token_ids = token_ids[:, -model.context :]
+            return {"logits": model(token_ids, training=False)[:, -1]}
 
         def greedy(token_ids):
             batch, width = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
@@ -209,17 +211,20 @@ def check_sampling(settings):
         ValueError: Names the setting.
     """
     ranges = {
-        "temperature": (0, math.inf),
-        "top_k": (0, math.inf),
-        "top_p": (1e-6, 1),
-        "sample_tokens": (1, math.inf),
+        "temperature": (0, 1e6, float),
+        "top_k": (0, 2**31 - 1, int),
+        "top_p": (1e-6, 1, float),
+        "sample_tokens": (1, 2**20, int),
     }
-    for name, (low, high) in ranges.items():
+    for name, (low, high, kind) in ranges.items():
         value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"--task-kwargs {name}={value}: must be a number")
+        if isinstance(value, float) and kind is int and value.is_integer():
+            value = settings[name] = int(value)
+        if isinstance(value, bool) or not isinstance(value, int | kind):
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"--task-kwargs {name}={value}: must be {what}")
         if not low <= value <= high:
-            most = "" if high == math.inf else f" and at most {high}"
+            most = f" and at most {high}"
             raise ValueError(f"--task-kwargs {name}={value}: must be at least {low:g}{most}")
 
 

@@ -1,5 +1,7 @@
 """Translation: a target text from a source, by beam search; judged by BLEU and exact matches."""
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -29,7 +31,8 @@ class Translate(Task):
         width, alpha = self.settings["beam_width"], self.settings["length_penalty"]
         if not isinstance(width, int) or isinstance(width, bool) or width < 1:
             raise ValueError(f"--task-kwargs beam_width={width}: must be a whole number from 1 on")
-        if not isinstance(alpha, int | float) or alpha < 0:
+        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
+        if not number or not 0 <= alpha < math.inf:
             raise ValueError(f"--task-kwargs length_penalty={alpha}: must be a number from 0 on")
         self.label_smoothing = recipe.label_smoothing
         self.longest = (info.max_length or 0) + 1  # with EOS

@@ -197,6 +197,8 @@ class Session:
                 )
             return old
         if not info.image_shape:
+            if choice != Recipe.input_stats:
+                raise ValueError(f"--input-stats {choice}: is of images alone")
             return info
         if choice == "checkpoint" and initial and initial.input_stats:
             mean, std = initial.input_stats
@@ -343,6 +345,8 @@ class Session:
             "seed": self.recipe.seed,
             "best_epoch": self.loop.best and self.loop.best["epoch"],
         }
+        if self.source.notes:
+            metrics["notes"] = list(self.source.notes)
         if self.source.baseline:
             metrics["baseline"] = self.source.baseline()
         return metrics | judged

@@ -104,9 +104,9 @@ def test_text_that_is_not_utf8(trained, kind):
         for ids in (tokenizer.ids, tf.function(lambda x: tokenizer.ids(x)[0])):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 ids(tf.constant(broken))
-        with pytest.raises(ValueError, match="text 1 is not valid Unicode at 3"):
+        with pytest.raises(ValueError, match="text 2 is not valid Unicode at 3"):
             tokenizer.encode(broken)
-    with pytest.raises(ValueError, match="text 0 is not valid Unicode at 1"):
+    with pytest.raises(ValueError, match="text 1 is not valid Unicode at 1"):
         tokenizer.encode(["a\ud800"])
 
 
@@ -232,7 +232,7 @@ def test_only_words_need_more_than_tensorflow(trained):
         ("--vocab-size 4: char needs at least 5", ("char", TEXTS, 4)),
         ("--vocab-size 100: bpe needs at least 260", ("bpe", TEXTS, 100)),
         ("--vocab-size 50: wordpiece needs at least", ("wordpiece", TEXTS, 50)),
-        ("--vocab-size 50: sentencepiece says", ("sentencepiece", TEXTS, 50)),
+        ("--vocab-size 50: too small", ("sentencepiece", TEXTS, 50)),
     ],
 )
 def test_refused(match, arguments):

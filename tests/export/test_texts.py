@@ -86,6 +86,7 @@ def test_an_answer_depends_on_its_own_text_and_seed_alone(serve, some):
         ("", {}, "text is empty"),
         (None, {"new": 22}, "more than the context of 24 tokens"),
         (None, {"new": -1}, "max_new_tokens must be"),
+        (None, {"top_k": -1}, "top_k must be"),
         (None, {"temperature": -1.0}, "temperature must be"),
     ],
 )
@@ -97,6 +98,16 @@ def test_what_cannot_be_answered_is_refused(serve, some, text, settings, message
 def test_invalid_utf8_is_refused(serve):
     with pytest.raises(tf.errors.InvalidArgumentError, match="Invalid formatting"):
         ask(serve, [b"\xff\xfe"])
+
+
+def test_the_next_token_follows_from_the_last_of_the_context(writer, rng):
+    ids = rng.integers(4, 10, (3, 40)).astype("int32")
+    lite = texts.open_artefact(writer / FILES["tflite"])
+    saved = texts.open_artefact(writer)
+    expected = saved.answer("next_token", {"token_ids": ids[:, -24:]})["logits"]
+    for artefact in (saved, lite):
+        found = artefact.answer("next_token", {"token_ids": ids})["logits"]
+        np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
@@ -112,7 +123,9 @@ def test_every_format_writes_the_same(writer, some, file):
 def test_bad_texts_and_settings_are_named(writer, translator, some):
     for line, inputs, settings in [
         ("text 2: text is empty", [some, ""], {"max_new_tokens": 2}),
-        ("text 1: text and max_new_tokens are more than the context of 24", [some], {}),
+        ("context of 24", [some], {"max_new_tokens": 20}),
+        ("--seed 9999999999: must be below", [some], {"seed": 9999999999}),
+        ("text 1: top_k must be 0 or more", [some], {"top_k": -2}),
         ("--top-k: a TFLite file takes no such setting", [some], {"top_k": 3}),
     ]:
         file = writer / FILES["tflite"] if "TFLite" in line else writer
@@ -126,6 +139,11 @@ def test_bad_texts_and_settings_are_named(writer, translator, some):
         texts.predict_texts(translator, [some], {"seed": 1})
     missing = texts.predict_texts(writer, [some[:2] + "é"], {"max_new_tokens": 1})[0]
     assert missing["unknown"] == ["é"]
+    assert missing["output"].startswith(some[:2] + "\ufffd")
+
+
+def test_without_a_number_it_writes_to_the_end_of_the_context(writer, some):
+    assert [len(one["output"]) for one in texts.predict_texts(writer, [some, some[:1]])] == [24, 24]
 
 
 def test_translators_take_and_give_texts(translator):

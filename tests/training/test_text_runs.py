@@ -73,7 +73,10 @@ def test_predict_and_evaluate(writer, translator, capsys):
     ("words", "line"),
     [
         (["predict", ""], "text 1: text is empty"),
-        (["predict", "the "], "text 1: text and max_new_tokens are more than the context of 24"),
+        (["predict", WORDS], "text 1: text and max_new_tokens are more than the context of 24"),
+        (["--input-stats", "dataset"], "is of images alone"),
+        (["--tokenizer", "byte", "--vocab-size", "20"], "byte has 260 ids"),
+        (["--model-kwargs", "depth=0"], "depth 0: must be a whole number from 1 on"),
         (["--tokenizer", "bype"], "did you mean"),
         (["--max-length", "9999"], "one window takes"),
         (["--augment", "shift"], "are of images alone"),

@@ -13,7 +13,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model, construct, register
+from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.recurrent import RecurrentStack
 
@@ -56,6 +56,7 @@ class RecurrentLanguageModel(Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(vocab_size=vocab_size, max_length=max_length, dim=dim)
         self.dim = dim
         self.embedding = keras.layers.Embedding(vocab_size, dim, name="embedding")
         self.stack = RecurrentStack(kind, units, num_layers, drop_rate, name="stack")
@@ -136,7 +137,7 @@ TINY = {
     "char_gru": {**_TINY, "units": 28, "num_layers": 1},
 }
 _RECIPE = {
-    "epochs": 4,
+    "epochs": 3,
     "batch_size": 32,
     "lr": 0.004,
     "warmup_epochs": 0.2,

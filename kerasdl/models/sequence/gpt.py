@@ -14,7 +14,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.attention import SelfAttention, check_heads
-from kerasdl.layers.core import Model, construct, register
+from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import MLP, SwiGLU, dense
 from kerasdl.layers.moe import MixtureOfExperts
@@ -137,6 +137,16 @@ class GPT(Model):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(
+            vocab_size=vocab_size,
+            max_length=max_length,
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            num_kv_heads=num_kv_heads,
+            top_k=top_k,
+        )
         for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
             if value not in CHOICES[key]:
                 raise ValueError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
@@ -253,10 +263,11 @@ def gpt2_small(vocab_size=50257, max_length=1024, **kwargs):
 
 
 def char_gpt(vocab_size=128, max_length=128, **kwargs):
-    """A small model of characters: 4 blocks of 128 channels."""
+    """A small model of characters: rotary positions, RMSNorm and SwiGLU learn it much sooner."""
     given = {"vocab_size": vocab_size, "max_length": max_length}
-    sizes = {"dim": 128, "depth": 4, "num_heads": 4, "mlp_dim": 512, "drop_rate": 0.0}
-    return construct(GPT, "char_gpt", given, sizes, kwargs)
+    sizes = {"dim": 128, "depth": 4, "num_heads": 4, "mlp_dim": 344, "drop_rate": 0.0}
+    options = {"positions": "rotary", "norm": "rms", "mlp": "swiglu", "use_bias": False}
+    return construct(GPT, "char_gpt", given, sizes | options, kwargs)
 
 
 _SIZES = {
@@ -282,4 +293,9 @@ TINY = {
         "tied": False,
         "use_bias": False,
     },
+}
+_TEXT = {"weight_decay": 0.1, "clip_grad": 1.0}
+RECIPE = {
+    "gpt2_small": {**_TEXT, "batch_size": 8, "lr": 0.0006, "warmup_epochs": 1.0},
+    "char_gpt": {**_TEXT, "batch_size": 32, "lr": 0.003, "warmup_epochs": 0.5, "epochs": 4},
 }

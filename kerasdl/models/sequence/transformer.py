@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.attention import check_heads
-from kerasdl.layers.core import Model, construct, register
+from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.position import SinusoidalPosition, check_positions, known
 from kerasdl.layers.transformer import (
@@ -67,6 +67,14 @@ class Transformer(Model):
     ):
         super().__init__(**kwargs)
         check_heads(num_heads, dim)
+        check_counts(
+            vocab_size=vocab_size,
+            max_length=max_length,
+            dim=dim,
+            depth=depth,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+        )
         self.max_length = max_length
         self.dim = dim
         self.num_heads = num_heads
@@ -177,7 +185,7 @@ def transformer_big(vocab_size=37000, max_length=512, **kwargs):
     return _paper("transformer_big", vocab_size, max_length, kwargs)
 
 
-def transformer_small(vocab_size=37000, max_length=512, **kwargs):
+def transformer_small(vocab_size=128, max_length=64, **kwargs):
     """Two blocks of 128 channels on each side, pre-norm."""
     given = {"vocab_size": vocab_size, "max_length": max_length}
     sizes = {"dim": 128, "depth": 2, "num_heads": 4, "mlp_dim": 512, "prenorm": True}
@@ -197,4 +205,10 @@ TINY = {
     "transformer_base": _TINY,
     "transformer_big": _TINY,
     "transformer_small": {**_TINY, "prenorm": True},
+}
+_PAPER = {"opt": "adam", "sched": "invsqrt", "lr": 0.0007, "label_smoothing": 0.1}
+RECIPE = {
+    "transformer_base": {**_PAPER, "warmup_epochs": 1.0},
+    "transformer_big": {**_PAPER, "warmup_epochs": 1.0},
+    "transformer_small": {"epochs": 6, "lr": 0.002, "warmup_epochs": 1.0, "clip_grad": 1.0},
 }
