@@ -136,7 +136,13 @@ def _judge(artefact, task, data):
 
 def _open_saved_model(path):
     try:
-        return parity.SavedModel(path)
+        try:
+            return parity.SavedModel(path)
+        except RuntimeError as error:
+            if "not registered" not in str(error):
+                raise
+            parity.load_text_ops()  # of wordpiece and sentencepiece
+            return parity.SavedModel(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: no SavedModel that can be read: {_first(error)}") from None
 

@@ -13,17 +13,17 @@ def digits():
     return [{"image": np.asarray(to_float(b["image"])), "label": b["label"]} for b in batches]
 
 
-def made_up(model_name, max_length):
+def made_up(model_name, max_length, tokenizer=None):
     """Facts, and training and test examples, of texts for a model's task."""
     from kerasdl import catalog, tasks
     from kerasdl.data.sources import open_source
 
     task = tasks.get(catalog.row(model_name).task)
-    source = open_source("synthetic", task=task, max_length=max_length)
-    return source.info, [s.read(range(40)) for s in (source.train, source.test)]
+    source = open_source("synthetic", task=task, max_length=max_length, tokenizer=tokenizer)
+    return source.info, [s.read(range(min(40, len(s)))) for s in (source.train, source.test)]
 
 
-def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), **arguments):
+def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), tokenizer=None, **arguments):
     """What `export` takes: a model of digits (noise of another shape), and the examples."""
     import keras
 
@@ -34,7 +34,7 @@ def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), **argumen
 
     keras.utils.set_random_seed(0)
     if "vocab_size" in arguments:
-        info, parts = made_up(model_name, arguments["max_length"])
+        info, parts = made_up(model_name, arguments["max_length"], tokenizer)
         task = tasks.get(catalog.row(model_name).task)(info, Recipe(model=model_name))
         return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
     train, test = digits()

@@ -1,5 +1,7 @@
 """Language models and translators as artefacts: texts in, texts out, bad ones refused."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from kerasdl.export.exporter import export
 from kerasdl.models.sequence import gpt, transformer
 from tests.export.examples import make_parts, quiet
 
+ROOT = Path(__file__).parents[2]
 SIZES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
 FILES = {"saved_model": "", "keras": "assets.extra/model.keras", "tflite": "tflite/float32.tflite"}
 
@@ -158,3 +161,24 @@ def test_translators_take_and_give_texts(translator):
     assert [one["output"] for one in by_keras] == [t.decode() for t in outputs["target"].numpy()]
     with pytest.raises(tf.errors.InvalidArgumentError, match="source is empty"):
         loaded(source=tf.constant(["ab", ""]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bpe", "wordpiece", "sentencepiece"])
+def test_every_tokenizer_is_in_the_artefact(kind, tmp_path):
+    sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
+    parts = make_parts("gpt2_small", tokenizer=kind, **sizes)
+    export(parts, (), tmp_path, None, quiet)
+    (text,) = parts.test["text"][:1]
+    # A process that has imported nothing of tensorflow-text yet.
+    code = (
+        "import sys; from kerasdl.export import artefact\n"
+        "import numpy as np; n = np.array([3], 'int32')\n"
+        f"found = artefact.open_artefact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
+        f"    'serving_default', {{'text': np.array([{text!r}], object), 'max_new_tokens': n,\n"
+        "    'temperature': np.float32(0), 'top_k': n, 'seed': n})\n"
+        "print(found['text'][0].decode())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith(text.decode().rstrip()) and len(done.stdout) > len(text)
