@@ -32,6 +32,7 @@ class Recipe:
         lr_base_batch: Scale the rate by batch_size / lr_base_batch.
         opt: Optimiser.
         momentum: Of sgd and rmsprop.
+        beta1: Decay of the first moment in adam, adamw and lion.
         weight_decay: Not of biases and norms; decoupled in adamw and lion, else added to the
             gradient.
         sched: Law of the learning rate.
@@ -94,6 +95,7 @@ class Recipe:
         "adamw"
     )
     momentum: float = 0.9
+    beta1: float = 0.9
     weight_decay: float = 0.0
     sched: Literal["constant", "step", "cosine", "linear", "invsqrt", "plateau"] = "cosine"
     warmup_epochs: float = 0.0
@@ -158,7 +160,7 @@ _COUNTS = (
     "logical_devices checkpoint_steps"
 ).split()
 _AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix early_stopping".split()
-_BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum".split()
+_BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()
 RANGES = {
     **{name: (1, _INF) for name in _COUNTS},
     **{name: (0, _INF) for name in _AT_LEAST_0},

@@ -120,7 +120,7 @@ def methods_of(model):
 
 def answers(model, task, batch):
     """What a model says through its task, its `call` and its public methods."""
-    x = task.model_inputs(batch)
+    x = task.model_inputs(model, batch)
     found = {"call": model(x), "predict": task.predict(model, batch)}
     found |= {name: getattr(model, name)(x) for name in methods_of(model)}
     return flat(found)
@@ -159,7 +159,7 @@ def test_config_makes_the_same_model(name):
     config = model.get_config()
     unbuilt = type(model).from_config(config)
     assert plain(unbuilt.get_config()) == plain(config)
-    unbuilt(task.model_inputs(example_batch(task, 1)))
+    unbuilt(task.model_inputs(unbuilt, example_batch(task, 1)))
     assert plain(unbuilt.get_config()) == plain(config)
     assert [w.path for w in unbuilt.weights] == [w.path for w in model.weights]
     assert [w.shape for w in unbuilt.weights] == [w.shape for w in model.weights]
@@ -283,7 +283,7 @@ def test_mixed_precision_answers_in_float32(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, task = build(name)
     batch = example_batch(task, 3)
-    outputs = {"call": model(task.model_inputs(batch)), "predict": task.predict(model, batch)}
+    outputs = {"call": model(task.model_inputs(model, batch)), "predict": task.predict(model, batch)}
     for key, value in flat(outputs).items():
         assert value.dtype in ("float32", "int32", "int64"), key
         assert np.isfinite(value).all(), key

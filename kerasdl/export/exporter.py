@@ -106,7 +106,7 @@ def _write(parts, formats, name, folder, say) -> dict:
     saved_model.write(parts.model, served, folder, tokenizer)
     examples, meta = _examples(parts, load.load_keras(extra / "model.keras"))
     requests = [
-        (signature, {n: examples[f"in/{signature}/{n}"][:1] for n in names["inputs"]})
+        (signature, next(parity.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
     ]
     warmup.write(extra / warmup.FILE, name, requests)
@@ -142,24 +142,28 @@ def _examples(parts, model) -> tuple[dict, dict]:
     """
     arrays, meta = {f"test/{k}": v for k, v in parts.test.items()}, {}
     tokenizer = saved_model.tokenizer_of(parts.task)
-    columns = parts.test | {
-        k: v for signature in parts.task.signatures(model) for k, v in signature.examples.items()
-    }
+    described = parts.task.signatures(model)
+    columns = parts.test | {k: v for s in described for k, v in s.examples.items()}
+    cases = {s.name: s.cases for s in described}
     for target in ("savedmodel", "tflite"):
         signatures = {}
         served = saved_model.functions(parts.task, model, target, tokenizer)
         for signature, (function, specs) in served.items():
-            inputs = {spec.name: _four(_input(spec.name, columns)) for spec in specs}
-            signatures[signature] = {"inputs": list(inputs)}
-            if f"in/{signature}/{specs[0].name}" in arrays:
+            if signature in meta.get("savedmodel", {}).get("signatures", ()):
                 signatures[signature] = meta["savedmodel"]["signatures"][signature]
                 continue
-            outputs = tf.function(function, input_signature=specs, autograph=False)(
-                *(tf.constant(v) for v in inputs.values())
-            )
-            arrays |= {f"in/{signature}/{k}": v for k, v in inputs.items()}
-            arrays |= {f"out/{signature}/{k}": v.numpy() for k, v in outputs.items()}
-            signatures[signature]["outputs"] = list(outputs)
+            asked = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
+            asked = asked or {"": {s.name: _four(_input(s.name, columns)) for s in specs}}
+            traced = tf.function(function, input_signature=specs, autograph=False)
+            for at, inputs in asked.items():
+                inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
+                outputs = traced(*(tf.constant(v) for v in inputs.values()))
+                for side, values in (("in", inputs), ("out", outputs)):
+                    names = {k: "/".join(filter(None, (side, signature, k, at))) for k in values}
+                    arrays |= {names[k]: np.asarray(v) for k, v in values.items()}
+            signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
+            if "0" in asked:
+                signatures[signature]["cases"] = len(asked)
         meta[target] = {"signatures": signatures, "judged_by": parts.task.judged_by(target)}
     meta["lite_batch"] = 1 if catalog.row(parts.model_name).no_lite_batch else None
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)

@@ -6,7 +6,8 @@ TFLite files of a version folder, runs every signature on the examples at batch 
 the warm-up requests, and writes differences, latencies and test figures.
 
 The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of four examples (the
-trained model's own answers), `test/<input>` and `test/<target>`, and `meta`, a JSON text.
+trained model's own answers), or `in/<signature>/<input>/<i>` and `out/<signature>/<output>/<i>` of
+whole requests, `test/<input>` and `test/<target>`, and `meta`, a JSON text.
 """
 
 import json
@@ -131,7 +132,8 @@ def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHE
     Args:
         artefact: A `SavedModel` or `TFLite`.
         examples: The arrays.
-        signatures: Those promised, `{name: {"inputs": [...], "outputs": [...]}}`.
+        signatures: Those promised, `{name: {"inputs": [...], "outputs": [...]}}`; `cases` besides
+            is the number of whole requests, where there are such.
         without: Outputs that this format does not have.
         batches: Slices of the examples.
 
@@ -146,19 +148,38 @@ def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHE
         raise ValueError(f"has the signatures {sorted(artefact.signatures)}")
     for name, names in signatures.items():
         expected = [n for n in names["outputs"] if n not in without]
-        for batch in batches:
-            outputs = artefact.answer(
-                name, {n: examples[f"in/{name}/{n}"][batch] for n in names["inputs"]}
-            )
+        for inputs, answers in requests(examples, name, names, batches):
+            outputs = artefact.answer(name, inputs)
             if set(outputs) != set(expected):
                 raise ValueError(f"{name} has the outputs {sorted(outputs)}, not {expected}")
             for output in expected:
-                key, right = f"{name}.{output}", examples[f"out/{name}/{output}"][batch]
+                key, right = f"{name}.{output}", answers[output]
                 if right.dtype.kind == "f":
                     far[key] = max(far.get(key, 0.0), difference(outputs[output], right))
                 else:
                     same[key] = min(same.get(key, 1.0), agreement(outputs[output], right))
     return {"difference": far, "agreement": same}
+
+
+def requests(examples: dict, name: str, names: dict, batches=BATCHES):
+    """Yield inputs and answers of every request of a signature, both `{name: array}`.
+
+    Args:
+        examples: The arrays.
+        name: The signature's.
+        names: What is promised of it.
+        batches: Slices of the examples, where there are no whole requests.
+    """
+    for at in range(names.get("cases", 0)) or batches:
+        yield tuple(
+            {
+                n: examples[f"{side}/{name}/{n}/{at}"]
+                if isinstance(at, int)
+                else examples[f"{side}/{name}/{n}"][at]
+                for n in names[f"{side}puts"]
+            }
+            for side in ("in", "out")
+        )
 
 
 def load_text_ops() -> None:
@@ -289,7 +310,7 @@ def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> d
         size: Of the batches.
 
     Returns:
-        `loss`, `top1`, `top5`, or `exact_match`; and `examples`, their number.
+        `loss`, `top1`, `top5`, or `mse`, or `exact_match`; and `examples`, their number.
     """
     if not judged_by or judged_by["target"] not in examples:
         return None
@@ -297,6 +318,8 @@ def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> d
     inputs = {n: examples[n] for n in judged_by["inputs"]}
     outputs = in_batches(lambda batch: artefact.answer(signature, batch), inputs, size)
     found = outputs[judged_by["output"]]
+    if judged_by.get("loss") == "mse":
+        return {"mse": float(np.square(found - target).mean()), "examples": len(target)}
     if "loss" in judged_by:
         return figures(found, target, judged_by["loss"])
     found, target = (np.asarray(x) for x in (found, target))
@@ -308,7 +331,7 @@ def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> d
 
 
 def _first(signatures, name, examples):
-    return {n: examples[f"in/{name}/{n}"][:1] for n in signatures[name]["inputs"]}
+    return next(requests(examples, name, signatures[name]))[0]
 
 
 def _specs(specs):

@@ -57,6 +57,8 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         function = _named(signature.function, names)
         if target == "savedmodel":
             function = _with_class_name(function, task.info.class_names)
+            if signature.requires:
+                function = _with_checks(function, names, signature.requires)
         served[signature.name] = (function, [_tensor_spec(n, specs[n], batch) for n in names])
         image = signature.bytes_input
         # Of other images than grey and colour there are no encoded files.
@@ -66,6 +68,8 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
                 _from_bytes(function, names.index(image), specs[image].shape),
                 [encoded if n == image else _tensor_spec(n, specs[n]) for n in names],
             )
+    if target == "savedmodel":  # what a server asks where no name is given
+        served.setdefault("serving_default", next(iter(served.values())))
     return served
 
 
@@ -89,7 +93,7 @@ def decode_batch(image_bytes, shape):
 
 def _tensor_spec(name, spec, batch=None):
     free = [None if isinstance(n, str) else n for n in spec.shape]
-    return tf.TensorSpec((batch, *free), spec.dtype, name=name)
+    return tf.TensorSpec((batch, *free) if spec.batched else free, spec.dtype, name=name)
 
 
 def _named(function, names):
@@ -104,6 +108,21 @@ def _with_class_name(function, class_names):
         return outputs
 
     return served
+
+
+def _with_checks(function, names, requires):
+    def served(*tensors):
+        return function(*checked(dict(zip(names, tensors, strict=True)), requires).values())
+
+    return served
+
+
+def checked(inputs, requires):
+    """The same tensors, given only where what `requires` says of them holds."""
+    checks = requires(**inputs) if requires else ()
+    asserts = [tf.debugging.Assert(tf.reduce_all(right), [message]) for right, message in checks]
+    with tf.control_dependencies(asserts):
+        return {name: tf.identity(value) for name, value in inputs.items()}
 
 
 def _from_bytes(function, position, shape):
@@ -136,13 +155,7 @@ def _with_texts(signature, tokenizer):
             inputs[name] = tf.ensure_shape(
                 tf.broadcast_to(tf.reshape(value, (-1,)), count), (None,)
             )
-        checks = signature.requires(**inputs) if signature.requires else ()
-        asserts = [
-            tf.debugging.Assert(tf.reduce_all(right), [message]) for right, message in checks
-        ]
-        with tf.control_dependencies(asserts):
-            inputs = {name: tf.identity(value) for name, value in inputs.items()}
-        outputs = dict(signature.function(**inputs))
+        outputs = dict(signature.function(**checked(inputs, signature.requires)))
         for ids, text in signature.text_outputs.items():
             outputs[text] = tokenizer.text(outputs.pop(ids))
         return outputs

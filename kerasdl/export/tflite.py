@@ -34,6 +34,8 @@ def write(task, model, examples: dict, folder, say, batch: int | None = None) ->
     folder = Path(folder)
     folder.mkdir()
     signatures = saved_model.functions(task, model, "tflite", batch=batch)
+    described = task.signatures(model)
+    examples = examples | {k: v for s in described for k, v in s.examples.items()}
     plain = [name for name, served in signatures.items() if not _loops(*served)]
     omitted = {}
     with tempfile.TemporaryDirectory() as source:
@@ -85,9 +87,10 @@ def _convert(source, signatures, kind, examples) -> bytes:
 
 
 def _single_examples(signatures, examples):
-    for i in range(min(len(next(iter(examples.values()))), CALIBRATION)):
+    for i in range(min(max(map(len, examples.values())), CALIBRATION)):
         for signature, inputs in signatures.items():
-            yield signature, {name: examples[name][i : i + 1] for name in inputs}
+            rows = {name: i % len(examples[name]) for name in inputs}
+            yield signature, {name: examples[name][k : k + 1] for name, k in rows.items()}
 
 
 def _reason(error) -> str:

@@ -3,6 +3,8 @@
 Source: none; these are the project's own conventions.
 """
 
+import contextlib
+import contextvars
 import inspect
 
 import keras
@@ -197,6 +199,19 @@ def pad2d(x, pad, value=0.0):
     return ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=value)
 
 
+_keeps_statistics = contextvars.ContextVar("keeps_statistics", default=False)
+
+
+@contextlib.contextmanager
+def keep_statistics():
+    """Within it, `BatchNorm` uses the statistics of a batch without moving its own towards them."""
+    token = _keeps_statistics.set(True)
+    try:
+        yield
+    finally:
+        _keeps_statistics.reset(token)
+
+
 @register
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch norm with the papers' momentum 0.9 and epsilon 1e-5.
@@ -206,3 +221,12 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if not (training and _keeps_statistics.get()):
+            return super().call(inputs, training=training, mask=mask)
+        momentum, self.momentum = self.momentum, 1.0  # what is moved, stays
+        try:
+            return super().call(inputs, training=training, mask=mask)
+        finally:
+            self.momentum = momentum

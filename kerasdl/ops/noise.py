@@ -69,6 +69,22 @@ def keys(seed, epoch, index):
     return ops.stack([x0, x1], axis=-1)
 
 
+def sample_keys(seed, num):
+    """The keys of things that are drawn, as `keys` are those of examples.
+
+    Args:
+        seed: integer `(2,)`.
+        num: int, or int scalar tensor.
+
+    Returns:
+        uint32 `(num, 2)`; the first of more keys are the same.
+    """
+    seed = _u32(ops.convert_to_tensor(seed))
+    number = ops.cast(ops.arange(num, dtype="int32"), "uint32")
+    x0, x1 = _block(seed[0], seed[1], number, ops.zeros_like(number))
+    return ops.stack([x0, x1], axis=-1)
+
+
 def bits(key, count, stream=0):
     """`count` random words per example.
 

@@ -36,7 +36,7 @@ class Classify(Task):
         }
 
     def losses(self, model, batch, player="model", training=False):
-        outputs = model(self.model_inputs(batch), training=training)
+        outputs = model(self.model_inputs(model, batch), training=training)
         heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
         logits = heads["logits"]
         label = batch["label"]
@@ -61,7 +61,7 @@ class Classify(Task):
         return loss_functions.cross_entropy(label, logits, self.label_smoothing * training)
 
     def predict(self, model, batch):
-        outputs = model(self.model_inputs(batch), training=False)
+        outputs = model(self.model_inputs(model, batch), training=False)
         logits = outputs["logits"] if isinstance(outputs, dict) else outputs
         return {
             "probabilities": ops.softmax(logits, axis=-1),

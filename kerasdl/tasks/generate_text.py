@@ -38,11 +38,11 @@ class GenerateText(Task):
     def arguments(self):
         return {"vocab_size": self.info.vocab_size, "max_length": self.info.max_length}
 
-    def model_inputs(self, batch):
+    def model_inputs(self, model, batch):
         return batch["token_ids"][:, :-1]
 
     def losses(self, model, batch, player="model", training=False):
-        outputs = model(self.model_inputs(batch), training=training)
+        outputs = model(self.model_inputs(model, batch), training=training)
         heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
         logits = heads["logits"]
         label = batch["token_ids"][:, 1:]
@@ -61,7 +61,7 @@ class GenerateText(Task):
         return {**means, "perplexity": perplexity, "bits_per_character": bits}
 
     def predict(self, model, batch):
-        return {"logits": model(self.model_inputs(batch), training=False)}
+        return {"logits": model(self.model_inputs(model, batch), training=False)}
 
     def generate(
         self,

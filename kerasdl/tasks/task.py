@@ -7,10 +7,14 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Spec:
-    """Shape (without the batch; a letter is a free axis) and dtype of one named tensor."""
+    """Shape (without the batch; a letter is a free axis) and dtype of one named tensor.
+
+    `batched` is False where the tensor has no batch axis.
+    """
 
     shape: tuple
     dtype: str
+    batched: bool = True
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Task:
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         players: Who is trained in turn; one optimizer each.
+        repeats: `{player: n}` of those that make several updates in their turn: each on one of the
+            `n` parts that the batch is divided into.
         coupled: Whether the loss of one example depends on the others.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
@@ -77,6 +83,7 @@ class Task:
     recipe: dict = {}
     settings: dict = {}
     players = ("model",)
+    repeats: dict = {}
     coupled = False
     metrics = ("loss",)
     monitor = "-loss"
@@ -100,7 +107,7 @@ class Task:
         """Constructor arguments of the model that the data decide."""
         return {}
 
-    def model_inputs(self, batch: dict):
+    def model_inputs(self, model, batch: dict):
         """The tensor, or dict of tensors, that the model is called with."""
         if len(self.inputs) == 1:
             return batch[next(iter(self.inputs))]
@@ -140,9 +147,29 @@ class Task:
         """What to show of a model after an epoch.
 
         Returns:
-            `{name: (N, H, W, C)}` of images in [0, 1], or `{name: int (N, M)}` of token ids.
+            `{name: (N, H, W, C)}` of images in [0, 1], or of a grid `(rows, columns, H, W, C)`,
+            which is a moving picture of its columns too where the name ends in `trajectory`; or
+            `{name: int (N, M)}` of token ids.
         """
         return {}
+
+    def draws(self, model) -> dict:
+        """The ways in which it draws images, `{name: settings of draw}`; {} where it draws none."""
+        return {}
+
+    def draw(self, model, key, label=None, **settings):
+        """Images drawn by the model.
+
+        Args:
+            model: The model.
+            key: uint32 `(B, 2)`; each decides its image.
+            label: int32 `(B,)`, the classes wanted, or None.
+            **settings: Those of one of `draws`.
+
+        Returns:
+            float `(B, H, W, C)` in [0, 1].
+        """
+        raise NotImplementedError
 
     def signatures(self, model) -> list:
         """What export writes; a list of `Signature`, the main one first."""
@@ -167,8 +194,8 @@ class Task:
 
         Returns:
             `signature`; `inputs`, columns of `served`; `output`, which of its outputs; `target`,
-            the column of `served` that it is compared with; and for logits `loss`,
-            "cross_entropy" or "hinge".
+            the column of `served` that it is compared with; and `loss`: of logits
+            "cross_entropy" or "hinge", of images "mse", the mean squared error.
         """
         return None
 
@@ -188,7 +215,9 @@ class Signature:
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
         examples: `{input: array (n, ...)}` to try it with, where `Task.served` has no such column.
-        requires: Takes the named tensors, returns `[(bool (B,), message)]`; a SavedModel refuses
+        cases: Whole requests to try it with, `({input: array}, ...)`, where an input has no batch
+            axis.
+        requires: Takes the named tensors, returns `[(bool tensor, message)]`; a SavedModel refuses
             what is not so.
     """
 
@@ -200,4 +229,5 @@ class Signature:
     text_inputs: dict = field(default_factory=dict)
     text_outputs: dict = field(default_factory=dict)
     examples: dict = field(default_factory=dict)
+    cases: tuple = ()
     requires: object = None

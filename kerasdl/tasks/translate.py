@@ -40,11 +40,11 @@ class Translate(Task):
     def arguments(self):
         return {"vocab_size": self.info.vocab_size, "max_length": self.longest}
 
-    def model_inputs(self, batch):
+    def model_inputs(self, model, batch):
         return {"source_ids": batch["source_ids"], "target_ids": batch["target_ids"][:, :-1]}
 
     def losses(self, model, batch, player="model", training=False):
-        logits = model(self.model_inputs(batch), training=training)
+        logits = model(self.model_inputs(model, batch), training=training)
         label = batch["target_ids"][:, 1:]
         counts = ops.cast(label != PAD, logits.dtype)  # (B, T)
         each = token_cross_entropy(label, logits, self.label_smoothing * training)

@@ -13,7 +13,7 @@ def make(recipe, schedule):
     Weight decay, clipping, accumulation and averaging are left out on purpose: `step.Trainer` does
     them, after the gradients of all replicas are summed.
     """
-    name, momentum = recipe.opt, recipe.momentum
+    name, momentum, beta1 = recipe.opt, recipe.momentum, recipe.beta1
     o = keras.optimizers
     makers = {
         "sgd": lambda: o.SGD(schedule, momentum=momentum),
@@ -21,9 +21,9 @@ def make(recipe, schedule):
         "adagrad": lambda: o.Adagrad(schedule),
         "adadelta": lambda: o.Adadelta(schedule),
         "rmsprop": lambda: o.RMSprop(schedule, momentum=momentum),
-        "adam": lambda: o.Adam(schedule),
-        "adamw": lambda: o.Adam(schedule),  # decoupled decay is the trainer's
-        "lion": lambda: o.Lion(schedule),
+        "adam": lambda: o.Adam(schedule, beta_1=beta1),
+        "adamw": lambda: o.Adam(schedule, beta_1=beta1),  # decoupled decay is the trainer's
+        "lion": lambda: o.Lion(schedule, beta_1=beta1),
     }
     return makers[name]()
 

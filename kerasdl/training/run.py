@@ -25,7 +25,12 @@ def resolve(given: dict) -> Recipe:
     row = catalog.row(given.get("model", Recipe.model))
     module = catalog.module_of(row.name)
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
-    settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(row.name, {}), **given}
+    own = getattr(module, "RECIPE", {}).get(row.name, {})
+    settings = {**task.recipe, **own, **given}
+    if given.get("tiny"):
+        own = {k: v for k, v in own.items() if k != "model_kwargs"}
+    for name in ("model_kwargs", "task_kwargs"):  # one of them given keeps the others
+        settings[name] = {**own.get(name, {}), **given.get(name, {})}
     recipe = from_dict({"model": row.name, **settings})
     if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))
@@ -149,6 +154,8 @@ class Session:
         initial = None if begun else self._initial()
         info = self._info(initial, old.info if begun else None)
         self.task = task_class(info, recipe)
+        updates = math.lcm(*self.task.repeats.values())
+        strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
         taken = (*self.task.arguments(), "features", "name", "dtype")
         for name in recipe.model_kwargs:
@@ -218,14 +225,12 @@ class Session:
         return {k: v for k, v in rates.items() if v is not None}
 
     def _prepare_model(self):
-        import keras
-
         if self.recipe.freeze_backbone:
             if not hasattr(self.model, "backbone"):
                 raise ValueError(f"--freeze-backbone: {self.recipe.model} has no backbone")
             self.model.backbone.trainable = False
         for layer in self.model._flatten_layers():
-            if isinstance(layer, keras.layers.BatchNormalization):
+            if hasattr(layer, "synchronized"):
                 layer.synchronized = self.recipe.sync_batch_norm
 
     def _trainer(self):

@@ -59,6 +59,14 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return dict(vars(self))
 
 
+def stretched(schedule, n: int):
+    """The schedule of a player that makes `n` updates per step."""
+    if n == 1:
+        return schedule
+    law = schedule.get_config()
+    return Schedule(**law | {k: law[k] * n for k in ("total", "warmup", "decay_steps")})
+
+
 def from_recipe(recipe, steps_per_epoch: int, total: int) -> Schedule:
     """The schedule that a recipe asks for."""
     scale = recipe.batch_size / recipe.lr_base_batch if recipe.lr_base_batch else 1.0

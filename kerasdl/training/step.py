@@ -4,7 +4,7 @@ import keras
 import tensorflow as tf
 
 from kerasdl.layers import dropout
-from kerasdl.training import optimizers
+from kerasdl.training import optimizers, schedules
 
 SCALE_START, SCALE_GROWTH_STEPS = 2.0**15, 2000
 
@@ -33,7 +33,10 @@ class Trainer(keras.Model):
                 "--grad-accum-steps: the loss of this task couples the examples of a batch"
             )
         self.player_variables = {p: task.variables(model, p) for p in task.players}
-        self.optimizers = {p: optimizers.make(recipe, schedule) for p in task.players}
+        self.optimizers = {
+            p: optimizers.make(recipe, schedules.stretched(schedule, self.repeats(p)))
+            for p in task.players
+        }
         for player, optimizer in self.optimizers.items():
             optimizer.build(self.player_variables[player])
         self.lr_factor = _scalar(1.0, "lr_factor")  # lowered by the plateau law
@@ -111,9 +114,14 @@ class Trainer(keras.Model):
         sums, norms = [tf.cast(size, dtype)], []
         with dropout.replica(replica.replica_id_in_sync_group):
             for player in self.task.players:
-                metrics, gradients = self._gradients(batch, player, size, replica)
-                sums += [tf.cast(m, dtype) for m in metrics]
-                norms.append(self._apply(player, gradients, replica, want_norms))
+                totals, repeats = 0.0, self.repeats(player)
+                for i in range(repeats):
+                    part = _every(repeats, batch, i)
+                    metrics, gradients = self._gradients(part, player, replica)
+                    totals += tf.stack([tf.cast(m, dtype) for m in metrics])
+                    last = self._apply(player, gradients, replica, want_norms)
+                sums += tf.unstack(totals)
+                norms.append(last)
             self.task.after_update(self.net, batch)
         if self.ema:
             replica.merge_call(self._average)
@@ -135,15 +143,18 @@ class Trainer(keras.Model):
     def _in_order(self, loss, metrics):
         return [loss if name == "loss" else metrics[name] for name in self.task.metrics]
 
-    def _gradients(self, batch, player, size, replica):
+    def repeats(self, player) -> int:
+        """How many updates a player makes in its turn, each on a part of the batch."""
+        return self.task.repeats.get(player, 1)
+
+    def _gradients(self, batch, player, replica):
         """Sums of the metrics here, and the gradients of the global mean loss over all replicas."""
         micro = self.settings.grad_accum_steps
+        size = tf.shape(next(iter(batch.values())))[0]
         variables = [v.value for v in self.player_variables[player]]
         totals, gradients = None, None
         for i in range(micro):
-            # Every micro-th example: the same global micro-batches on any number of replicas.
-            part = {k: v[i::micro] for k, v in batch.items()} if micro > 1 else batch
-            part = self.task.prepare(part)
+            part = self.task.prepare(_every(micro, batch, i))
             with tf.GradientTape() as tape:
                 loss, metrics = self.task.losses(self.net, part, player, training=True)
                 total = tf.reduce_sum(loss)
@@ -233,6 +244,11 @@ class Trainer(keras.Model):
         self.loss_scale.assign(new)
         self.good_steps.assign(good)
         return gradients, finite
+
+
+def _every(n, batch, i):
+    """Every `n`-th example from the `i`-th on: the same global parts on any number of replicas."""
+    return {k: v[i::n] for k, v in batch.items()} if n > 1 else batch
 
 
 def _scalar(value, name):

@@ -25,13 +25,14 @@ def make(name: str, logical_devices: int | None = None):
     return tf.distribute.MirroredStrategy(cpus, cross_device_ops=reduce)
 
 
-def check_batch(batch_size: int, replicas: int, micro: int) -> None:
-    """Refuse a global batch that the replicas, and their micro-batches, cannot share evenly."""
-    part = replicas * micro
+def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) -> None:
+    """Refuse a global batch that replicas, micro-batches and updates cannot share evenly."""
+    part = replicas * micro * updates
     if batch_size % part:
         low = batch_size // part * part
         near = f"{low} or {low + part}" if low else f"{part}"
         raise ValueError(
             f"--batch-size {batch_size}: {replicas} replica(s) x {micro} micro-batch(es) "
-            f"cannot share it evenly; the nearest that work: {near}"
+            f"{f'x {updates} updates ' if updates > 1 else ''}cannot share it evenly; "
+            f"the nearest that work: {near}"
         )

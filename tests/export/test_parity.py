@@ -63,7 +63,8 @@ def test_names_that_were_not_promised(parts):
             return {"scores": inputs["image"]}
 
     promised = {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
-    examples = {"in/serving_default/image": parts.test["image"][:4]}
+    image = parts.test["image"][:4]
+    examples = {"in/serving_default/image": image, "out/serving_default/logits": image}
     with pytest.raises(ValueError, match="scores"):
         parity.check(Other(), examples, promised)
     with pytest.raises(ValueError, match="signatures"):

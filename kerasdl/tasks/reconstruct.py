@@ -1,0 +1,188 @@
+"""Images coded and decoded: autoencoders, and variational ones judged by their evidence bound."""
+
+from math import prod
+
+import numpy as np
+from keras import ops
+
+from kerasdl.ops import likelihood, noise
+from kerasdl.tasks.sampling import sample_signature
+from kerasdl.tasks.task import Signature, Spec, Task
+
+CODE = 0  # the stream of the code's noise; those after it are the importance samples'
+MOST_SAMPLES = 10_000
+SAMPLES = 64  # drawn for a picture
+SHOWN = 8  # images, or dimensions of the code, in the other pictures
+STEPS = 9  # of a walk and of an interpolation
+REACH = 2.5  # of a walk, in standard deviations of the codes
+LEVELS = 256  # of a pixel, for bits per dimension of a density
+
+
+class Reconstruct(Task):
+    """Images from their codes: `loss = reconstruction + beta KL`, in nats per image.
+
+    The noise of a code comes from the example's key. `beta` is the model's; an autoencoder's `kl`
+    is 0. Of a set `elbo` is `-(reconstruction + kl)`, whatever `beta` is, and `bits_per_dim` says
+    the same per number; a Gaussian likelihood is a density, of pixels in [0, 1] as if rounded to
+    256 levels. An autoencoder has no bound and reports neither.
+
+    The setting `importance_samples` (0 is none) adds `log_likelihood`, the importance-weighted
+    estimate with so many codes per image (Burda et al. 2015, https://arxiv.org/abs/1509.00519): a
+    lower bound too, the tighter the more.
+    """
+
+    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    settings = {"importance_samples": 0}
+    metrics = ("loss", "reconstruction", "kl")
+    monitor = "-loss"
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.importance_samples = number = self.settings["importance_samples"]
+        if number != int(number) or not 0 <= number <= MOST_SAMPLES:
+            raise ValueError(
+                f"--task-kwargs importance_samples={number}: must be a whole number of at least 0 "
+                f"and at most {MOST_SAMPLES}"
+            )
+
+    def arguments(self):
+        return {"image_shape": tuple(self.info.image_shape)}
+
+    def losses(self, model, batch, player="model", training=False):
+        image = batch["image"]
+        encoded = model.encode(image, training)
+        if model.variational:
+            z = self._code(model, encoded, batch["key"])
+            kl = likelihood.normal_kl(encoded["mean"], encoded["log_variance"])
+        else:
+            z = encoded["code"]
+            kl = ops.zeros_like(z[:, 0])
+        reconstruction = model.nll(image, model.decode(z, training))
+        loss = reconstruction + model.beta * kl
+        return loss, {"reconstruction": reconstruction, "kl": kl}
+
+    def _code(self, model, encoded, key, stream=CODE):
+        drawn = noise.normal(key, (model.latent_dim,), stream)
+        return likelihood.reparameterise(encoded["mean"], encoded["log_variance"], drawn)
+
+    def summarize(self, means):
+        if not means.get("kl"):  # exactly 0 is an autoencoder's
+            return means
+        nll = means["reconstruction"] + means["kl"]
+        gaussian = self.run_recipe.model_kwargs.get("likelihood") == "gaussian"
+        bits = likelihood.bits_per_dim(nll, prod(self.info.image_shape), LEVELS * gaussian)
+        return {**means, "elbo": -nll, "bits_per_dim": bits}
+
+    def predict(self, model, batch):
+        outputs = model(batch["image"], training=False)
+        if self.importance_samples:
+            outputs["log_likelihood"] = self.log_likelihood(model, batch)
+        return outputs
+
+    def log_likelihood(self, model, batch):
+        """The importance-weighted estimate of `log p(x)` `(B,)`, in nats.
+
+        Args:
+            model: A variational autoencoder.
+            batch: `image` `(B, H, W, C)` and `key` `(B, 2)`.
+        """
+        if not model.variational:
+            raise ValueError("importance_samples: an autoencoder has no prior, give 0")
+        encoded = model.encode(batch["image"])
+
+        def weight(k):
+            z = self._code(model, encoded, batch["key"], CODE + 1 + k)
+            nll = model.nll(batch["image"], model.decode(z))
+            return likelihood.log_weight(nll, z, encoded["mean"], encoded["log_variance"])
+
+        return likelihood.log_mean_exp(weight(0), weight, self.importance_samples)
+
+    def evaluators(self):
+        return [LogLikelihood()] if self.importance_samples else []
+
+    def draws(self, model):
+        return {"samples": {}} if model.variational else {}
+
+    def draw(self, model, key, label=None):
+        z = noise.normal(key, (model.latent_dim,), CODE)
+        return ops.sigmoid(model.decode(z))
+
+    def pictures(self, model, batch):
+        image = batch["image"][:SHOWN]
+        encoded = model(batch["image"], training=False)
+        codes = encoded["mean" if model.variational else "code"]
+
+        def decode(z):  # (rows, columns, D)
+            images = ops.sigmoid(model.decode(ops.reshape(z, (-1, model.latent_dim))))
+            return ops.reshape(images, (*z.shape[:2], *images.shape[1:]))
+
+        # the dimensions in which these codes differ most, each moved around the mean code
+        spread = ops.std(codes, axis=0)  # (D,)
+        most = ops.top_k(spread, min(SHOWN, model.latent_dim))[1]
+        way = ops.take(np.eye(model.latent_dim) * spread, most, axis=0)  # (rows, D)
+        steps = ops.cast(np.linspace(-REACH, REACH, STEPS), codes.dtype)
+        walk = ops.mean(codes, axis=0) + steps[:, None] * ops.cast(way, codes.dtype)[:, None]
+        start = codes[:SHOWN]
+        share = ops.cast(np.linspace(0, 1, STEPS), codes.dtype)[:, None]
+        between = start[:, None] * (1 - share) + ops.roll(start, -1, axis=0)[:, None] * share
+        found = {
+            "reconstructions": ops.stack([image, encoded["image"][:SHOWN]]),
+            "walk": decode(walk),
+            "interpolation": decode(between),
+        }
+        if model.variational:
+            samples = self.draw(model, noise.sample_keys((0, 0), SAMPLES))
+            found["samples"] = ops.reshape(samples, (SHOWN, -1, *samples.shape[1:]))
+        return found
+
+    def signatures(self, model):
+        latent = {"latent": Spec((model.latent_dim,), "float32")}
+
+        def reconstruct(image):
+            return model(image, training=False)
+
+        def encode(image):
+            return model.encode(image)
+
+        def decode(latent):
+            return {"image": ops.sigmoid(model.decode(latent))}
+
+        codes = np.random.default_rng(0).normal(size=(16, model.latent_dim)).astype("float32")
+        found = [
+            Signature("reconstruct", self.inputs, reconstruct, bytes_input="image"),
+            Signature("encode", self.inputs, encode),
+            Signature("decode", latent, decode, examples={"latent": codes}),
+        ]
+        if model.variational:
+            found.append(sample_signature(lambda key: self.draw(model, key)))
+        return found
+
+    def judged_by(self, target):
+        return {
+            "signature": "reconstruct",
+            "inputs": ["image"],
+            "output": "image",
+            "target": "image",
+            "loss": "mse",
+        }
+
+
+class LogLikelihood:
+    """The mean of `log_likelihood` over a set."""
+
+    def __init__(self):
+        self.total, self.weight = 0.0, 0.0
+
+    def update(self, outputs: dict, batch: dict) -> None:
+        """Add a batch of numpy arrays; examples of weight 0 do not count."""
+        weight = np.asarray(batch["weight"], np.float64)
+        self.total += float((weight * outputs["log_likelihood"]).sum())
+        self.weight += float(weight.sum())
+
+    def result(self) -> dict:
+        """`{"test": {"log_likelihood": nats per example}}`."""
+        return {"test": {"log_likelihood": self.total / self.weight}}
+
+
+TASK = Reconstruct
