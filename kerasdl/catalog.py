@@ -199,6 +199,8 @@ ROWS = (
         dataset="dates",
         starved=KEY_BIAS,
     ),
+    Row("ddpm_unet", "generative.ddpm", "denoise", 35_746_307, "Ho et al. 2020", image_size=32),
+    Row("ddpm_unet_small", "generative.ddpm", "denoise", 1_164_513, "Ho et al. 2020"),
 )
 MODELS = {row.name: row for row in ROWS}
 

@@ -56,7 +56,8 @@ def task_of(name):
         tokenizer=letters(arguments["vocab_size"]) if "vocab_size" in arguments else None,
         max_length=(arguments.get("max_length") or 12) - 1,  # a translation ends in one more
     )
-    return tasks.get(catalog.row(name).task)(info, Recipe(model=name))
+    settings = getattr(catalog.module_of(name), "RECIPE", {}).get(name, {}).get("task_kwargs", {})
+    return tasks.get(catalog.row(name).task)(info, Recipe(model=name, task_kwargs=settings))
 
 
 def letters(count):
@@ -85,7 +86,7 @@ def settled(name):
 def example_batch(task, size, seed=0):
     """Made-up examples that meet the task's specs, prepared as the loop prepares them."""
     rng = np.random.default_rng(seed)
-    batch = {"key": rng.integers(0, 2**31, (size, 2)).astype("int32")}
+    batch = {"key": rng.integers(0, 2**31, (size, 2)).astype("uint32")}
     for name, spec in {**task.inputs, **task.targets}.items():
         shape = (size, *(5 if isinstance(n, str) else n for n in spec.shape))
         if "int" in spec.dtype:

@@ -110,6 +110,7 @@ class SummaryCsv(keras.callbacks.Callback):
 class Pictures(keras.callbacks.Callback):
     """What the task shows of the model after an epoch: `pictures/NAME.png`, or texts `NAME.txt`.
 
+    A grid whose name ends in `trajectory` is also a moving picture `NAME.gif`, of its columns.
     Texts of all epochs stand in one file, the newest last. Epochs that end within five seconds of
     the last pictures have none, but for the last epoch.
 
@@ -146,6 +147,8 @@ class Pictures(keras.callbacks.Callback):
                 self._append(self.folder / f"{name}.txt", epoch + 1, value)
             else:
                 judge.write_picture(self.folder / f"{name}.png", value)
+                if value.ndim == 5 and name.endswith("trajectory"):
+                    judge.write_moving_picture(self.folder / f"{name}.gif", value)
         self.wrote = time.perf_counter()
 
     def _append(self, path, epoch, ids):

@@ -1,11 +1,16 @@
 """A trained model judged on a whole split, and the pictures of it."""
 
+import math
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from kerasdl.training import checkpoint
+
+# Milliseconds of a moving picture: all frames, the last one, and the least that viewers heed.
+MOVING, LAST_FRAME, SHORTEST_FRAME = 2500, 1500, 40
 
 
 def judge(model, task, batches):
@@ -72,6 +77,35 @@ def grid(images, columns: int = 8, scale: int = 6) -> np.ndarray:
 
 
 def write_picture(path: Path, images) -> None:
-    """Write images as one PNG grid."""
+    """Write images as one PNG grid.
+
+    Args:
+        path: The file.
+        images: `(N, H, W, C)`, or `(rows, columns, H, W, C)`.
+    """
+    images = np.asarray(images)
+    columns = {}
+    if images.ndim == 5:
+        columns = {"columns": images.shape[1]}
+        images = images.reshape(-1, *images.shape[2:])
     with checkpoint.replacing(path) as file:
-        file.write(tf.io.encode_png(grid(images)).numpy())
+        file.write(tf.io.encode_png(grid(images, **columns)).numpy())
+
+
+def write_moving_picture(path: Path, images) -> None:
+    """Write images as a GIF that begins again when it has ended.
+
+    Args:
+        path: The file.
+        images: `(rows, columns, H, W, C)`: each column is a frame, its images tiled into a grid.
+    """
+    images = np.asarray(images)
+    columns = math.ceil(math.sqrt(len(images)))
+    frames = [grid(images[:, i], columns) for i in range(images.shape[1])]
+    if images.shape[-1] != 3:  # all greys fit into a GIF's table of colours
+        frames = [frame[..., 0] for frame in frames]
+    first, *rest = map(Image.fromarray, frames)
+    each = max(SHORTEST_FRAME, MOVING // len(frames))
+    times = [each] * len(rest) + [LAST_FRAME]
+    with checkpoint.replacing(path) as file:
+        first.save(file, "GIF", save_all=True, append_images=rest, duration=times, loop=0)

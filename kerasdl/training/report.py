@@ -1,8 +1,6 @@
 """A run as one self-contained page: figures, curves, confusion, mistakes, export, settings."""
 
-import base64
 import csv
-import html
 import json
 import math
 import re
@@ -13,7 +11,8 @@ import numpy as np
 import yaml
 
 from kerasdl.recipe import Recipe, flag, to_dict
-from kerasdl.training import plots, runs
+from kerasdl.training import plots, report_samples, runs
+from kerasdl.training.page import data_url, duration, esc, figure, is_number, table
 
 FILE = "report.html"
 NORMS = "norms.json"  # {"weights/PATH" or "gradients/PATH": norm}
@@ -54,7 +53,8 @@ def write(folder, card: dict | None = None) -> Path:
         _groups(metrics.get("groups")),
         _translations(metrics.get("translations")),
         _texts(folder / "pictures"),
-        _pictures(folder / "pictures"),
+        report_samples.samples(metrics.get("samples")),
+        report_samples.pictures(folder / "pictures"),
         _export(card),
         _norms(_json(folder / NORMS)),
         _settings(args, facts),
@@ -84,12 +84,12 @@ def _header(folder, args, metrics):
 def _tiles(metrics):
     if not metrics:
         return "<p class=note>The run is not finished: it has no test figures yet.</p>"
-    test = {k: v for k, v in metrics.get("test", {}).items() if _is_number(v)}
+    test = {k: v for k, v in metrics.get("test", {}).items() if is_number(v)}
     tiles = [(f"test {name}", figure(test[name])) for name in _loss_last(test)]
     if baseline := metrics.get("baseline"):
         name = baseline.get("name", "baseline")
-        tiles += [(f"{k}, {name}", figure(v)) for k, v in baseline.items() if _is_number(v)]
-    if _is_number(metrics.get("best_epoch")):
+        tiles += [(f"{k}, {name}", figure(v)) for k, v in baseline.items() if is_number(v)]
+    if is_number(metrics.get("best_epoch")):
         tiles.append(("best epoch", f"{metrics['best_epoch']} of {metrics.get('epochs', '?')}"))
     elif "epochs" in metrics:
         tiles.append(("epochs", f"{metrics['epochs']}"))
@@ -215,16 +215,6 @@ def _mistakes(path, mistakes, names):
     )
 
 
-def _pictures(folder):
-    figures = [
-        f'<h3>{esc(path.stem)}</h3><p><img class=picture alt="{esc(path.stem)}" '
-        f'src="{data_url(path.read_bytes())}"></p>'
-        for path in sorted(folder.glob("*.png"))
-        if path.stem != "mistakes"
-    ]
-    return f"<h2>Pictures</h2>{''.join(figures)}" if figures else ""
-
-
 def _groups(groups):
     """Exact matches of each group of pairs, the worst first."""
     if not groups:
@@ -267,7 +257,7 @@ def _export(card):
     # A latency is a number, or {threads: number}.
     times = {name: a.get("latency_ms") for name, a in artefacts.items()}
     threads = sorted({t for v in times.values() if isinstance(v, dict) for t in v}, key=_as_number)
-    alone = any(_is_number(v) for v in times.values())
+    alone = any(is_number(v) for v in times.values())
     head = ["file", "size", "largest difference", *(f"test {m}" for m in metrics)]
     head += ["ms, all threads"] * alone + [f"ms, {t} thread{'s' * (t != '1')}" for t in threads]
     rows = []
@@ -300,12 +290,12 @@ def _norms(norms):
     if not weights:
         return ""
     gradients = {k.partition("/")[2]: v for k, v in norms.items() if k.startswith("gradients/")}
-    largest = [max(filter(_is_number, d.values()), default=0) or 1 for d in (weights, gradients)]
+    largest = [max(filter(is_number, d.values()), default=0) or 1 for d in (weights, gradients)]
     rows = []
     for path, value in weights.items():
         cells = [f"<td class=name>{esc(path)}</td>"]
         for v, most in zip((value, gradients.get(path)), largest, strict=True):
-            share = min(1.0, v / most) if _is_number(v) else 0
+            share = min(1.0, v / most) if is_number(v) else 0
             cells.append(f'<td class=bar style="--share:{share:.3f}">{_small(v)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
@@ -349,47 +339,6 @@ def _args(values, defaults=None):
 # -- files and text -------------------------------------------------------------------------------
 
 
-def esc(value) -> str:
-    """Any value as text of an HTML page, attributes included."""
-    return html.escape(str(value), quote=True)
-
-
-def table(head, rows, kind: str = "") -> str:
-    """An HTML table of texts, wide ones with a scroll bar of their own."""
-    first = "".join(f"<th>{esc(h)}</th>" for h in head)
-    body = "".join(f"<tr>{''.join(f'<td>{esc(c)}</td>' for c in row)}</tr>" for row in rows)
-    return (
-        f'<div class=scroll><table class="{kind}"><thead><tr>{first}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
-
-
-def figure(value, digits: int = 4) -> str:
-    """A figure in a few digits; empty where there is none."""
-    if not _is_number(value):
-        return ""
-    if not math.isfinite(value):
-        return str(value)
-    if abs(value) < 10 ** (1 - digits):
-        return f"{value:.3g}"
-    return f"{value:.{digits}f}" if abs(value) < 100 else f"{value:,.1f}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in the largest units that say enough."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, seconds = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes}:{seconds:02} min"
-    return f"{minutes // 60}:{minutes % 60:02} h"
-
-
-def data_url(png: bytes) -> str:
-    """A PNG file as an address that holds it."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
-
 def _json(path) -> dict:
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -425,10 +374,6 @@ def _value(value) -> str:
     return str(value)
 
 
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _loss_last(names) -> list[str]:
     """Names of metrics, those first that people look for."""
     return sorted(names, key=lambda name: "loss" in name)
@@ -439,10 +384,10 @@ def _as_number(text):
 
 
 def _small(value) -> str:
-    return f"{value:.2g}" if _is_number(value) else ""
+    return f"{value:.2g}" if is_number(value) else ""
 
 
 def _bytes(value) -> str:
-    if not _is_number(value):
+    if not is_number(value):
         return ""
     return f"{value / 1024:,.0f} KiB" if value < 10 * 2**20 else f"{value / 2**20:,.1f} MiB"

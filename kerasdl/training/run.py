@@ -354,7 +354,14 @@ class Session:
             metrics["notes"] = list(self.source.notes)
         if self.source.baseline:
             metrics["baseline"] = self.source.baseline()
+        if self.task.draws(model):
+            metrics["samples"] = self._judge_samples(model, task)
         return metrics | judged
+
+    def _judge_samples(self, model, task):
+        from kerasdl.training import referee
+
+        return referee.judge_samples(model, task, self.source, self.recipe, say=self.say)
 
     def _picture_mistakes(self, mistakes):
         from kerasdl.training import judge

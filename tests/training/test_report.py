@@ -8,15 +8,18 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from contextlib import nullcontext
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from PIL import Image, ImageSequence
 
 from kerasdl.recipe import Recipe, to_dict
-from kerasdl.training import plots, report
+from kerasdl.training import callbacks, judge, plots, report
 
 VOID = {"meta", "img", "br"}
 CARD = {
@@ -52,7 +55,7 @@ class Page(HTMLParser):
         self.tags.append(tag)
         for name, value in attrs:
             if name in ("src", "href"):
-                assert value.startswith("data:image/png;base64,")
+                assert value.startswith(("data:image/png;base64,", "data:image/gif;base64,"))
         if tag not in VOID:
             self.open.append(tag)
 
@@ -283,3 +286,110 @@ def test_png_is_read_as_written(rng):
 @pytest.mark.parametrize(("seconds", "text"), [(3.14, "3.1 s"), (75, "1:15 min"), (7500, "2:05 h")])
 def test_duration(seconds, text):
     assert report.duration(seconds) == text
+
+
+def judged(names, ways=("guided", "free_drawn"), **more):
+    """What `judge_samples` finds, made up."""
+    facts = {"name": "referee-a", "sha256": "0123456789abcdef" * 4}
+    features = {"frechet": 2.5, "frechet_real": 2.25, "precision": 0.75, "recall": 0.5}
+    pixel = {"frechet": 0.375, "frechet_real": 0.25, "ratio": 1.5, "nearest_ratio": 0.96875}
+    way = {
+        "pixel": pixel | {"spread": 0.9, "spread_least": 0.8, "spread_most": 1.0},
+        "classes": {"shares": {n: 1 / len(names) for n in names}, "least_share": 0.0625},
+        "features": features,
+    }
+    found = {
+        "count": {"pixel": 400, "features": 1000},
+        "referee": {**facts, "top1": 0.96875},
+        "features": {**facts, "real": {**features, "recall": 0.625}},
+        "notes": [],
+        "ways": {name: json.loads(json.dumps(way)) for name in ways},
+    }
+    found["ways"][ways[0]]["recognised"] = 0.984375
+    return {"samples": found | more, "test": {"loss": 0.5}}
+
+
+def test_samples(tmp_path):
+    names = ("ant", "bee", "cat", "doe", "elk")
+    page = page_of(write_run(tmp_path / "r", judged(names), names=names))
+    for part in (
+        "400 images",
+        "guided 0.375 0.250 1.500 0.900 (0.800 to 1.000) 0.969 free drawn 0.375",
+        "ant bee cat doe elk least as asked guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4% free",
+        "The referee is referee-a (weights 0123456789ab ), test top1 0.9688",
+        "free drawn 2.500 2.250 0.750 0.500",
+        "training images 2.500 2.250 0.750 0.625",
+    ):
+        assert part in page.text, part
+
+
+def test_samples_of_data_without_classes(tmp_path):
+    metrics = judged(("all",), referee=None, notes=["no <referee>"])
+    for way in metrics["samples"]["ways"].values():
+        del way["classes"], way["features"], way["pixel"]["spread"]
+    del metrics["samples"]["features"]
+    page = page_of(write_run(tmp_path / "r", metrics))
+    assert "no <referee>" in page.text and "guided 0.375 0.250 1.500 0.969" in page.text
+    assert "By class" not in page.text and "By features" not in page.text
+
+
+def test_samples_of_a_thousand_classes_and_of_none_judged(tmp_path):
+    names = [f"class {i}" for i in range(1000)]
+    page = page_of(write_run(tmp_path / "r", judged(names), names=names))
+    assert "least as asked guided 6.2% 98.4%" in page.text and "class 500" not in page.text
+    none = {"samples": {"ways": {}, "notes": ["free: 1 image is not finite"]}, "test": {}}
+    assert "Samples free: 1 image is not finite" in page_of(write_run(tmp_path / "s", none)).text
+    assert "Samples" not in page_of(write_run(tmp_path / "t", {"samples": {}, "test": {}})).text
+
+
+def frames_of(path):
+    with Image.open(path) as image:
+        assert image.info["loop"] == 0
+        frames = [np.asarray(f.convert("RGB")) for f in ImageSequence.Iterator(image)]
+        return frames, image.info["duration"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_a_grid_and_its_moving_one(tmp_path, channels):
+    """3 rows of 4 columns: the still picture keeps them, frames are 2x2 tiles of a column."""
+    levels = np.linspace(0, 1, 12).reshape(3, 4, 1, 1, 1)
+    images = np.broadcast_to(levels, (3, 4, 8, 8, channels))
+    judge.write_picture(tmp_path / "a.png", images)
+    still = np.asarray(Image.open(tmp_path / "a.png"))
+    side = 8 * 6 + 2  # enlarged, with an edge
+    assert still.shape == (3 * side, 4 * side, 3)
+    middles = still[side // 2 :: side, side // 2 :: side, 0]
+    np.testing.assert_allclose(middles / 255, levels[..., 0, 0, 0], atol=0.003)
+    judge.write_moving_picture(tmp_path / "a.gif", images)
+    frames, last = frames_of(tmp_path / "a.gif")
+    assert len(frames) == 4 and frames[0].shape == (2 * side, 2 * side, 3)
+    assert last == judge.LAST_FRAME
+    for i, frame in enumerate(frames):
+        middles = frame[side // 2 :: side, side // 2 :: side, 0].reshape(-1)
+        expected = [*levels[:, i, 0, 0, 0], 1]  # the last tile is empty
+        np.testing.assert_allclose(middles / 255, expected, atol=0.01)
+
+
+def test_pictures_after_an_epoch_and_on_the_page(tmp_path):
+    class Shows:
+        def prepare(self, batch):
+            return {"image": batch["image"] / 2}
+
+        def pictures(self, model, batch):
+            walk = tf.reshape(batch["image"], (2, 3, 8, 8, 1))
+            found = {"samples": batch["image"], "latent_walk": walk, "denoising_trajectory": walk}
+            return found | {"flat_trajectory": batch["image"]}
+
+    folder = write_run(tmp_path / "r")
+    callback = callbacks.Pictures(folder / "pictures", {"image": tf.ones((6, 8, 8, 1))})
+    trainer = SimpleNamespace(task=Shows(), net=None)
+    callback.loop = SimpleNamespace(trainer=trainer, averaged=nullcontext, done=True)
+    callback.on_train_begin()
+    callback.on_epoch_end(0, {})
+    found = sorted(path.name for path in (folder / "pictures").iterdir())
+    stills = [f"{n}.png" for n in ("flat_trajectory", "latent_walk", "samples")]
+    assert found == ["denoising_trajectory.gif", "denoising_trajectory.png", *stills]
+    page = page_of(folder)
+    assert "Pictures denoising trajectory flat trajectory latent walk samples" in page.text
+    sources = re.findall(r'src="data:image/(\w+);', (folder / "report.html").read_text())
+    assert sources == ["png", "gif", "png", "png", "png"]

@@ -1,0 +1,338 @@
+"""Diffusion: take away the noise that was added, and so draw images from noise."""
+
+import numpy as np
+from keras import ops
+
+from kerasdl.catalog import nearest
+from kerasdl.ops import diffusion, noise
+from kerasdl.tasks.sampling import sample_signature
+from kerasdl.tasks.task import Signature, Spec, Task
+
+# Streams of an example's key; the sampler's steps have one each, from STEPS on.
+EPS, TIME, DROP, STEPS = 0, 1, 2, 8
+ROWS, FRAMES = 8, 10  # of the pictures
+
+SETTINGS = {  # and what is allowed
+    "law": diffusion.LAWS,
+    "prediction": diffusion.PREDICTIONS,
+    "time": diffusion.TIMES,
+    "weight": diffusion.WEIGHTS,
+    "sampler": diffusion.SAMPLERS,
+    "conditional": (False, True),
+    "clip": (False, True),
+}
+RANGES = {
+    "label_drop": (0, 0.999, "a share"),
+    "steps": (1, 10_000, "a number of steps"),
+    "eta": (0, 1, "a share"),
+    "guidance": (0, 100, "a number"),
+}
+
+
+class Denoise(Task):
+    """Images `x_0`, scaled to [-1, 1], with noise on them: `x_t = alpha_t x_0 + sigma_t eps`.
+
+    Settings of the training: `law` (linear, cosine, ve, flow), `prediction` (eps, x, v), `time`
+    (uniform, logit_normal), `weight` of the loss (simple, min_snr, vlb), `conditional`, whether the
+    model is told the class, and `label_drop`, how often not, which guidance needs. Of the drawing:
+    `sampler` (ddpm, ddim, euler, heun), `steps`, `eta` of ddim, `clip`, and the `guidance` of
+    pictures and judged samples. See `kerasdl.ops.diffusion`.
+
+    Metrics: `loss`, the mean squared error of the prediction, weighted; `noise_error`, that of
+    `eps`, whatever is predicted.
+    """
+
+    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    targets = {"label": Spec((), "int32")}
+    settings = {
+        "law": "cosine",
+        "prediction": "v",
+        "time": "uniform",
+        "weight": "simple",
+        "conditional": False,
+        "label_drop": 0.1,
+        "sampler": "ddim",
+        "steps": 50,
+        "eta": 0.0,
+        "clip": True,
+        "guidance": 2.0,
+    }
+    metrics = ("loss", "noise_error")
+    monitor = "-loss"
+    served_examples = 512
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        check_settings(self.settings)
+        s = self.settings
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.num_classes = len(info.class_names) if s["conditional"] else None
+        if s["conditional"] and not self.num_classes:
+            raise ValueError("--task-kwargs conditional=true: the data have no classes")
+        self.guides = bool(s["conditional"] and s["label_drop"])
+        try:
+            self.diffusion = diffusion.Diffusion(s["law"], s["prediction"])
+            self.sampler = diffusion.Sampler(
+                self.diffusion, s["sampler"], s["steps"], s["eta"], s["clip"]
+            )
+            plain = "ddim" if self.sampler.draws_noise else s["sampler"]
+            self.noiseless = diffusion.Sampler(self.diffusion, plain, s["steps"], clip=s["clip"])
+        except ValueError as error:
+            raise ValueError(f"--task-kwargs {error}") from None
+
+    def arguments(self):
+        return {"image_shape": tuple(self.info.image_shape), "num_classes": self.num_classes}
+
+    # -- training -------------------------------------------------------------------------------
+
+    def prepare(self, batch):
+        """Noise, a time, and the label `K` (none) in place of some labels."""
+        if "time" in batch:
+            return batch
+        key = batch["key"]
+        eps = noise.normal(key, tuple(batch["image"].shape[1:]), EPS)
+        t = self.diffusion.times(key, self.settings["time"], TIME)
+        dropped = noise.uniform(key, (), DROP) < self.settings["label_drop"]
+        return {**batch, "eps": eps, "time": t, "dropped": dropped}
+
+    def model_inputs(self, model, batch):
+        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
+        return self._inputs(x, batch["time"], batch["label"])
+
+    def losses(self, model, batch, player="model", training=False):
+        t, eps, label = batch["time"], batch["eps"], batch["label"]
+        if training and self.num_classes:
+            label = ops.where(batch["dropped"], self.num_classes, label)
+        x0 = self._scaled(batch)
+        x = self.diffusion.noised(x0, eps, t)
+        predicted = model(self._inputs(x, t, label), training=training)
+        error = _mean_square(predicted - self.diffusion.target(x0, eps, t))
+        loss = error * self.diffusion.weight(t, self.settings["weight"])
+        alpha, sigma = self.diffusion.levels(t)
+        clean = self.diffusion.clean(x, predicted, t) - x0
+        # eps = (x - alpha x_0) / sigma
+        ratio = alpha / ops.maximum(sigma, diffusion.LEAST)
+        return loss, {"noise_error": _mean_square(clean) * ops.square(ratio)}
+
+    def _scaled(self, batch):
+        return 2.0 * ops.cast(batch["image"], batch["eps"].dtype) - 1.0
+
+    def _inputs(self, x, t, label):
+        scale = self.diffusion.scale(t)
+        inputs = {"image": x if scale is None else scale[:, None, None, None] * x, "time": t}
+        if self.num_classes:
+            inputs["label"] = label
+        return inputs
+
+    def predict(self, model, batch):
+        predicted = model(self.model_inputs(model, batch), training=False)
+        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
+        return {"image": self._shown(self.diffusion.clean(x, predicted, batch["time"]))}
+
+    # -- drawing --------------------------------------------------------------------------------
+
+    def draws(self, model):
+        if not self.num_classes:
+            return {"samples": {}}
+        ways = {"conditional": {"guidance": 1.0}}
+        if self.guides:
+            ways = {"guided": {"guidance": self.settings["guidance"]}, **ways}
+            ways["unconditional"] = {"guidance": 0.0}
+        return ways
+
+    def draw(self, model, key, label=None, guidance=1.0):
+        """Images drawn by the sampler of the settings.
+
+        Args:
+            model: The model.
+            key: uint32 `(B, 2)`.
+            label: int32 `(B,)`, or None for no class.
+            guidance: float, or float scalar tensor; see `kerasdl.ops.diffusion.guided`.
+
+        Raises:
+            ValueError: A label of an unconditional model, or guidance of one whose labels were
+                never dropped.
+        """
+        if label is not None and not self.num_classes:
+            raise ValueError("label: the model is unconditional")
+        if not self.guides and not (isinstance(guidance, float) and guidance == 1.0):
+            raise ValueError("guidance: the model was trained without dropping labels")
+        x = self.sampler.first(self._noise(key))
+        predict = self._predictor(model, label, guidance)
+        return self._shown(self.sampler.run(predict, x, key, stream=STEPS))
+
+    def _noise(self, key):
+        return noise.normal(key, tuple(self.info.image_shape), EPS)
+
+    def _shown(self, x):
+        return ops.clip((x + 1.0) / 2.0, 0.0, 1.0)
+
+    def _predictor(self, model, label, guidance):
+        """`(x, t) -> prediction` with the label and its guidance."""
+
+        def plain(x, t, label):
+            return model(self._inputs(x, t, label), training=False)
+
+        def none(x):
+            return ops.zeros(ops.shape(x)[:1], "int32") + self.num_classes
+
+        def both(x, t):
+            twice = [ops.concatenate([v, v], axis=0) for v in (x, t)]
+            found = plain(*twice, ops.concatenate([label, none(x)], axis=0))
+            return diffusion.guided(*ops.split(found, 2, axis=0), guidance)
+
+        if not self.num_classes:
+            return lambda x, t: plain(x, t, None)
+        if label is None or (isinstance(guidance, float) and guidance == 0.0):
+            return lambda x, t: plain(x, t, none(x))
+        if isinstance(guidance, float):
+            return both if guidance != 1.0 else lambda x, t: plain(x, t, label)
+
+        def either(x, t):
+            guidance_is_1 = ops.equal(guidance, 1.0)
+            return ops.cond(guidance_is_1, lambda: plain(x, t, label), lambda: both(x, t))
+
+        return either
+
+    def pictures(self, model, batch):
+        classes = self.num_classes
+        columns = min(classes, 10) if classes else ROWS
+        key = noise.sample_keys((0, 0), ROWS * columns)
+        label = ops.arange(ROWS * columns, dtype="int32") % columns if classes else None
+        guidance = self.settings["guidance"] if self.guides else 1.0
+        found = {"samples": self.draw(model, key, label, guidance)}
+        shape = tuple(self.info.image_shape)
+        found["samples"] = ops.reshape(found["samples"], (ROWS, columns, *shape))
+        key, label = key[:columns], None if label is None else label[:columns]
+        found["trajectory"] = self._trajectory(model, key, label, guidance)
+        if not self.noiseless.draws_noise:
+            found["interpolation"] = self._interpolation(model, key, label, guidance)
+        return found
+
+    def _trajectory(self, model, key, label, guidance):
+        """`(images, times, H, W, C)` on the way from noise."""
+        predict = self._predictor(model, label, guidance)
+        x = self.sampler.first(self._noise(key))
+        sigma = self.diffusion.levels(self.sampler.times())[1]
+        ends = [round(self.sampler.steps * i / FRAMES) for i in range(FRAMES + 1)]
+        frames = [x]
+        for start, stop in zip(ends, ends[1:], strict=False):
+            x = self.sampler.run(predict, x, key, start, stop, STEPS) if stop > start else x
+            frames.append(x)
+        # Of a variance that explodes, the noise is shown at its own size.
+        frames = [f / max(1.0, float(sigma[e])) for f, e in zip(frames, ends, strict=True)]
+        return self._shown(ops.stack(frames, axis=1))
+
+    def _interpolation(self, model, key, label, guidance):
+        """Rows between the noises of one image and the next, of equal length on the way."""
+        a, b = self._noise(key), ops.roll(self._noise(key), -1, axis=0)
+        rows = []
+        for angle in np.linspace(0, np.pi / 2, ROWS):
+            x = self.noiseless.first(float(np.cos(angle)) * a + float(np.sin(angle)) * b)
+            predict = self._predictor(model, label, guidance)
+            rows.append(self._shown(self.noiseless.run(predict, x)))
+        return ops.stack(rows, axis=1)
+
+    # -- serving --------------------------------------------------------------------------------
+
+    def signatures(self, model):
+        shape = Spec(tuple(self.info.image_shape), "float32")
+        label = {"label": Spec((), "int32")} if self.num_classes else {}
+        weight = {"guidance": Spec((), "float32", batched=False)} if self.guides else {}
+
+        def denoise(image, time, label=None):
+            predicted = model(self._inputs(image, time, label), training=False)
+            clean = self.diffusion.clean(image, predicted, time)
+            return {"image": self._shown(clean), "prediction": predicted}
+
+        def sample_from(noise, label=None, guidance=1.0):
+            predict = self._predictor_without_branches(model, label, guidance)
+            x = self.noiseless.run(predict, self.noiseless.first(noise))
+            return {"image": self._shown(x)}
+
+        def draw(key, label=None, guidance=1.0):
+            return self.draw(model, key, label, guidance)
+
+        def known(label=None, **_):
+            if label is None:
+                return []
+            right = (label >= 0) & (label <= self.num_classes)
+            return [(right, f"labels must be at least 0 and at most {self.num_classes} (none)")]
+
+        rng = np.random.default_rng(0)
+        cases = []
+        for count in (1, 3):
+            case = {"noise": rng.standard_normal((count, *shape.shape)).astype("float32")}
+            case |= {"label": np.arange(count, dtype="int32") % self.num_classes} if label else {}
+            cases.append(case | ({"guidance": np.float32(count)} if weight else {}))
+        return [
+            Signature(
+                "denoise",
+                {"image": shape, "time": Spec((), "float32"), **label},
+                denoise,
+                requires=known,
+            ),
+            Signature(
+                "sample_from",
+                {"noise": shape, **label, **weight},
+                sample_from,
+                cases=tuple(cases),
+                requires=known,
+            ),
+            sample_signature(draw, self.num_classes, self.guides),
+        ]
+
+    def _predictor_without_branches(self, model, label, guidance):
+        return self._predictor(model, label, guidance)
+
+    def served(self, columns):
+        key = noise.keys(0, 0, np.arange(len(columns["image"])))
+        columns = {**columns, "label": np.asarray(columns["label"], "int32")}
+        batch = self.prepare({**columns, "key": key})
+        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
+        found = {"image": x, "time": batch["time"]}
+        found = {k: np.asarray(v, "float32") for k, v in found.items()}
+        return {**found, "label": columns["label"], "clean": columns["image"]}
+
+    def judged_by(self, target):
+        return {
+            "signature": "denoise",
+            "inputs": ["image", "time"] + ["label"] * bool(self.num_classes),
+            "output": "image",
+            "target": "clean",
+            "loss": "mse",
+        }
+
+
+def check_settings(settings) -> None:
+    """Refuse settings that mean nothing; whole numbers of steps become ints.
+
+    Raises:
+        ValueError: Names the setting, and what is allowed.
+    """
+    for name, allowed in SETTINGS.items():
+        value = settings[name]
+        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+            words = ", ".join(str(a).lower() for a in allowed)
+            raise ValueError(
+                f"--task-kwargs {name}={value}: not one of {words}{nearest(value, allowed)}"
+            )
+    for name, (low, high, what) in RANGES.items():
+        value = settings[name]
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"--task-kwargs {name}={value}: must be {what}")
+        if not low <= value <= high:
+            raise ValueError(
+                f"--task-kwargs {name}={value}: must be at least {low} and at most {high}"
+            )
+    if settings["steps"] != int(settings["steps"]):
+        raise ValueError(f"--task-kwargs steps={settings['steps']}: must be a whole number")
+    settings["steps"] = int(settings["steps"])
+    settings["guidance"] = float(settings["guidance"])
+
+
+def _mean_square(x):
+    return ops.mean(ops.square(x), axis=(1, 2, 3))
+
+
+TASK = Denoise
