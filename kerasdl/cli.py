@@ -386,7 +386,7 @@ def command_evaluate(argv):
 
 
 def command_predict(argv):
-    """Print the classes of image files, or what follows or translates texts."""
+    """Print the classes of image files, or what follows or translates texts; or draw images."""
     parser = _parser("predict")
     _source_arguments(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
@@ -394,13 +394,29 @@ def command_predict(argv):
     parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
     parser.add_argument("--top-k", type=int, help="draw from so many tokens; 0 is all (default)")
     parser.add_argument("--seed", type=int, help="of what is drawn (0)")
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="image files, or texts")
+    parser.add_argument("--num", type=int, help="images to draw (16)")
+    parser.add_argument("--label", help="class to draw; all in turn if not given")
+    parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
+    parser.add_argument("--output", metavar="FILE.png", help="where they are drawn")
+    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, or texts")
     args = _parse(parser, argv)
+    if bool(args.output) == bool(args.inputs):
+        raise UsageError("give image files or texts, or --output FILE.png for what a model draws")
     quiet_tensorflow()
-    from kerasdl.export import artefact, load, texts
+    from kerasdl.export import artefact, drawing, load, texts
 
     where = args.run or args.saved_model
     settings = {name: getattr(args, name) for name in texts.SETTINGS}
+    wishes = {name: getattr(args, name) for name in drawing.SETTINGS}
+    if args.output:
+        for name, value in settings.items():
+            if value is not None and name not in wishes:
+                raise UsageError(f"--{flag(name)}: is of language models alone")
+        print(drawing.write_images(where, args.output, wishes))
+        return
+    for name, value in wishes.items():
+        if value is not None and name not in settings:
+            raise UsageError(f"--{flag(name)}: is of models that draw, with --output FILE.png")
     if load.load_info(where).info.tokenizer:
         found = texts.predict_texts(where, args.inputs, settings)
         lines = [one["output"] for one in found]
@@ -435,12 +451,21 @@ def command_export(argv):
     parser.add_argument("--export-dir", default=Recipe.export_dir)
     parser.add_argument("--export-name", help="the model's name if not given")
     parser.add_argument("--weights", choices=("best", "last"), help="the run's setting by default")
+    parser.add_argument(
+        "--task-kwargs",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the task that are other ones in what is exported, such as steps=20",
+    )
     args = _parse(parser, argv)
+    field = next(f for f in fields(Recipe) if f.name == "task_kwargs")
+    settings = _value(field, args.task_kwargs)
     quiet_tensorflow()
     from kerasdl.export import worker
 
     card = worker.export_run(
-        Path(args.run), args.export, args.export_dir, args.export_name, args.weights
+        Path(args.run), args.export, args.export_dir, args.export_name, args.weights, settings
     )
     print(json.dumps(card, indent=1))
 

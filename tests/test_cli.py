@@ -65,6 +65,8 @@ def test_help_and_list_answer_at_once(word):
         (["show", "resnet20", "--imagesize", "8"], "(did you mean --image-size?)"),
         (["evaluate", "--run", "nowhere"], "nowhere"),
         (["predict", "--saved-model", "nowhere", "x.png"], "nowhere"),
+        (["predict", "--run", "nowhere"], "give image files or texts, or --output"),
+        (["predict", "--run", "nowhere", "--output", "a.gif"], "must end in .png"),
         (["bench", "recurent"], "recurent"),
         (["bench", "--rounds", "0"], "must be at least 1"),
         (["export", "--run", "nowhere", "--export", "onnx"], "onnx"),

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasdl import create_model
 from kerasdl.models.generative.ddpm import TINY
-from kerasdl.ops import diffusion, noise
+from kerasdl.ops import noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.denoise import Denoise
 from kerasdl.tasks.task import DataInfo
@@ -109,21 +109,25 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_drawing(trained, way):
-    task = make(conditional=True, steps=4, **WAYS[way])
+    task = make(conditional=True, steps=3, **WAYS[way])
     key, label = noise.sample_keys((1, 2), 4), np.array([0, 1, 2, 0], "int32")
     images = np.asarray(task.draw(trained, key, label, 2.0))
     assert images.shape == (4, 8, 8, 2) and images.min() >= 0 and images.max() <= 1
     # An image is its key's, in any batch
     alone = np.asarray(task.draw(trained, key[2:3], label[2:3], 2.0))
     np.testing.assert_allclose(alone[0], images[2], atol=1e-4)
-    # A tensor of guidance gives what a number gives, 0 and 1 among them
+
+
+def test_guidance(trained):
+    """A tensor of it gives what a number gives, and 0 what no label gives."""
+    task = make(conditional=True, steps=3)
+    key, label = noise.sample_keys((1, 2), 4), np.array([0, 1, 2, 0], "int32")
     graph = tf.function(lambda w: task.draw(trained, key, label, w), autograph=False)
-    for weight in (0.0, 1.0, 2.0):
-        found = graph(tf.constant(weight))
-        np.testing.assert_allclose(found, task.draw(trained, key, label, weight), atol=1e-4)
-    unguided = task.draw(trained, key, None, 0.0)
-    np.testing.assert_allclose(task.draw(trained, key, label, 0.0), unguided, atol=1e-4)
-    assert np.abs(np.asarray(task.draw(trained, key, label, 1.0)) - images).max() > 1e-3
+    found = {w: np.asarray(task.draw(trained, key, label, w)) for w in (0.0, 1.0, 2.0)}
+    for weight, images in found.items():
+        np.testing.assert_allclose(graph(tf.constant(weight)), images, atol=1e-4)
+    np.testing.assert_allclose(task.draw(trained, key, None, 0.0), found[0.0], atol=1e-4)
+    assert np.abs(found[1.0] - found[2.0]).max() > 1e-3
 
 
 def test_steps_in_parts_are_the_whole(trained):

@@ -20,12 +20,14 @@ class Artefact:
         kind: "keras", "run", "saved_model" or "tflite".
         path: What it was opened from; of a folder of versions, the newest.
         answer: `(signature, {input: array}) -> {output: array}`.
+        inputs: `signature -> names of its inputs`, none where it has no such signature.
     """
 
-    def __init__(self, kind: str, path: Path, answer):
+    def __init__(self, kind: str, path: Path, answer, inputs):
         self.kind = kind
         self.path = path
         self.answer = answer
+        self.inputs = inputs
 
     def predict(self, image) -> dict:
         """A classifier's answers to images.
@@ -48,8 +50,8 @@ def open_artefact(path) -> Artefact:
     """
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
-    answer = opens[kind](path).answer if kind in opens else _keras_answer(path)
-    return Artefact(kind, path, answer)
+    opened = opens.get(kind, _KerasModel)(path)
+    return Artefact(kind, path, opened.answer, opened.inputs)
 
 
 def predict_files(path, files) -> list[dict]:
@@ -154,25 +156,28 @@ def _open_tflite(path):
         raise ValueError(f"{path}: no TFLite file that can be read: {_first(error)}") from None
 
 
-def _keras_answer(path):
-    model, task = load.load(path), task_of(load.load_info(path))
-    tokenizer = saved_model.tokenizer_of(task)
-    functions = {
-        name: tf.function(function, input_signature=specs, autograph=False)
-        for name, (function, specs) in saved_model.functions(
-            task, model, "savedmodel", tokenizer
-        ).items()
-    }
-    names = {
-        name: [spec.name for spec in function.input_signature]
-        for name, function in functions.items()
-    }
+class _KerasModel:
+    """A Keras model's signatures on numpy arrays, as of `parity.SavedModel`."""
 
-    def answer(signature, inputs):
-        outputs = functions[signature](*(tf.constant(inputs[n]) for n in names[signature]))
-        return {k: v.numpy() for k, v in outputs.items()}
+    def __init__(self, path):
+        model, task = load.load(path), task_of(load.load_info(path))
+        tokenizer = saved_model.tokenizer_of(task)
+        self.functions = {
+            name: tf.function(function, input_signature=specs, autograph=False)
+            for name, (function, specs) in saved_model.functions(
+                task, model, "savedmodel", tokenizer
+            ).items()
+        }
 
-    return answer
+    def inputs(self, signature):
+        """Names of a signature's inputs; none where there is no such signature."""
+        function = self.functions.get(signature)
+        return [spec.name for spec in function.input_signature] if function else []
+
+    def answer(self, signature, inputs):
+        """`{output: array}`."""
+        tensors = (tf.constant(inputs[name]) for name in self.inputs(signature))
+        return {k: v.numpy() for k, v in self.functions[signature](*tensors).items()}
 
 
 def _class_names(folder) -> list[str]:

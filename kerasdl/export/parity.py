@@ -88,6 +88,11 @@ class SavedModel:
         self.loaded = tf.saved_model.load(str(folder))
         self.signatures = dict(self.loaded.signatures)
 
+    def inputs(self, signature: str) -> list:
+        """Names of a signature's inputs; none where there is no such signature."""
+        function = self.signatures.get(signature)
+        return list(function.structured_input_signature[1]) if function else []
+
     def answer(self, signature: str, inputs: dict) -> dict:
         """`{output: array}` of a batch."""
         import tensorflow as tf
@@ -120,6 +125,10 @@ class TFLite:
         self.interpreter = Interpreter(str(path), num_threads=threads)
         self.signatures = self.interpreter.get_signature_list()
         self.runners = {n: self.interpreter.get_signature_runner(n) for n in self.signatures}
+
+    def inputs(self, signature: str) -> list:
+        """Names of a signature's inputs; none where there is no such signature."""
+        return self.signatures.get(signature, {}).get("inputs", [])
 
     def answer(self, signature: str, inputs: dict) -> dict:
         """`{output: array}` of a batch."""

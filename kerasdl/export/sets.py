@@ -1,5 +1,7 @@
 """The examples that exported files are calibrated with and judged on."""
 
+from dataclasses import replace
+
 import numpy as np
 import tensorflow as tf
 
@@ -38,11 +40,31 @@ def split_name(split: str) -> str:
     return SPLITS[split]
 
 
-def parts_of(run, weights: str | None = None, say=print):
-    """What `exporter.export` takes, of a run: a float32 rebuild, and examples of its data."""
+def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
+    """What `exporter.export` takes, of a run: a float32 rebuild, and examples of its data.
+
+    Args:
+        run: The run.
+        weights: "best" or "last"; the run's own setting if None.
+        settings: Of the task, in place of the run's.
+        say: Where a damaged checkpoint is named.
+
+    Raises:
+        ValueError: A setting that cannot be another one now.
+    """
     from kerasdl.export.exporter import Parts
 
     model, task = run.restore(weights=weights, dtype="float32", say=say)
+    for name in settings or ():
+        if name not in task.changeable:
+            raise ValueError(
+                f"--task-kwargs {name}: cannot be changed after training"
+                f"{nearest(name, task.changeable)}; "
+                f"what can be: {', '.join(task.changeable) or 'nothing'}"
+            )
+    if settings:
+        recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
+        task = type(task)(task.info, recipe)
     source = open_data(task)
     most = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
     figures = run.metrics() or {}
@@ -51,7 +73,7 @@ def parts_of(run, weights: str | None = None, say=print):
         model_name=run.model_name,
         task=task,
         info=run.info,
-        recipe=run.recipe,
+        recipe=task.run_recipe,
         train=_take(source, task, "train", min(most, CALIBRATION)),
         test=_take(source, task, "test", most),
         model_arguments=run.model_arguments,

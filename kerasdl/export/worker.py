@@ -20,7 +20,13 @@ RESULT = "@result "  # begins the last line
 
 
 def export_run(
-    folder, formats, export_dir, export_name=None, weights: str | None = None, say=print
+    folder,
+    formats,
+    export_dir,
+    export_name=None,
+    weights: str | None = None,
+    settings: dict | None = None,
+    say=print,
 ) -> dict:
     """Export a run's model in a process of its own.
 
@@ -30,6 +36,7 @@ def export_run(
         export_dir: Folder of the exported models.
         export_name: Name of the exported model; the catalogue's if None.
         weights: "best" or "last"; the run's own setting if None.
+        settings: Of the task, in place of the run's; those of `Task.changeable`.
         say: Called with a line of progress.
 
     Returns:
@@ -45,6 +52,7 @@ def export_run(
     command += ["--formats", *formats, "--export-dir", export_dir]
     command += ["--export-name", export_name] if export_name else []
     command += ["--weights", weights] if weights else []
+    command += ["--task-kwargs", json.dumps(settings)] if settings else []
     sources = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
     environment = os.environ | {
@@ -112,6 +120,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--export-dir", required=True)
     parser.add_argument("--export-name")
     parser.add_argument("--weights", choices=("best", "last"))
+    parser.add_argument("--task-kwargs", type=json.loads)
     given = parser.parse_args(arguments)
 
     def say(line):
@@ -125,7 +134,7 @@ def main(arguments=None) -> int:
         from kerasdl.export import exporter, sets
 
         card = exporter.export(
-            sets.parts_of(run, given.weights),
+            sets.parts_of(run, given.weights, given.task_kwargs),
             given.formats,
             given.export_dir,
             given.export_name,

@@ -3,25 +3,24 @@
 import keras
 from keras import ops
 
-from kerasdl.layers.core import register, statistics_are_kept
+from kerasdl.layers import core
 
 EPSILON = 1e-8
 
 
-@register
+@core.register
 class MinibatchStd(keras.layers.Layer):
     """Append how much the features differ within the batch, as one more channel.
 
     It is the standard deviation over the batch of every feature at every place, averaged to one
-    number. In inference a moving average takes its place, as in batch norm: an image is judged by
-    itself.
+    number. In inference its moving average is used, as in batch norm: images are judged one by one.
 
     Args:
         momentum: Of the moving average.
 
     Call arguments:
         x: float `(B, ..., C)`.
-        training: Whether it uses, and updates, the batch's statistics.
+        training: Whether the number is the batch's own, which then moves the average.
 
     Returns:
         float `(B, ..., C + 1)`.
@@ -29,8 +28,8 @@ class MinibatchStd(keras.layers.Layer):
     Attributes:
         synchronized: Whether the batch is that of all replicas.
 
-    Source: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 3, whose groups of 4
-        images are the whole batch here.
+    Source: Karras et al. 2018, https://arxiv.org/abs/1710.10196, section 3; the whole batch is one
+        group.
     """
 
     synchronized = False
@@ -41,18 +40,20 @@ class MinibatchStd(keras.layers.Layer):
 
     def build(self, input_shape):
         self.moving_std = self.add_weight(
-            shape=(), initializer="ones", trainable=False, name="moving_std"
+            shape=(), initializer="ones", trainable=False, autocast=False, name="moving_std"
         )
 
     def call(self, x, training=False):
         std = self.moving_std.value
         if training:
             z = ops.cast(x, self.variable_dtype)  # squares overflow float16
-            _, variance = ops.moments(z, axes=[0], synchronized=self.synchronized)
+            variance = self._mean(ops.square(z - self._mean(z)))
             std = ops.mean(ops.sqrt(variance + EPSILON))
-            if not statistics_are_kept():
-                mean = ops.stop_gradient(std)
-                self.moving_std.assign(
-                    self.moving_std * self.momentum + mean * (1.0 - self.momentum)
-                )
+            if not core._keeps_statistics.get():
+                old, new = self.momentum, 1.0 - self.momentum
+                self.moving_std.assign(self.moving_std * old + ops.stop_gradient(std) * new)
         return ops.concatenate([x, ops.ones_like(x[..., :1]) * ops.cast(std, x.dtype)], axis=-1)
+
+    def _mean(self, z):
+        """Over the batch. Not the variance of `moments`: its second derivative is wrong."""
+        return ops.moments(z, axes=[0], synchronized=self.synchronized)[0]

@@ -33,11 +33,12 @@ def gaussian_nll(x, mean, log_variance):
 
     Args:
         x, mean: float `(B, ...)`.
-        log_variance: float; broadcasts against `x`.
+        log_variance: float, a number or a tensor; broadcasts against `x`.
 
     Returns:
         float `(B,)`.
     """
+    log_variance = ops.cast(log_variance, mean.dtype)
     square = ops.square(ops.cast(x, mean.dtype) - mean)
     return _sum(0.5 * (LOG_2_PI + log_variance + square * ops.exp(-log_variance)))
 

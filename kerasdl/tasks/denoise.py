@@ -57,6 +57,7 @@ class Denoise(Task):
         "clip": True,
         "guidance": 2.0,
     }
+    changeable = ("sampler", "steps", "eta", "clip")
     metrics = ("loss", "noise_error")
     monitor = "-loss"
     served_examples = 512

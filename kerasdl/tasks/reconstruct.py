@@ -39,8 +39,10 @@ class Reconstruct(Task):
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.model = None  # whose losses were last asked for: what `summarize` is given is its
         self.importance_samples = number = self.settings["importance_samples"]
-        if number != int(number) or not 0 <= number <= MOST_SAMPLES:
+        whole = isinstance(number, int) and not isinstance(number, bool)
+        if not whole or not 0 <= number <= MOST_SAMPLES:
             raise ValueError(
                 f"--task-kwargs importance_samples={number}: must be a whole number of at least 0 "
                 f"and at most {MOST_SAMPLES}"
@@ -50,6 +52,7 @@ class Reconstruct(Task):
         return {"image_shape": tuple(self.info.image_shape)}
 
     def losses(self, model, batch, player="model", training=False):
+        self.model = model
         image = batch["image"]
         encoded = model.encode(image, training)
         if model.variational:
@@ -67,11 +70,11 @@ class Reconstruct(Task):
         return likelihood.reparameterise(encoded["mean"], encoded["log_variance"], drawn)
 
     def summarize(self, means):
-        if not means.get("kl"):  # exactly 0 is an autoencoder's
+        if self.model is None or not self.model.variational:
             return means
         nll = means["reconstruction"] + means["kl"]
-        gaussian = self.run_recipe.model_kwargs.get("likelihood") == "gaussian"
-        bits = likelihood.bits_per_dim(nll, prod(self.info.image_shape), LEVELS * gaussian)
+        levels = LEVELS if self.model.likelihood == "gaussian" else 0
+        bits = likelihood.bits_per_dim(nll, prod(self.info.image_shape), levels)
         return {**means, "elbo": -nll, "bits_per_dim": bits}
 
     def predict(self, model, batch):
@@ -113,23 +116,24 @@ class Reconstruct(Task):
         encoded = model(batch["image"], training=False)
         codes = encoded["mean" if model.variational else "code"]
 
-        def decode(z):  # (rows, columns, D)
+        def grid(z):  # (rows, columns, D)
             images = ops.sigmoid(model.decode(ops.reshape(z, (-1, model.latent_dim))))
             return ops.reshape(images, (*z.shape[:2], *images.shape[1:]))
 
-        # the dimensions in which these codes differ most, each moved around the mean code
+        # The dimensions in which these codes differ most, each moved around the mean code.
         spread = ops.std(codes, axis=0)  # (D,)
         most = ops.top_k(spread, min(SHOWN, model.latent_dim))[1]
-        way = ops.take(np.eye(model.latent_dim) * spread, most, axis=0)  # (rows, D)
-        steps = ops.cast(np.linspace(-REACH, REACH, STEPS), codes.dtype)
-        walk = ops.mean(codes, axis=0) + steps[:, None] * ops.cast(way, codes.dtype)[:, None]
-        start = codes[:SHOWN]
-        share = ops.cast(np.linspace(0, 1, STEPS), codes.dtype)[:, None]
-        between = start[:, None] * (1 - share) + ops.roll(start, -1, axis=0)[:, None] * share
+        way = ops.take(ops.diag(spread), most, axis=0)[:, None]  # (rows, 1, D)
+        steps = ops.linspace(-REACH, REACH, STEPS, dtype=codes.dtype)[:, None]
+        walk = ops.mean(codes, axis=0) + steps * way  # (rows, columns, D)
+        # From each image to the next one, and from the last to the first
+        start, end = codes[:SHOWN, None], ops.roll(codes[:SHOWN], -1, axis=0)[:, None]
+        share = ops.linspace(0.0, 1.0, STEPS, dtype=codes.dtype)[:, None]
+        between = start * (1 - share) + end * share
         found = {
             "reconstructions": ops.stack([image, encoded["image"][:SHOWN]]),
-            "walk": decode(walk),
-            "interpolation": decode(between),
+            "walk": grid(walk),
+            "interpolation": grid(between),
         }
         if model.variational:
             samples = self.draw(model, noise.sample_keys((0, 0), SAMPLES))

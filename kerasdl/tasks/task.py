@@ -69,6 +69,7 @@ class Task:
         targets: `{name: Spec}` of what the losses need besides.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
+        changeable: Names of those settings that an export may change.
         players: Who is trained in turn; one optimizer each.
         repeats: `{player: n}` of those that make several updates in their turn: each on one of the
             `n` parts that the batch is divided into.
@@ -82,6 +83,7 @@ class Task:
     targets: dict = {}
     recipe: dict = {}
     settings: dict = {}
+    changeable: tuple = ()
     players = ("model",)
     repeats: dict = {}
     coupled = False

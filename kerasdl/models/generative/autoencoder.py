@@ -88,4 +88,4 @@ def autoencoder(image_shape=(28, 28, 1), **kwargs):
 
 
 TINY = {"autoencoder": {"image_shape": (8, 8, 1), "latent_dim": 8, "dims": (64, 32)}}
-RECIPE = {}
+RECIPE = {"autoencoder": {"epochs": 40}}
