@@ -199,6 +199,17 @@ ROWS = (
         dataset="dates",
         starved=KEY_BIAS,
     ),
+    Row(
+        "autoencoder",
+        "generative.autoencoder",
+        "reconstruct",
+        2_837_314,
+        "Hinton and Salakhutdinov 2006",
+    ),
+    Row("vae_mlp", "generative.vae", "reconstruct", 815_824, "Kingma and Welling 2013"),
+    Row("vae", "generative.vae", "reconstruct", 1_696_097, "Kingma and Welling 2013"),
+    Row("gan_mlp", "generative.gan", "adversarial", 3_735_425, "Goodfellow et al. 2014"),
+    Row("dcgan", "generative.dcgan", "adversarial", 6_342_272, "Radford et al. 2015"),
     Row("ddpm_unet", "generative.ddpm", "denoise", 35_746_307, "Ho et al. 2020", image_size=32),
     Row("ddpm_unet_small", "generative.ddpm", "denoise", 1_164_513, "Ho et al. 2020"),
 )

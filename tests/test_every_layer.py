@@ -52,6 +52,8 @@ CASES = {
     "moe.MixtureOfExperts": [
         ({"num_experts": 4, "hidden_dim": 9, "top_k": 3, "stddevs": (0.2, 0.1)}, (5, 6)),
     ],
+    "minibatch.MinibatchStd": [({"momentum": 0.8}, (4, 6))],
+    "norm.GroupNorm": [({"groups": 3, "epsilon": 1e-4}, (4, 4, 6))],
     "norm.LocalResponseNorm": [({"size": 3, "alpha": 0.1, "beta": 0.5}, (4, 4, 6))],
     "norm.RMSNorm": [({"epsilon": 1e-4}, (5, 6))],
     "position.GridPosition": [

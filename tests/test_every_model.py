@@ -284,7 +284,10 @@ def test_mixed_precision_answers_in_float32(name):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model, task = build(name)
     batch = example_batch(task, 3)
-    outputs = {"call": model(task.model_inputs(model, batch)), "predict": task.predict(model, batch)}
+    outputs = {
+        "call": model(task.model_inputs(model, batch)),
+        "predict": task.predict(model, batch),
+    }
     for key, value in flat(outputs).items():
         assert value.dtype in ("float32", "int32", "int64"), key
         assert np.isfinite(value).all(), key

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from kerasdl.bench import paired
 
-PARTS = ("recurrent", "attention")
+PARTS = ("recurrent", "attention", "sampling")
 HEADS = ("XLA", "ours", "peer", "ratio", "range")
 NAMES = {"off": "off", "on": "on", "better": "better of both"}
 
@@ -60,7 +60,8 @@ def parse(argv):
 
     parser = Parser(
         prog="train.py bench",
-        description="measure training steps against named peers; each ratio above 1 is ours faster",
+        description="measure training steps and samplers against named peers; a ratio above 1 is "
+        "ours faster",
         allow_abbrev=False,
     )
     parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
@@ -73,6 +74,8 @@ def table(found) -> str:
     """What `paired.compare` found as text: a row for XLA off, on, and each side's better."""
     rows = [HEADS]
     for key, name in NAMES.items():
+        if key not in found:
+            continue
         r = found[key]
         times = (f"{1000 * seconds:.1f} ms" for seconds in (r.ours, r.peer))
         rows.append((name, *times, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"))
@@ -86,4 +89,4 @@ def _cases(part):
 
 
 def _plain(found):
-    return {"case": found["case"], **{key: asdict(found[key]) for key in NAMES}}
+    return {"case": found["case"], **{key: asdict(found[key]) for key in NAMES if key in found}}

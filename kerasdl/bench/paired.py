@@ -71,14 +71,18 @@ def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counte
 
     Args:
         case: What it is called.
-        steps: `{(side, xla): function}` for the sides `ours` and `peer` and both values of `xla`.
+        steps: `{(side, xla): function}` for the sides `ours` and `peer` and both values of `xla`,
+            or False alone.
         rounds, clock, least: As of `alternate`.
 
     Returns:
-        `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio}`.
+        `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio}`, without the last two where
+        XLA is not tried.
     """
     seconds = alternate(steps, rounds, clock, least)
     found = {"case": case}
+    if ("ours", True) not in steps:
+        return {**found, "off": ratio(seconds["ours", False], seconds["peer", False])}
     for key, xla in (("off", False), ("on", True)):
         found[key] = ratio(seconds["ours", xla], seconds["peer", xla])
     best = {

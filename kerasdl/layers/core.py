@@ -199,6 +199,16 @@ def pad2d(x, pad, value=0.0):
     return ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=value)
 
 
+def doubled(x):
+    """Every pixel of `(B, H, W, C)` four times: `(B, 2 H, 2 W, C)`.
+
+    By joins and reshapes: of `UpSampling2D` TFLite's converter loses the height.
+    """
+    _, height, width, channels = x.shape
+    x = ops.reshape(ops.concatenate([x, x], axis=-1), (-1, height, 2 * width * channels))
+    return ops.reshape(ops.concatenate([x, x], axis=-1), (-1, 2 * height, 2 * width, channels))
+
+
 _keeps_statistics = contextvars.ContextVar("keeps_statistics", default=False)
 
 
@@ -212,6 +222,11 @@ def keep_statistics():
         _keeps_statistics.reset(token)
 
 
+def statistics_are_kept() -> bool:
+    """Whether this is within `keep_statistics`."""
+    return _keeps_statistics.get()
+
+
 @register
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch norm with the papers' momentum 0.9 and epsilon 1e-5.
@@ -222,11 +237,11 @@ class BatchNorm(keras.layers.BatchNormalization):
     def __init__(self, momentum=0.9, epsilon=1e-5, **kwargs):
         super().__init__(momentum=momentum, epsilon=epsilon, **kwargs)
 
-    def call(self, inputs, training=None, mask=None):
-        if not (training and _keeps_statistics.get()):
-            return super().call(inputs, training=training, mask=mask)
-        momentum, self.momentum = self.momentum, 1.0  # what is moved, stays
-        try:
-            return super().call(inputs, training=training, mask=mask)
-        finally:
-            self.momentum = momentum
+    @property
+    def momentum(self):
+        """How much of the moving statistics a batch leaves as it is."""
+        return 1.0 if statistics_are_kept() else self._momentum
+
+    @momentum.setter
+    def momentum(self, value):
+        self._momentum = value

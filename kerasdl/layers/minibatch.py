@@ -49,7 +49,7 @@ class MinibatchStd(keras.layers.Layer):
             z = ops.cast(x, self.variable_dtype)  # squares overflow float16
             variance = self._mean(ops.square(z - self._mean(z)))
             std = ops.mean(ops.sqrt(variance + EPSILON))
-            if not core._keeps_statistics.get():
+            if not core.statistics_are_kept():
                 old, new = self.momentum, 1.0 - self.momentum
                 self.moving_std.assign(self.moving_std * old + ops.stop_gradient(std) * new)
         return ops.concatenate([x, ops.ones_like(x[..., :1]) * ops.cast(std, x.dtype)], axis=-1)

@@ -247,7 +247,7 @@ class Denoise(Task):
             return {"image": self._shown(clean), "prediction": predicted}
 
         def sample_from(noise, label=None, guidance=1.0):
-            predict = self._predictor_without_branches(model, label, guidance)
+            predict = self._predictor(model, label, guidance)
             x = self.noiseless.run(predict, self.noiseless.first(noise))
             return {"image": self._shown(x)}
 
@@ -282,9 +282,6 @@ class Denoise(Task):
             ),
             sample_signature(draw, self.num_classes, self.guides),
         ]
-
-    def _predictor_without_branches(self, model, label, guidance):
-        return self._predictor(model, label, guidance)
 
     def served(self, columns):
         key = noise.keys(0, 0, np.arange(len(columns["image"])))

@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from kerasdl.bench import attention, command, paired, recurrent
+from kerasdl.bench import attention, command, paired, recurrent, sampling
 from kerasdl.cli import UsageError
+from kerasdl.ops import noise
 
 
 class Clock:
@@ -86,7 +87,7 @@ CASES = {
 
 def test_every_case_trains_both_sides():
     names = []
-    for part in command.PARTS:
+    for part in ("recurrent", "attention"):
         for name, steps in CASES[part]():
             names.append(name)
             assert set(steps) == {(s, xla) for s in ("ours", "peer") for xla in (False, True)}
@@ -94,6 +95,26 @@ def test_every_case_trains_both_sides():
                 losses = [step() for _ in range(30)]
                 assert losses[-1] < losses[0], (name, key)
     assert [name.split()[0] for name in names] == ["LSTM", "GRU", "SelfAttention"]
+
+
+def test_both_ways_of_sampling_do_the_same_work(monkeypatch):
+    """The loop over `predict` ends in the image that our sampler draws from the same noise."""
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: _Draws())
+    tiny = {"dim": 8, "multipliers": (1, 2), "attention_levels": ()}
+    (one, single), (many, batch) = sampling.cases({"steps": 3, "batch": 5}, tiny)
+    assert "loop over predict" in one and "3 times the network" in many
+    np.testing.assert_allclose(single["ours", False](), single["peer", False](), atol=1e-5)
+    assert batch["ours", False]().shape == batch["peer", False]().shape == (5, 8, 8, 1)
+    found = paired.compare(one, single, rounds=1, least=0.0)
+    assert set(found) == {"case", "off"}
+    assert len(command.table(found).splitlines()) == 3
+
+
+class _Draws:
+    """The noise that our sampler starts from, in place of numpy's."""
+
+    def standard_normal(self, shape):
+        return np.asarray(noise.normal(noise.sample_keys((0, 0), shape[0]), shape[1:]))
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, capsys):

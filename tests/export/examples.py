@@ -45,7 +45,8 @@ def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), tokenizer
             part["image"] = rng.random((40, *image_shape), "float32")
     statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo(image_shape, tuple("0123456789"), *statistics)
-    recipe = Recipe(model=model_name, dataset="digits")
+    own = getattr(catalog.module_of(model_name), "RECIPE", {}).get(model_name, {})
+    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=own.get("task_kwargs", {}))
     task = tasks.get(catalog.row(model_name).task)(info, recipe)
     arguments = {**arguments, **task.arguments()}
     model = kerasdl.create_model(model_name, **arguments)

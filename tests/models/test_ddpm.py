@@ -71,12 +71,6 @@ def test_time_embedding_is_the_papers():
     np.testing.assert_allclose(found[1], [*np.sin(7 * rates), *np.cos(7 * rates)], atol=1e-6)
 
 
-def test_pixels_are_doubled():
-    x = np.arange(4.0).reshape(1, 2, 2, 1)
-    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
-    np.testing.assert_array_equal(ddpm.doubled(x)[0, :, :, 0], expected)
-
-
 @pytest.mark.parametrize("side", [8, 16, 28, 32])
 def test_the_small_one_takes_8_to_32_pixels(side):
     with keras.StatelessScope(initialize_variables=False):

@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from kerasdl.layers.attention import SelfAttention
-from kerasdl.layers.core import Model, check_counts, construct, register
+from kerasdl.layers.core import Model, check_counts, construct, doubled, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
 
@@ -238,11 +238,6 @@ class UNet(Model):
                 y = doubled(y)
             y = through(layer, y)
         return self.head(ops.silu(self.norm(y)))
-
-
-def doubled(x):
-    """Every pixel of `(B, H, W, C)` four times: `(B, 2 H, 2 W, C)`."""
-    return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
 
 
 def check_sizes(image_shape, dim, multipliers, depth, attention_levels):

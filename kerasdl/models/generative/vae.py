@@ -16,7 +16,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import Conv, Model, check_counts, construct, register
+from kerasdl.layers.core import Conv, Model, check_counts, construct, doubled, register
 from kerasdl.ops import likelihood as laws
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -183,8 +183,6 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         self.decoder2 = keras.layers.Dense(
             math.prod(self.small) * self.filters[-1], "silu", name="decoder2"
         )
-        # Enlarged by copying pixels and then convolved: no checkerboard, as of strided transposes.
-        self.enlarge = keras.layers.UpSampling2D(2, name="enlarge")
         self.ups = [
             Conv(f, 3, activation="silu", name=f"up{i + 1}")
             for i, f in enumerate(reversed(self.filters))
@@ -207,7 +205,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         x = self.decoder2(self.decoder1(z))
         x = ops.reshape(x, (-1, *self.small, self.filters[-1]))
         for up in self.ups:
-            x = up(self.enlarge(x))
+            x = up(doubled(x))  # not a strided transpose, which leaves a checkerboard
         return self.pixels(x)
 
 
@@ -247,7 +245,7 @@ TINY = {
     "vae": {
         "image_shape": (8, 8, 1),
         "latent_dim": 4,
-        "filters": (8,),
+        "filters": (8, 12),
         "hidden_dim": 16,
         "likelihood": "gaussian",
         "beta": 0.5,

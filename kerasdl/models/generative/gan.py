@@ -1,0 +1,270 @@
+"""Generative adversarial networks of dense layers, and what every GAN here is made of.
+
+Paper:   Generative Adversarial Networks, Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661
+         (section 5; sizes of its released code, github.com/goodfeli/adversarial, mnist.yaml).
+Differs: the generator's last bias starts at 0, not at the logits of the training images' means;
+         `norm` and `minibatch_std` are later inventions, off by default.
+"""
+
+import keras
+from keras import ops
+
+from kerasdl.catalog import nearest
+from kerasdl.layers.activation import Maxout
+from kerasdl.layers.classifier import check_size, dense_head
+from kerasdl.layers.core import BatchNorm, Model, check_counts, construct, register
+from kerasdl.layers.dropout import Dropout
+from kerasdl.layers.minibatch import MinibatchStd
+
+LATENT_LAWS = ("normal", "uniform")
+
+
+class Gan(Model):
+    """A generator and a discriminator, trained by the task `adversarial`.
+
+    Args:
+        generator: Layer: float latents `(B, D)` to images `(B, H, W, C)` in [0, 1].
+        discriminator: Layer: such images to logits `(B,)` of their being real.
+        image_shape: `(H, W, C)`.
+        latent_dim: `D`.
+        latent_law: Law of the latents, "normal" or "uniform"; of variance 1.
+
+    Call arguments:
+        x: `{"image": float (B, H, W, C) in [0, 1], "latent": float (B, D)}`.
+        training: Whether dropout and batch statistics are on.
+
+    Returns:
+        `{"image": (B, H, W, C), what the latents become; "real": logits (B,) of the given images;
+        "fake": logits (B,) of those made}`.
+    """
+
+    def __init__(self, generator, discriminator, image_shape, latent_dim, latent_law, **kwargs):
+        super().__init__(**kwargs)
+        if latent_law not in LATENT_LAWS:
+            raise ValueError(
+                f"latent_law {latent_law!r}{nearest(latent_law, LATENT_LAWS)}; it is one of "
+                f"{', '.join(LATENT_LAWS)}"
+            )
+        self.image_shape = tuple(image_shape)
+        self.latent_dim = latent_dim
+        self.latent_law = latent_law
+        self.generator = generator
+        self.discriminator = discriminator
+
+    def symbolic_inputs(self):
+        return {
+            "image": keras.Input(self.image_shape, name="image"),
+            "latent": keras.Input((self.latent_dim,), name="latent"),
+        }
+
+    def call(self, x, training=False):
+        fake = self.generate(x["latent"], training)
+        return {
+            "image": fake,
+            "real": self.discriminate(x["image"], training),
+            "fake": self.discriminate(fake, training),
+        }
+
+    def generate(self, latent, training=False):
+        """Images `(B, H, W, C)` in [0, 1] of latents `(B, D)`."""
+        return self.generator(latent, training=training)
+
+    def discriminate(self, image, training=False):
+        """Logits `(B,)` of images `(B, H, W, C)` in [0, 1]; the larger, the more real."""
+        return self.discriminator(image, training=training)
+
+
+@register
+class DenseGenerator(keras.layers.Layer):
+    """Two hidden layers of rectifiers, and sigmoid pixels.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        hidden_dim: Units of each hidden layer.
+        norm: Of the hidden layers, "batch" or "none".
+
+    Call arguments:
+        x: float `(B, D)`.
+        training: Whether batch norm uses, and updates, batch statistics.
+
+    Returns:
+        float32 (or float64) `(B, H, W, C)` in [0, 1].
+    """
+
+    def __init__(self, image_shape, hidden_dim, norm="none", **kwargs):
+        super().__init__(**kwargs)
+        self.image_shape = tuple(image_shape)
+        height, width, channels = self.image_shape
+        normed = norm == "batch"  # which takes any bias away
+        self.hidden = [
+            _dense(hidden_dim, 0.05, name=f"hidden{i}", use_bias=not normed) for i in (1, 2)
+        ]
+        self.norms = [BatchNorm(name=f"norm{i}") for i in (1, 2) if normed]
+        self.head = dense_head(height * width * channels)
+        self.head.kernel_initializer = _uniform(0.05)
+
+    def build(self, input_shape):
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def call(self, x, training=False):
+        for i, layer in enumerate(self.hidden):
+            x = layer(x)
+            if self.norms:
+                x = self.norms[i](x, training=training)
+            x = ops.relu(x)
+        return ops.reshape(ops.sigmoid(self.head(x)), (-1, *self.image_shape))
+
+
+@register
+class MaxoutDiscriminator(keras.layers.Layer):
+    """Two maxout layers, with dropout before each layer, and one logit.
+
+    Args:
+        units: Of each maxout layer.
+        pieces: Affine pieces per unit.
+        input_drop_rate: Dropout of the pixels.
+        drop_rate: Dropout of the units.
+        minibatch_std: Whether the last layer is told how much the images of the batch differ.
+
+    Call arguments:
+        x: float `(B, H, W, C)` in [0, 1].
+        training: Whether to drop, and to use batch statistics.
+
+    Returns:
+        float32 (or float64) logits `(B,)`.
+    """
+
+    def __init__(
+        self,
+        units,
+        pieces,
+        input_drop_rate=0.2,
+        drop_rate=0.5,
+        minibatch_std=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.hidden = [_dense(units * pieces, 0.005, name=f"hidden{i}") for i in (1, 2)]
+        rates = (input_drop_rate, drop_rate, drop_rate)
+        self.drops = [Dropout(rate, name=f"drop{i}") for i, rate in enumerate(rates)]
+        self.maxout = Maxout(pieces, name="maxout")
+        self.minibatch_std = MinibatchStd(name="minibatch_std") if minibatch_std else None
+        self.head = dense_head(1)
+        self.head.kernel_initializer = _uniform(0.005)
+
+    def build(self, input_shape):
+        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+
+    def call(self, x, training=False):
+        height, width, channels = x.shape[1:]
+        x = ops.reshape(x, (-1, height * width * channels))
+        for layer, drop in zip(self.hidden, self.drops[:2], strict=True):
+            x = self.maxout(layer(drop(x, training=training)))
+        x = self.drops[2](x, training=training)
+        if self.minibatch_std:
+            x = self.minibatch_std(x, training=training)
+        return self.head(x)[:, 0]
+
+
+def _dense(units, limit, **kwargs):
+    return keras.layers.Dense(units, kernel_initializer=_uniform(limit), **kwargs)
+
+
+def _uniform(limit):
+    return keras.initializers.RandomUniform(-limit, limit)
+
+
+@register
+class GanMlp(Gan):
+    """The GAN of 2014 for MNIST.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        latent_dim: `D`.
+        latent_law: Law of the latents, "normal" or "uniform".
+        hidden_dim: Units of each of the generator's hidden layers.
+        norm: Of the generator's hidden layers, "batch" or "none".
+        units: Of each of the discriminator's maxout layers.
+        pieces: Affine pieces per maxout unit.
+        input_drop_rate: Dropout of the discriminator's pixels.
+        drop_rate: Dropout of its units.
+        minibatch_std: Whether its last layer is told how much the images of the batch differ.
+    """
+
+    def __init__(
+        self,
+        image_shape=(28, 28, 1),
+        latent_dim=100,
+        latent_law="uniform",
+        hidden_dim=1200,
+        norm="none",
+        units=240,
+        pieces=5,
+        input_drop_rate=0.2,
+        drop_rate=0.5,
+        minibatch_std=False,
+        **kwargs,
+    ):
+        check_size(image_shape, 1, "gan_mlp")
+        check_counts(latent_dim=latent_dim, hidden_dim=hidden_dim, units=units, pieces=pieces)
+        check_norm(norm)
+        super().__init__(
+            DenseGenerator(image_shape, hidden_dim, norm, name="generator"),
+            MaxoutDiscriminator(
+                units, pieces, input_drop_rate, drop_rate, minibatch_std, name="discriminator"
+            ),
+            image_shape,
+            latent_dim,
+            latent_law,
+            **kwargs,
+        )
+
+
+def check_norm(norm):
+    """Raise a ValueError unless `norm` is "batch" or "none"."""
+    if norm not in ("batch", "none"):
+        raise ValueError(f"norm {norm!r}{nearest(norm, ('batch', 'none'))}; it is batch or none")
+
+
+def gan_mlp(image_shape=(28, 28, 1), **kwargs):
+    """Rectifiers against maxout units, 28x28 grey images by default."""
+    return construct(GanMlp, "gan_mlp", {"image_shape": tuple(image_shape)}, {}, kwargs)
+
+
+TINY = {
+    "gan_mlp": {
+        "image_shape": (8, 8, 1),
+        "latent_dim": 5,
+        "latent_law": "normal",
+        "hidden_dim": 12,
+        "norm": "batch",
+        "units": 7,
+        "pieces": 3,
+        "input_drop_rate": 0.1,
+        "drop_rate": 0.2,
+        "minibatch_std": True,
+    }
+}
+# For the digits of 8x8 pixels. The recipe of 2014 is the builder's own arguments with
+# --task-kwargs gradient_penalty=0 --opt sgd --momentum 0.5 --lr 0.1 --ema-decay 0
+RECIPE = {
+    "gan_mlp": {
+        "epochs": 100,
+        "batch_size": 64,
+        "opt": "adam",
+        "beta1": 0.5,
+        "lr": 0.001,
+        "sched": "cosine",
+        "ema_decay": 0.99,
+        "weights": "last",
+        "model_kwargs": {
+            "latent_dim": 20,
+            "hidden_dim": 256,
+            "norm": "batch",
+            "input_drop_rate": 0.0,
+            "drop_rate": 0.0,
+            "minibatch_std": True,
+        },
+        "task_kwargs": {"gradient_penalty": 1.0},
+    }
+}
