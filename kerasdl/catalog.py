@@ -211,7 +211,7 @@ ROWS = (
     Row("gan_mlp", "generative.gan", "adversarial", 3_735_425, "Goodfellow et al. 2014"),
     Row("dcgan", "generative.dcgan", "adversarial", 6_342_272, "Radford et al. 2015"),
     Row("ddpm_unet", "generative.ddpm", "denoise", 35_746_307, "Ho et al. 2020", image_size=32),
-    Row("ddpm_unet_small", "generative.ddpm", "denoise", 1_164_513, "Ho et al. 2020"),
+    Row("ddpm_unet_small", "generative.ddpm", "denoise", 1_063_905, "Ho et al. 2020"),
 )
 MODELS = {row.name: row for row in ROWS}
 

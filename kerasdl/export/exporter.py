@@ -152,6 +152,13 @@ def _examples(parts, model) -> tuple[dict, dict]:
             if signature in meta.get("savedmodel", {}).get("signatures", ()):
                 signatures[signature] = meta["savedmodel"]["signatures"][signature]
                 continue
+            same = [n for n in signatures if served[n] is served[signature]]
+            if same:  # another name of it
+                for side in ("in", "out"):
+                    for n in signatures[same[0]][f"{side}puts"]:
+                        arrays[f"{side}/{signature}/{n}"] = arrays[f"{side}/{same[0]}/{n}"]
+                signatures[signature] = signatures[same[0]]
+                continue
             asked = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
             asked = asked or {"": {s.name: _four(_input(s.name, columns)) for s in specs}}
             traced = tf.function(function, input_signature=specs, autograph=False)

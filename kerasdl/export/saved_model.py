@@ -20,7 +20,11 @@ def write(model, signatures: dict, folder, tokenizer=None) -> None:
     archive.track(model)
     if tokenizer:
         archive.track(tokenizer)
-    for name, (function, specs) in signatures.items():
+    first = next(iter(signatures.values()))
+    for name, served in signatures.items():
+        if name == "serving_default" and len(signatures) > 1 and served is first:
+            continue  # another name of the first, which the archive gives it by itself
+        function, specs = served
         archive.add_endpoint(name, function, input_signature=specs)
     archive.write_out(str(folder), verbose=False)
 

@@ -177,23 +177,25 @@ class Denoise(Task):
         def none(x):
             return ops.zeros(ops.shape(x)[:1], "int32") + self.num_classes
 
-        def both(x, t):
-            twice = [ops.concatenate([v, v], axis=0) for v in (x, t)]
-            found = plain(*twice, ops.concatenate([label, none(x)], axis=0))
-            return diffusion.guided(*ops.split(found, 2, axis=0), guidance)
-
         if not self.num_classes:
             return lambda x, t: plain(x, t, None)
-        if label is None or (isinstance(guidance, float) and guidance == 0.0):
+        if label is None:
             return lambda x, t: plain(x, t, none(x))
-        if isinstance(guidance, float):
-            return both if guidance != 1.0 else lambda x, t: plain(x, t, label)
+        if isinstance(guidance, float) and guidance == 1.0:
+            return lambda x, t: plain(x, t, label)
 
-        def either(x, t):
-            guidance_is_1 = ops.equal(guidance, 1.0)
-            return ops.cond(guidance_is_1, lambda: plain(x, t, label), lambda: both(x, t))
+        def both(x, t):
+            # The network once, on the images and again on as many as need it without a class:
+            # none where the guidance is 1, which a graph learns only when it runs.
+            count = ops.shape(x)[0]
+            more = ops.where(ops.equal(guidance, 1.0), 0, count)
+            parts = ((x, x), (t, t), (label, none(x)))
+            found = plain(*(ops.concatenate([a, b[:more]], axis=0) for a, b in parts))
+            conditional = found[:count]
+            unconditional = ops.concatenate([found[count:], conditional[more:]], axis=0)
+            return diffusion.guided(conditional, unconditional, guidance)
 
-        return either
+        return both
 
     def pictures(self, model, batch):
         classes = self.num_classes

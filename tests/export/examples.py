@@ -23,7 +23,14 @@ def made_up(model_name, max_length, tokenizer=None):
     return source.info, [s.read(range(min(40, len(s)))) for s in (source.train, source.test)]
 
 
-def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), tokenizer=None, **arguments):
+def make_parts(
+    model_name="resnet20",
+    epochs=0,
+    image_shape=(8, 8, 1),
+    tokenizer=None,
+    task_kwargs=None,
+    **arguments,
+):
     """What `export` takes: a model of digits (noise of another shape), and the examples."""
     import keras
 
@@ -46,7 +53,8 @@ def make_parts(model_name="resnet20", epochs=0, image_shape=(8, 8, 1), tokenizer
     statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo(image_shape, tuple("0123456789"), *statistics)
     own = getattr(catalog.module_of(model_name), "RECIPE", {}).get(model_name, {})
-    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=own.get("task_kwargs", {}))
+    settings = {**own.get("task_kwargs", {}), **(task_kwargs or {})}
+    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
     task = tasks.get(catalog.row(model_name).task)(info, recipe)
     arguments = {**arguments, **task.arguments()}
     model = kerasdl.create_model(model_name, **arguments)

@@ -279,7 +279,7 @@ def ddpm_unet_small(image_shape=(8, 8, 1), num_classes=10, **kwargs):
     return construct(UNet, "ddpm_unet_small", given, SMALL, kwargs)
 
 
-SMALL = {"dim": 32, "multipliers": (1, 2, 2), "depth": 1, "attention_levels": (1, 2)}
+SMALL = {"dim": 32, "multipliers": (1, 2, 2), "depth": 1, "attention_levels": ()}
 
 _TINY = {
     "image_shape": (8, 8, 2),
@@ -294,10 +294,11 @@ _SAMPLING = {"ema_decay": 0.999, "weights": "last"}
 RECIPE = {
     "ddpm_unet": {"batch_size": 128, "lr": 2e-4, "warmup_epochs": 5, "clip_grad": 1.0, **_SAMPLING},
     "ddpm_unet_small": {
-        "epochs": 300,
+        "epochs": 160,
         "batch_size": 64,
         "lr": 2e-3,
         "warmup_epochs": 5,
+        "drop_rate": 0.2,
         "clip_grad": 1.0,
         "task_kwargs": {"conditional": True},
         **_SAMPLING,
