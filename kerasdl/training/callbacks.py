@@ -111,8 +111,8 @@ class Pictures(keras.callbacks.Callback):
     """What the task shows of the model after an epoch: `pictures/NAME.png`, or texts `NAME.txt`.
 
     A grid whose name ends in `trajectory` is also a moving picture `NAME.gif`, of its columns.
-    Texts of all epochs stand in one file, the newest last. Epochs that end within five seconds of
-    the last pictures have none, but for the last epoch.
+    Texts of all epochs stand in one file, the newest last. Epochs that end soon after the last
+    pictures have none, but for the last epoch: at most a tenth of the time goes into them.
 
     Args:
         folder: Where to.
@@ -123,8 +123,9 @@ class Pictures(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self.batch = batch
-        self.wrote = 0.0
+        self.next = 0.0  # not before this time
         self.draw = None
+        self.drew = False
 
     def on_train_begin(self, logs=None):
         trainer = self.loop.trainer
@@ -137,7 +138,8 @@ class Pictures(keras.callbacks.Callback):
         self.draw = draw
 
     def on_epoch_end(self, epoch, logs=None):
-        if time.perf_counter() - self.wrote < SECONDS_BETWEEN_SUMMARIES and not self.loop.done:
+        began = time.perf_counter()
+        if began < self.next and not self.loop.done:
             return
         with self.loop.averaged():
             found = {name: np.asarray(value) for name, value in self.draw(self.batch).items()}
@@ -149,7 +151,10 @@ class Pictures(keras.callbacks.Callback):
                 judge.write_picture(self.folder / f"{name}.png", value)
                 if value.ndim == 5 and name.endswith("trajectory"):
                     judge.write_moving_picture(self.folder / f"{name}.gif", value)
-        self.wrote = time.perf_counter()
+        now = time.perf_counter()
+        took = now - began if self.drew else 0.0  # the first time is mostly tracing
+        self.next = now + max(SECONDS_BETWEEN_SUMMARIES, 9 * took)
+        self.drew = True
 
     def _append(self, path, epoch, ids):
         head = f"== epoch {epoch}"

@@ -74,6 +74,10 @@ def describe(name: str, image_size=None) -> str:
     lines += ["", "Settings where they differ from the defaults"]
     flags = [(f"--{flag(k)}", _plain(v)) for k, v in settings.items()]
     lines += _indent(_columns(flags) or ["none"])
+    if task.settings:
+        own = {**task.settings, **settings.get("task_kwargs", {})}
+        lines += ["", "Settings of the task (--task-kwargs)"]
+        lines += _indent(_columns((k, _plain(v)) for k, v in own.items()))
     lines += ["", "Layers", *_indent(_table(blocks))]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -255,6 +259,10 @@ def _head(module) -> list[str]:
 
 def _plain(value):
     """A setting as it is typed."""
+    if isinstance(value, dict):
+        return " ".join(f"{k}={_plain(v)}" for k, v in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
