@@ -26,7 +26,7 @@ class Losses(keras.callbacks.Callback):
         self.stop_at = stop_at
 
     def on_train_batch_end(self, batch, logs=None):
-        self.values.append(logs["loss"])
+        self.values.append(list(logs.values()))
         if self.loop.step == self.stop_at:
             self.loop.stop_signal = "the test"
 

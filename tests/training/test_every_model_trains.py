@@ -51,7 +51,7 @@ def assert_pictures(task, model, batch):
             assert value.ndim == 2 and 0 <= value.min() and value.max() < task.info.vocab_size
             assert (value != PAD).any(), name
         else:
-            assert value.ndim == 4 and 0 <= value.min() and value.max() <= 1, name
+            assert value.ndim in (4, 5) and 0 <= value.min() and value.max() <= 1, name
 
 
 @pytest.mark.slow

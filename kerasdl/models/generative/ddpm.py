@@ -294,7 +294,7 @@ _SAMPLING = {"ema_decay": 0.999, "weights": "last"}
 RECIPE = {
     "ddpm_unet": {"batch_size": 128, "lr": 2e-4, "warmup_epochs": 5, "clip_grad": 1.0, **_SAMPLING},
     "ddpm_unet_small": {
-        "epochs": 160,
+        "epochs": 180,
         "batch_size": 64,
         "lr": 2e-3,
         "warmup_epochs": 5,
