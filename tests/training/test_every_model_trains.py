@@ -30,7 +30,7 @@ def test_two_steps_a_stop_and_two_steps_are_four_steps(name, tmp_path):
     assert a.keys() == b.keys()
     assert all((a[k] == b[k]).all() for k in a)
     assert parts.loop.history == whole.loop.history
-    assert set(whole.task.summarize(dict.fromkeys(whole.task.metrics, 1.0))) < set(
+    assert set(whole.task.summarize(dict.fromkeys(whole.trainer.names, 1.0))) < set(
         whole.loop.history[0]
     )
     model, task = parts.run.restore("last")
