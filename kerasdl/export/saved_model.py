@@ -20,9 +20,9 @@ def write(model, signatures: dict, folder, tokenizer=None) -> None:
     archive.track(model)
     if tokenizer:
         archive.track(tokenizer)
-    first = next(iter(signatures.values()))
+    first = next(iter(signatures))
     for name, served in signatures.items():
-        if name == "serving_default" and len(signatures) > 1 and served is first:
+        if name == "serving_default" != first and served is signatures[first]:
             continue  # another name of the first, which the archive gives it by itself
         function, specs = served
         archive.add_endpoint(name, function, input_signature=specs)

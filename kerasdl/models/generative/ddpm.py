@@ -290,17 +290,24 @@ _TINY = {
     "drop_rate": 0.0,
 }
 TINY = {"ddpm_unet": _TINY, "ddpm_unet_small": {**_TINY, "num_classes": 3}}
-_SAMPLING = {"ema_decay": 0.999, "weights": "last"}
 RECIPE = {
-    "ddpm_unet": {"batch_size": 128, "lr": 2e-4, "warmup_epochs": 5, "clip_grad": 1.0, **_SAMPLING},
+    "ddpm_unet": {
+        "batch_size": 128,
+        "lr": 2e-4,
+        "warmup_epochs": 5,
+        "clip_grad": 1.0,
+        "ema_decay": 0.9999,
+        "weights": "last",
+    },
     "ddpm_unet_small": {
-        "epochs": 180,
+        "epochs": 170,
         "batch_size": 64,
         "lr": 2e-3,
         "warmup_epochs": 5,
         "drop_rate": 0.2,
         "clip_grad": 1.0,
         "task_kwargs": {"conditional": True},
-        **_SAMPLING,
+        "ema_decay": 0.998,
+        "weights": "last",
     },
 }
