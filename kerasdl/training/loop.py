@@ -117,8 +117,8 @@ class Loop:
         def judge(iterator, n):
             totals = tf.zeros(width, keras.config.floatx())
             for _ in tf.range(n):
-                # One after the other: TensorFlow 2.21 with oneDNN computes wrong sums, or dies,
-                # where passes through a network overlap.
+                # One after the other: where passes of a loop overlap, TensorFlow 2.21 with oneDNN
+                # at times computes wrong sums, or dies.
                 tf.autograph.experimental.set_loop_options(parallel_iterations=1)
                 sums = strategy.run(trainer.judge, args=(next(iterator),))
                 totals += strategy.reduce("SUM", sums, axis=None)
