@@ -236,6 +236,11 @@ def module_of(name: str):
     return importlib.import_module(f"kerasdl.models.{row(name).module}")
 
 
+def settings_of(name: str) -> dict:
+    """The training settings that suit the model `name` better than its task's."""
+    return getattr(module_of(name), "RECIPE", {}).get(name, {})
+
+
 def build(name: str, **kwargs):
     """The model `name` with its weights made: an ordinary Keras model.
 

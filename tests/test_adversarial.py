@@ -299,7 +299,7 @@ def test_signatures():
     ("settings", "message"),
     [
         ({"loss": "hing"}, "loss=hing.*hinge"),
-        ({"loss": 3}, "loss=3: no such loss"),
+        ({"loss": 3}, "loss=3: not one of non_saturating, minimax, hinge, wasserstein_gp"),
         ({"discriminator_steps": 0}, "discriminator_steps=0: must be a whole number from 1 on"),
         ({"discriminator_steps": 1.5}, "discriminator_steps=1.5"),
         ({"gradient_penalty": -1}, "gradient_penalty=-1: must be a number from 0 on"),

@@ -56,7 +56,7 @@ def task_of(name):
         tokenizer=letters(arguments["vocab_size"]) if "vocab_size" in arguments else None,
         max_length=(arguments.get("max_length") or 12) - 1,  # a translation ends in one more
     )
-    settings = getattr(catalog.module_of(name), "RECIPE", {}).get(name, {}).get("task_kwargs", {})
+    settings = catalog.settings_of(name).get("task_kwargs", {})
     return tasks.get(catalog.row(name).task)(info, Recipe(model=name, task_kwargs=settings))
 
 

@@ -254,7 +254,7 @@ def test_signatures_answer_as_the_model():
 
 @pytest.mark.parametrize("value", [-1, 2.5, 10_001, "many", True])
 def test_bad_settings(value):
-    with pytest.raises(ValueError, match="importance_samples=.* whole number of at least 0"):
+    with pytest.raises(ValueError, match="importance_samples=.* whole number from 0 to 10,000"):
         task_of(importance_samples=value)
 
 

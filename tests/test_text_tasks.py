@@ -126,8 +126,8 @@ def test_bleu():
 @pytest.mark.parametrize(
     ("task", "settings", "message"),
     [
-        (GenerateText, {"top_p": 0}, "top_p=0: must be at least"),
-        (GenerateText, {"temperature": -1}, "temperature=-1: must be at least 0"),
+        (GenerateText, {"top_p": 0}, "top_p=0: must be a number from 1e-06 to 1"),
+        (GenerateText, {"temperature": -1}, "temperature=-1: must be a number from 0"),
         (GenerateText, {"temperature": "hot"}, "temperature=hot: must be a number"),
         (GenerateText, {"temperatur": 1}, "did you mean temperature"),
         (Translate, {"beam_width": 0}, "beam_width=0"),

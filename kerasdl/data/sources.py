@@ -12,7 +12,7 @@ import tensorflow as tf
 from kerasdl.catalog import nearest
 from kerasdl.data import tokenizer as tokenizers
 from kerasdl.data.images import to_float
-from kerasdl.data.splits import Options, Source, Split, needs
+from kerasdl.data.splits import Options, Source, Split, evenly, needs
 
 __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 
@@ -181,10 +181,7 @@ def input_statistics(split: Split) -> tuple[tuple, tuple]:
         `(mean, std)`, tuples of floats; a channel that never varies has the deviation 1.
     """
     n = len(split)
-    if split.arrays is not None or n <= STATISTICS_IMAGES:
-        indices = np.arange(n)
-    else:
-        indices = np.linspace(0, n - 1, STATISTICS_IMAGES).astype(np.int64)
+    indices = evenly(n, n if split.arrays is not None else STATISTICS_IMAGES)
     count, total, squares = 0, 0.0, 0.0
     for chunk in np.array_split(indices, -(-len(indices) // 256)):
         image = to_float(tf.convert_to_tensor(split.read(chunk)["image"])).numpy()

@@ -125,6 +125,11 @@ class FileSplit(Split):
         return next(rows.batch(len(indices)).as_numpy_iterator())
 
 
+def evenly(count, most):
+    """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
+    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+
+
 def cut(n, share, seed=None):
     """Divide the numbers below `n`.
 

@@ -132,12 +132,13 @@ def task_of(facts):
 
 def _judge(artefact, task, data):
     target = "tflite" if artefact.kind == "tflite" else "savedmodel"
-    if not task.judged_by(target):
+    how = task.judged_by(target)
+    if not how:
         raise ValueError(
             f"{artefact.path}: there are no figures of its exported files; evaluate its --run"
         )
     size = 1 if target == "tflite" and catalog.row(task.run_recipe.model).no_lite_batch else 64
-    return parity.judge(artefact, data, task.judged_by(target), size)
+    return parity.judge(artefact, data, how, size)
 
 
 def _open_saved_model(path):

@@ -8,6 +8,7 @@ import tensorflow as tf
 from kerasdl.catalog import nearest
 from kerasdl.data import sources
 from kerasdl.data.images import to_float
+from kerasdl.data.splits import evenly
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
 CALIBRATION = 200
@@ -101,8 +102,7 @@ def _bytes_of_one(split):
 
 def _take(source, task, split, most=None):
     part = getattr(source, split)
-    count = min(len(part), most or len(part))
-    batch = part.read(np.linspace(0, len(part) - 1, count).round().astype(int))
+    batch = part.read(evenly(len(part), most or len(part)))
     if "image" in batch:
         batch["image"] = to_float(tf.constant(batch["image"])).numpy()
     return task.served(batch)

@@ -7,13 +7,13 @@ its result as a line of JSON. This module imports no framework until that proces
 import argparse
 import contextlib
 import json
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from kerasdl import processes
 from kerasdl.export import ExportError, serving
 
 RESULT = "@result "  # begins the last line
@@ -53,14 +53,11 @@ def export_run(
     command += ["--export-name", export_name] if export_name else []
     command += ["--weights", weights] if weights else []
     command += ["--task-kwargs", json.dumps(settings)] if settings else []
-    sources = str(Path(__file__).parents[2])
-    path = os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH"))))
-    environment = os.environ | {
-        "CUDA_VISIBLE_DEVICES": "",  # a GPU would bake its own kernels in
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-        "PYTHONPATH": path,
-    }
+    environment = processes.environment(
+        CUDA_VISIBLE_DEVICES="",  # a GPU would bake its own kernels in
+        KERAS_BACKEND="tensorflow",
+        TF_CPP_MIN_LOG_LEVEL="2",
+    )
     with tempfile.TemporaryFile("w+", errors="replace") as log:
         process = subprocess.Popen(
             [str(c) for c in command],

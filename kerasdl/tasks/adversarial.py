@@ -9,7 +9,7 @@ from kerasdl.layers.core import keep_statistics
 from kerasdl.ops import noise
 from kerasdl.ops.gradient import value_and_gradient
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Spec, Task
 
 LOSSES = ("non_saturating", "minimax", "hinge", "wasserstein_gp")
 OF_PROBABILITIES = ("non_saturating", "minimax")
@@ -45,6 +45,11 @@ class Adversarial(Task):
 
     recipe = {"weights": "last"}
     settings = {"loss": "non_saturating", "discriminator_steps": 1, "gradient_penalty": None}
+    allowed = {
+        "loss": LOSSES,
+        "discriminator_steps": Number(1, whole=True),
+        "gradient_penalty": Number(0),
+    }
     players = ("discriminator", "generator")
     metrics = ("loss", "score")
     monitor = "-generator_loss"
@@ -54,7 +59,11 @@ class Adversarial(Task):
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
         self.loss = self.settings["loss"]
         self.label_smoothing = recipe.label_smoothing
-        check_settings(self.settings, self.label_smoothing)
+        if self.label_smoothing and self.loss not in OF_PROBABILITIES:
+            raise ValueError(
+                f"--label-smoothing {self.label_smoothing}: the {self.loss} loss has no labels to "
+                f"smooth; {' and '.join(OF_PROBABILITIES)} have"
+            )
         self.repeats = {"discriminator": self.settings["discriminator_steps"]}
         self.gradient_penalty = self.settings["gradient_penalty"]
         if self.gradient_penalty is None:
@@ -195,35 +204,6 @@ def slerp(a, b, share):
     angle = ops.arccos(ops.clip(ops.sum(u * v, axis=-1, keepdims=True), -1.0 + 1e-6, 1.0 - 1e-6))
     arc = (ops.sin((1.0 - share) * angle) * u + ops.sin(share * angle) * v) / ops.sin(angle)
     return linear(*lengths, share) * arc
-
-
-def check_settings(settings, label_smoothing):
-    """Refuse settings that mean nothing.
-
-    Raises:
-        ValueError: Names the first such, and what is allowed.
-    """
-    from kerasdl.catalog import nearest
-
-    loss, steps = settings["loss"], settings["discriminator_steps"]
-    penalty = settings["gradient_penalty"]
-    if loss not in LOSSES:
-        raise ValueError(
-            f"--task-kwargs loss={loss}: no such loss{nearest(str(loss), LOSSES)}; it is one of "
-            f"{', '.join(LOSSES)}"
-        )
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise ValueError(
-            f"--task-kwargs discriminator_steps={steps}: must be a whole number from 1 on"
-        )
-    number = isinstance(penalty, int | float) and not isinstance(penalty, bool)
-    if penalty is not None and not (number and 0 <= penalty < math.inf):
-        raise ValueError(f"--task-kwargs gradient_penalty={penalty}: must be a number from 0 on")
-    if label_smoothing and loss not in OF_PROBABILITIES:
-        raise ValueError(
-            f"--label-smoothing {label_smoothing}: the {loss} loss has no labels to smooth; "
-            f"{' and '.join(OF_PROBABILITIES)} have"
-        )
 
 
 TASK = Adversarial

@@ -3,30 +3,13 @@
 import numpy as np
 from keras import ops
 
-from kerasdl.catalog import nearest
 from kerasdl.ops import diffusion, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Spec, Task
 
 # Streams of an example's key; the sampler's steps have one each, from STEPS on.
 EPS, TIME, DROP, STEPS = 0, 1, 2, 8
 ROWS, FRAMES = 8, 10  # of the pictures
-
-SETTINGS = {  # and what is allowed
-    "law": diffusion.LAWS,
-    "prediction": diffusion.PREDICTIONS,
-    "time": diffusion.TIMES,
-    "weight": diffusion.WEIGHTS,
-    "sampler": diffusion.SAMPLERS,
-    "conditional": (False, True),
-    "clip": (False, True),
-}
-RANGES = {
-    "label_drop": (0, 0.999, "a share"),
-    "steps": (1, 10_000, "a number of steps"),
-    "eta": (0, 1, "a share"),
-    "guidance": (0, 100, "a number"),
-}
 
 
 class Denoise(Task):
@@ -57,6 +40,19 @@ class Denoise(Task):
         "clip": True,
         "guidance": 2.0,
     }
+    allowed = {
+        "law": diffusion.LAWS,
+        "prediction": diffusion.PREDICTIONS,
+        "time": diffusion.TIMES,
+        "weight": diffusion.WEIGHTS,
+        "conditional": (False, True),
+        "label_drop": Number(0, 0.999),
+        "sampler": diffusion.SAMPLERS,
+        "steps": Number(1, 10_000, whole=True),
+        "eta": Number(0, 1),
+        "clip": (False, True),
+        "guidance": Number(0, 100),
+    }
     changeable = ("sampler", "steps", "eta", "clip")
     metrics = ("loss", "noise_error")
     monitor = "-loss"
@@ -64,7 +60,6 @@ class Denoise(Task):
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        check_settings(self.settings)
         s = self.settings
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
         self.num_classes = len(info.class_names) if s["conditional"] else None
@@ -97,15 +92,13 @@ class Denoise(Task):
         return {**batch, "eps": eps, "time": t, "dropped": dropped}
 
     def model_inputs(self, model, batch):
-        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
-        return self._inputs(x, batch["time"], batch["label"])
+        return self._inputs(self._noised(batch), batch["time"], batch["label"])
 
     def losses(self, model, batch, player="model", training=False):
         t, eps, label = batch["time"], batch["eps"], batch["label"]
         if training and self.num_classes:
             label = ops.where(batch["dropped"], self.num_classes, label)
-        x0 = self._scaled(batch)
-        x = self.diffusion.noised(x0, eps, t)
+        x0, x = self._scaled(batch), self._noised(batch)
         predicted = model(self._inputs(x, t, label), training=training)
         error = _mean_square(predicted - self.diffusion.target(x0, eps, t))
         loss = error * self.diffusion.weight(t, self.settings["weight"])
@@ -118,6 +111,9 @@ class Denoise(Task):
     def _scaled(self, batch):
         return 2.0 * ops.cast(batch["image"], batch["eps"].dtype) - 1.0
 
+    def _noised(self, batch):
+        return self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
+
     def _inputs(self, x, t, label):
         scale = self.diffusion.scale(t)
         inputs = {"image": x if scale is None else scale[:, None, None, None] * x, "time": t}
@@ -127,8 +123,8 @@ class Denoise(Task):
 
     def predict(self, model, batch):
         predicted = model(self.model_inputs(model, batch), training=False)
-        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
-        return {"image": self._shown(self.diffusion.clean(x, predicted, batch["time"]))}
+        clean = self.diffusion.clean(self._noised(batch), predicted, batch["time"])
+        return {"image": self._shown(clean)}
 
     # -- drawing --------------------------------------------------------------------------------
 
@@ -289,8 +285,7 @@ class Denoise(Task):
         key = noise.keys(0, 0, np.arange(len(columns["image"])))
         columns = {**columns, "label": np.asarray(columns["label"], "int32")}
         batch = self.prepare({**columns, "key": key})
-        x = self.diffusion.noised(self._scaled(batch), batch["eps"], batch["time"])
-        found = {"image": x, "time": batch["time"]}
+        found = {"image": self._noised(batch), "time": batch["time"]}
         found = {k: np.asarray(v, "float32") for k, v in found.items()}
         return {**found, "label": columns["label"], "clean": columns["image"]}
 
@@ -302,33 +297,6 @@ class Denoise(Task):
             "target": "clean",
             "loss": "mse",
         }
-
-
-def check_settings(settings) -> None:
-    """Refuse settings that mean nothing; whole numbers of steps become ints.
-
-    Raises:
-        ValueError: Names the setting, and what is allowed.
-    """
-    for name, allowed in SETTINGS.items():
-        value = settings[name]
-        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
-            words = ", ".join(str(a).lower() for a in allowed)
-            raise ValueError(
-                f"--task-kwargs {name}={value}: not one of {words}{nearest(value, allowed)}"
-            )
-    for name, (low, high, what) in RANGES.items():
-        value = settings[name]
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ValueError(f"--task-kwargs {name}={value}: must be {what}")
-        if not low <= value <= high:
-            raise ValueError(
-                f"--task-kwargs {name}={value}: must be at least {low} and at most {high}"
-            )
-    if settings["steps"] != int(settings["steps"]):
-        raise ValueError(f"--task-kwargs steps={settings['steps']}: must be a whole number")
-    settings["steps"] = int(settings["steps"])
-    settings["guidance"] = float(settings["guidance"])
 
 
 def _mean_square(x):

@@ -8,7 +8,7 @@ from keras import ops
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import SPECIAL, Pieces
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Spec, Task
 
 BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
 SAMPLES = 4  # texts written after an epoch
@@ -26,12 +26,17 @@ class GenerateText(Task):
 
     inputs = {"token_ids": Spec(("N",), "int32")}
     settings = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "sample_tokens": 200}
+    allowed = {
+        "temperature": Number(0, 1_000_000),
+        "top_k": Number(0, 2**31 - 1, whole=True),
+        "top_p": Number(1e-6, 1),
+        "sample_tokens": Number(1, 2**20, whole=True),
+    }
     metrics = ("loss", "accuracy")
     monitor = "-loss"
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        check_sampling(self.settings)
         self.prompt = max(1, min(PROMPT, (info.max_length or 3 * PROMPT) // 3))
         self.label_smoothing = recipe.label_smoothing
 
@@ -202,30 +207,6 @@ class GenerateText(Task):
             "target": "label",
             "loss": "cross_entropy",
         }
-
-
-def check_sampling(settings):
-    """Refuse settings of sampling that mean nothing.
-
-    Raises:
-        ValueError: Names the setting.
-    """
-    ranges = {
-        "temperature": (0, 1e6, float),
-        "top_k": (0, 2**31 - 1, int),
-        "top_p": (1e-6, 1, float),
-        "sample_tokens": (1, 2**20, int),
-    }
-    for name, (low, high, kind) in ranges.items():
-        value = settings[name]
-        if isinstance(value, float) and kind is int and value.is_integer():
-            value = settings[name] = int(value)
-        if isinstance(value, bool) or not isinstance(value, int | kind):
-            what = "a whole number" if kind is int else "a number"
-            raise ValueError(f"--task-kwargs {name}={value}: must be {what}")
-        if not low <= value <= high:
-            most = f" and at most {high}"
-            raise ValueError(f"--task-kwargs {name}={value}: must be at least {low:g}{most}")
 
 
 TASK = GenerateText

@@ -7,7 +7,7 @@ from keras import ops
 
 from kerasdl.ops import likelihood, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Spec, Task
 
 CODE = 0  # the stream of the code's noise; those after it are the importance samples'
 MOST_SAMPLES = 10_000
@@ -33,6 +33,7 @@ class Reconstruct(Task):
 
     inputs = {"image": Spec(("H", "W", "C"), "float32")}
     settings = {"importance_samples": 0}
+    allowed = {"importance_samples": Number(0, MOST_SAMPLES, whole=True)}
     metrics = ("loss", "reconstruction", "kl")
     monitor = "-loss"
 
@@ -40,13 +41,7 @@ class Reconstruct(Task):
         super().__init__(info, recipe)
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
         self.model = None  # whose losses were last asked for: what `summarize` is given is its
-        self.importance_samples = number = self.settings["importance_samples"]
-        whole = isinstance(number, int) and not isinstance(number, bool)
-        if not whole or not 0 <= number <= MOST_SAMPLES:
-            raise ValueError(
-                f"--task-kwargs importance_samples={number}: must be a whole number of at least 0 "
-                f"and at most {MOST_SAMPLES}"
-            )
+        self.importance_samples = self.settings["importance_samples"]
 
     def arguments(self):
         return {"image_shape": tuple(self.info.image_shape)}

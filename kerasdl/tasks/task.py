@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
+
+from kerasdl.catalog import nearest
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,30 @@ class DataInfo:
         )
 
 
+@dataclass(frozen=True)
+class Number:
+    """The numbers that a setting may be: from `least` to `most`, whole ones or any."""
+
+    least: float
+    most: float = math.inf
+    whole: bool = False
+
+    def __str__(self):
+        kind = "a whole number" if self.whole else "a number"
+        upper = "on" if self.most == math.inf else f"to {self.most:,}"
+        return f"{kind} from {self.least:,} {upper}"
+
+    def read(self, value):
+        """`value` as an int or a float; None where it is none of these numbers."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return None
+        if not self.least <= value <= self.most or math.isinf(value):
+            return None
+        if not self.whole:
+            return float(value)
+        return int(value) if value == int(value) else None
+
+
 class Task:
     """What a model is trained for, judged by and served as.
 
@@ -69,6 +96,7 @@ class Task:
         targets: `{name: Spec}` of what the losses need besides.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
+        allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
         changeable: Names of those settings that an export may change.
         players: Who is trained in turn; one optimizer each.
         repeats: `{player: n}` of those that make several updates in their turn: each on one of the
@@ -83,6 +111,7 @@ class Task:
     targets: dict = {}
     recipe: dict = {}
     settings: dict = {}
+    allowed: dict = {}
     changeable: tuple = ()
     players = ("model",)
     repeats: dict = {}
@@ -96,14 +125,30 @@ class Task:
         self.run_recipe = recipe
         unknown = set(recipe.task_kwargs) - set(self.settings)
         if unknown:
-            from kerasdl.catalog import nearest
-
             name = sorted(unknown)[0]
             raise ValueError(
                 f"--task-kwargs {name}: no such setting{nearest(name, self.settings)}; "
                 f"this task takes {', '.join(self.settings) or 'none'}"
             )
-        self.settings = {**self.settings, **recipe.task_kwargs}
+        given = {**self.settings, **recipe.task_kwargs}
+        self.settings = {name: self._allowed(name, value) for name, value in given.items()}
+
+    def _allowed(self, name, value):
+        """A setting as it is used; a ValueError that says what is allowed."""
+        allowed = self.allowed.get(name)
+        if allowed is None or (value is None and self.settings[name] is None):
+            return value
+        if isinstance(allowed, Number):
+            number = allowed.read(value)
+            if number is None:
+                raise ValueError(f"--task-kwargs {name}={value}: must be {allowed}")
+            return number
+        if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+            words = ", ".join(str(a).lower() for a in allowed)
+            raise ValueError(
+                f"--task-kwargs {name}={value}: not one of {words}{nearest(value, allowed)}"
+            )
+        return value
 
     def arguments(self) -> dict:
         """Constructor arguments of the model that the data decide."""

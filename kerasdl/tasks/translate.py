@@ -1,7 +1,5 @@
 """Translation: a target text from a source, by beam search; judged by BLEU and exact matches."""
 
-import math
-
 import numpy as np
 from keras import ops
 
@@ -9,7 +7,7 @@ from kerasdl.metrics.translation import Translations
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import EOS, PAD, Pieces
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Spec, Task
 
 
 class Translate(Task):
@@ -22,18 +20,13 @@ class Translate(Task):
 
     inputs = {"source_ids": Spec(("S",), "int32"), "target_ids": Spec(("T",), "int32")}
     settings = {"beam_width": 4, "length_penalty": 0.6}
+    allowed = {"beam_width": Number(1, whole=True), "length_penalty": Number(0)}
     metrics = ("loss", "token_accuracy")
     monitor = "-loss"
     served_examples = 256
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        width, alpha = self.settings["beam_width"], self.settings["length_penalty"]
-        if not isinstance(width, int) or isinstance(width, bool) or width < 1:
-            raise ValueError(f"--task-kwargs beam_width={width}: must be a whole number from 1 on")
-        number = isinstance(alpha, int | float) and not isinstance(alpha, bool)
-        if not number or not 0 <= alpha < math.inf:
-            raise ValueError(f"--task-kwargs length_penalty={alpha}: must be a number from 0 on")
         self.label_smoothing = recipe.label_smoothing
         self.longest = (info.max_length or 0) + 1  # with EOS
 
@@ -71,7 +64,7 @@ class Translate(Task):
     def _beam(self):
         return {
             "width": self.settings["beam_width"],
-            "alpha": float(self.settings["length_penalty"]),
+            "alpha": self.settings["length_penalty"],
         }
 
     def evaluators(self):

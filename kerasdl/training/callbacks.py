@@ -123,9 +123,8 @@ class Pictures(keras.callbacks.Callback):
         super().__init__()
         self.folder = folder
         self.batch = batch
-        self.next = 0.0  # not before this time
+        self.next = None  # not before this time
         self.draw = None
-        self.drew = False
 
     def on_train_begin(self, logs=None):
         trainer = self.loop.trainer
@@ -139,7 +138,7 @@ class Pictures(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         began = time.perf_counter()
-        if began < self.next and not self.loop.done:
+        if self.next and began < self.next and not self.loop.done:
             return
         with self.loop.averaged():
             found = {name: np.asarray(value) for name, value in self.draw(self.batch).items()}
@@ -152,9 +151,8 @@ class Pictures(keras.callbacks.Callback):
                 if value.ndim == 5 and name.endswith("trajectory"):
                     judge.write_moving_picture(self.folder / f"{name}.gif", value)
         now = time.perf_counter()
-        took = now - began if self.drew else 0.0  # the first time is mostly tracing
+        took = now - began if self.next else 0.0  # the first time is mostly tracing
         self.next = now + max(SECONDS_BETWEEN_SUMMARIES, 9 * took)
-        self.drew = True
 
     def _append(self, path, epoch, ids):
         head = f"== epoch {epoch}"

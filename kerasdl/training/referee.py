@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasdl import processes
 from kerasdl.data.images import to_float
+from kerasdl.data.splits import evenly
 from kerasdl.metrics import samples
 from kerasdl.ops import noise
 from kerasdl.recipe import flag
@@ -109,12 +111,10 @@ def _train(recipe, folder, lock, say):
             say(f"referee: starts anew: {str(error).partition('; give')[0]}")
             command.append("--no-resume")
     say(f"referee: {folder}")
-    sources = str(Path(__file__).parents[2])
-    environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join(filter(None, (sources, os.environ.get("PYTHONPATH")))),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # this process has most of its memory
-    }
+    environment = processes.environment(
+        TF_CPP_MIN_LOG_LEVEL="3",
+        TF_FORCE_GPU_ALLOW_GROWTH="true",  # this process has most of its memory
+    )
     with (
         tempfile.TemporaryFile("w+", errors="replace") as errors,
         subprocess.Popen(
@@ -269,9 +269,9 @@ def judge_samples(
         "referee": referee and {k: getattr(referee, k) for k in ("name", "top1", "sha256")},
     }
     if network:
-        held = [network(images[_even(len(images), REAL)])[1] for images in (test, train)]
+        held = [network(images[evenly(len(images), REAL)])[1] for images in (test, train)]
         frechet_real = samples.frechet_distance(*held)
-        of_train = held[1][_even(len(held[1]), counts[1])]
+        of_train = held[1][evenly(len(held[1]), counts[1])]
         found["features"] = {
             "name": network.name,
             "sha256": network.sha256,
@@ -327,18 +327,13 @@ def _read(split):
     """Images of a split as floats in [0, 1], evenly spread where they are too many; and labels."""
     size = 4 * split.read([0])["image"].size
     most = max(1, min(BYTES // size, len(split) if split.arrays is not None else REAL))
-    chosen = _even(len(split), most)
+    chosen = evenly(len(split), most)
     images, labels = [], []
     for rows in np.array_split(chosen, -(-len(chosen) // 256)):
         batch = split.read(rows)
         images.append(to_float(tf.constant(batch["image"])).numpy())
         labels.append(batch.get("label", np.zeros(len(rows), np.int32)))
     return np.concatenate(images), np.concatenate(labels)
-
-
-def _even(count, most):
-    """Numbers below `count`, at most so many, evenly spread."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
 
 
 def _flat(images):

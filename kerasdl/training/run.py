@@ -23,9 +23,8 @@ def resolve(given: dict) -> Recipe:
         ValueError: An unknown model or setting, or a value out of range.
     """
     row = catalog.row(given.get("model", Recipe.model))
-    module = catalog.module_of(row.name)
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
-    own = getattr(module, "RECIPE", {}).get(row.name, {})
+    own = catalog.settings_of(row.name)
     settings = {**task.recipe, **own, **given}
     if given.get("tiny"):
         own = {k: v for k, v in own.items() if k != "model_kwargs"}

@@ -56,7 +56,7 @@ def describe(name: str, image_size=None) -> str:
         trainable, fixed = _count(model.trainable_weights), _count(model.non_trainable_weights)
         arguments = {k: v for k, v in model.get_config().items() if k not in HIDDEN}
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
-    settings = {**task.recipe, **getattr(module, "RECIPE", {}).get(name, {})}
+    settings = {**task.recipe, **catalog.settings_of(name)}
     one = f"one {'x'.join(map(str, given['image_shape']))} image" if given else f"{TOKENS} tokens"
     facts = [
         ("task", row.task),

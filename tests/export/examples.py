@@ -52,8 +52,8 @@ def make_parts(
             part["image"] = rng.random((40, *image_shape), "float32")
     statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo(image_shape, tuple("0123456789"), *statistics)
-    own = getattr(catalog.module_of(model_name), "RECIPE", {}).get(model_name, {})
-    settings = {**own.get("task_kwargs", {}), **(task_kwargs or {})}
+    own = catalog.settings_of(model_name).get("task_kwargs", {})
+    settings = {**own, **(task_kwargs or {})}
     recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
     task = tasks.get(catalog.row(model_name).task)(info, recipe)
     arguments = {**arguments, **task.arguments()}

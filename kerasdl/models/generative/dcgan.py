@@ -14,7 +14,7 @@ from keras import ops
 
 from kerasdl.layers.core import BatchNorm, check_counts, construct, register
 from kerasdl.layers.minibatch import MinibatchStd
-from kerasdl.models.generative.gan import Gan, check_norm
+from kerasdl.models.generative.gan import TRAINING, Gan, check_norm
 
 SLOPE = 0.2  # of the discriminator's leaky rectifiers, section 4
 
@@ -257,14 +257,8 @@ TINY = {
 # --task-kwargs gradient_penalty=0 --lr 0.0002 --beta1 0.5 --sched constant --ema-decay 0
 RECIPE = {
     "dcgan": {
+        **TRAINING,
         "epochs": 120,
-        "batch_size": 64,
-        "opt": "adam",
-        "beta1": 0.5,
-        "lr": 0.001,
-        "sched": "cosine",
-        "ema_decay": 0.99,
-        "weights": "last",
         "model_kwargs": {"smallest": 2, "latent_dim": 20, "norm": "none", "minibatch_std": True},
         "task_kwargs": {"gradient_penalty": 2.0},
     }

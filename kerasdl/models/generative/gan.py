@@ -247,16 +247,11 @@ TINY = {
 }
 # For the digits of 8x8 pixels. The recipe of 2014 is the builder's own arguments with
 # --task-kwargs gradient_penalty=0 --opt sgd --momentum 0.5 --lr 0.1 --ema-decay 0
+TRAINING = {"batch_size": 64, "opt": "adam", "beta1": 0.5, "lr": 0.001, "ema_decay": 0.99}
 RECIPE = {
     "gan_mlp": {
+        **TRAINING,
         "epochs": 100,
-        "batch_size": 64,
-        "opt": "adam",
-        "beta1": 0.5,
-        "lr": 0.001,
-        "sched": "cosine",
-        "ema_decay": 0.99,
-        "weights": "last",
         "model_kwargs": {
             "latent_dim": 20,
             "hidden_dim": 256,
