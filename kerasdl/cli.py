@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kerasdl import __version__, catalog
 from kerasdl.catalog import nearest
-from kerasdl.recipe import Recipe, choices, flag, is_multiple
+from kerasdl.recipe import REFUSED, Recipe, choices, flag, is_multiple
 
 COMMANDS = {
     "train": "train a model, judge it, report and export (the default)",
@@ -265,7 +265,9 @@ def check_type(parser, field, value) -> None:
             raise ValueError
     except (ArgumentError, TypeError, ValueError, KeyError):
         allowed = choices(field)
-        if allowed:
+        if (field.name, value) in REFUSED:
+            what = REFUSED[field.name, value]
+        elif allowed:
             what = f"not one of {', '.join(allowed)}{nearest(value, allowed)}"
         else:
             what = f"must be {_type_name(field)}"

@@ -53,8 +53,10 @@ class Recipe:
         precision: Of computation; weights stay float32 under the mixed ones.
         grad_accum_steps: Micro-batches per step.
         ema_decay: Of the averaged weights; 0 is off.
-        strategy: Where it is computed.
+        strategy: Where it is computed; auto looks at what there is.
+        devices: Use so many GPUs, or parts of the CPU, instead of all.
         logical_devices: Split the CPU into so many devices, for trying out.
+        tpu: Name or address of the TPU, or local; TPU_NAME if not given.
         sync_batch_norm: Batch norm over the global batch instead of each replica's.
         seed: Of weights, order, augmentation and dropout.
         output: Folder of the runs.
@@ -115,8 +117,10 @@ class Recipe:
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = "float32"
     grad_accum_steps: int = 1
     ema_decay: float = 0.0
-    strategy: Literal["one_device", "mirrored"] = "one_device"
+    strategy: Literal["auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu"] = "auto"
+    devices: int | None = None
     logical_devices: int | None = None
+    tpu: str | None = None
     sync_batch_norm: bool = False
     seed: int = 0
     output: str = "runs"
@@ -157,7 +161,7 @@ _INF = float("inf")
 _LEAST, _MOST = 1e-300, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
-    "logical_devices checkpoint_steps"
+    "devices logical_devices checkpoint_steps"
 ).split()
 _AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix early_stopping".split()
 _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()
@@ -180,9 +184,13 @@ CHOICES = {
 }
 # What may differ when a run goes on: it changes where and how, never what is computed.
 MAY_CHANGE_ON_RESUME = frozenset(
-    "strategy logical_devices output experiment resume checkpoint_steps log export export_dir "
-    "export_name data_dir weights".split()
+    "strategy devices logical_devices tpu output experiment resume checkpoint_steps log export "
+    "export_dir export_name data_dir weights".split()
 )
+REFUSED = {  # of choices that a user may know, the reason
+    ("strategy", "parameter_server"): "is not offered: its updates are asynchronous, so that no "
+    "two runs agree; multi_worker_mirrored trains on many machines, `launch` starts it",
+}
 
 
 def flag(name: str) -> str:

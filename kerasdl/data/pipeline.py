@@ -30,8 +30,9 @@ def training_batches(
     start_step=0,
     stop_step,
     steps=None,
+    share=(0, 1),
 ):
-    """Global batches of the steps from `start_step` up to, without, `stop_step`.
+    """Batches of the steps from `start_step` up to, without, `stop_step`.
 
     Args:
         split: A `Split`.
@@ -42,6 +43,8 @@ def training_batches(
         start_step: Of the first batch.
         stop_step: One after the last.
         steps: Batches per epoch; all whole ones if None.
+        share: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
+            where examples are mixed.
 
     Returns:
         A `tf.data.Dataset` of dicts: the split's columns (`image` float32 in [0, 1], `label` int32
@@ -60,35 +63,41 @@ def training_batches(
         number = tf.range(n, dtype=tf.int64)
         word = tf.cast(noise.keys(seed ^ ORDER, epoch, number)[:, 0], tf.int64)
         shuffled = tf.bitwise.bitwise_and(tf.sort(word * (LOW + 1) + number), LOW)
-        index = shuffled[: steps * batch_size]
-        key = noise.keys(seed, epoch, index)
         first = tf.maximum(start_step - epoch * steps, 0)
         last = tf.minimum(stop_step - epoch * steps, steps)
-        return tf.data.Dataset.from_tensor_slices(
-            {
-                "index": tf.reshape(index, (steps, batch_size))[first:last],
-                "key": tf.reshape(key, (steps, batch_size, 2))[first:last],
-            }
-        )
+        index = tf.reshape(shuffled[: steps * batch_size], (steps, batch_size))[first:last]
+        index = index if mixes else index[:, own]
+        key = tf.reshape(noise.keys(seed, epoch, tf.reshape(index, [-1])), (-1, read, 2))
+        return tf.data.Dataset.from_tensor_slices({"index": index, "key": key})
 
     def finish(batch):
-        batch["weight"] = tf.ones((batch_size,), tf.float32)
+        batch["weight"] = tf.ones((read,), tf.float32)
         if mixes:
             batch["label"] = tf.one_hot(batch["label"], num_classes, dtype=tf.float32)
-        return augment(batch) if augment is not None else batch
+        batch = augment(batch) if augment is not None else batch
+        return {name: value[own] for name, value in batch.items()} if mixes else batch
 
+    own = _part(batch_size, share)
+    read = batch_size if mixes else own.stop - own.start
     epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
-    batches = _read(split, epochs.flat_map(plan), batch_size, finish)
+    batches = _read(split, epochs.flat_map(plan), read, finish)
     return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))
 
 
-def evaluation_batches(split, *, batch_size, limit_batches=None):
+def _part(batch_size, share):
+    """Which examples of a batch `share` is, as a slice."""
+    size = batch_size // share[1]
+    return slice(share[0] * size, (share[0] + 1) * size)
+
+
+def evaluation_batches(split, *, batch_size, limit_batches=None, share=(0, 1)):
     """Every example once, in order; the last batch is filled up with examples of weight 0.
 
     Args:
         split: A `Split`.
         batch_size: Examples per batch, `B`.
         limit_batches: At most so many batches, or None for all.
+        share: `(i, n)`: the i-th of `n` equal parts of every batch.
 
     Returns:
         A `tf.data.Dataset` of dicts with the keys of `training_batches`.
@@ -99,7 +108,7 @@ def evaluation_batches(split, *, batch_size, limit_batches=None):
         count = min(count, limit_batches)
 
     def plan(batch):
-        index = batch * batch_size + tf.range(batch_size, dtype=tf.int64)
+        index = batch * batch_size + tf.range(own.start, own.stop, dtype=tf.int64)
         clipped = tf.minimum(index, n - 1)
         return {
             "index": clipped,
@@ -107,7 +116,9 @@ def evaluation_batches(split, *, batch_size, limit_batches=None):
             "weight": tf.cast(index < n, tf.float32),
         }
 
-    return _read(split, tf.data.Dataset.range(count).map(plan), batch_size, lambda batch: batch)
+    own = _part(batch_size, share)
+    plans = tf.data.Dataset.range(count).map(plan)
+    return _read(split, plans, own.stop - own.start, lambda batch: batch)
 
 
 def _read(split, plans, batch_size, finish):

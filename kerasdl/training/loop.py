@@ -30,14 +30,17 @@ class Loop:
         trainer: Made within `strategy.scope()`.
         strategy: A `tf.distribute` strategy.
         recipe: The settings.
-        batches: `(start_step, stop_step) -> tf.data.Dataset` of global training batches.
-        validation: Endless dataset of evaluation batches, and how many make the whole, or None.
+        batches: `(start_step, stop_step, share) -> tf.data.Dataset` of training batches; `share`
+            `(i, n)` is the i-th of n equal parts of each.
+        validation: `share -> ` endless dataset of evaluation batches, and how many make the whole,
+            or None.
         steps_per_epoch: Steps of one epoch.
         total_steps: Steps of the whole training.
         folder: Of the checkpoints.
         header: What every checkpoint says besides.
         callbacks: Keras callbacks; `on_epoch_end` gets the row of the epoch. Each gets the loop as
             its `loop`, and one that has `on_steps` is told of every call.
+        cluster: The `cluster.Cluster` of the strategy, or None where one process trains.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class Loop:
         folder,
         header,
         callbacks=(),
+        cluster=None,
     ):
         self.trainer = trainer
         self.strategy = strategy
@@ -62,6 +66,8 @@ class Loop:
         self.total_steps = total_steps
         self.folder = folder
         self.header = header
+        self.cluster = cluster
+        self.chief = not cluster or cluster.index == 0  # it alone writes
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
         for callback in callbacks:
             callback.loop = self
@@ -79,7 +85,8 @@ class Loop:
         self.best = None  # {"epoch", "value"}
         self.waited = 0  # epochs since the best, or since the plateau law's last drop
         self.seconds = 0.0  # of training, over all starts
-        self.timed = [0, 0.0]  # steps, and their seconds without compilation and evaluation
+        # Steps, their seconds without compilation and evaluation, and those spent waiting for data
+        self.timed = [0, 0.0, 0.0]
         self.stop_signal = None
         self._best_arrays = None
         self.gradient_norms = None  # of the last step taken
@@ -95,17 +102,40 @@ class Loop:
         weights = sum(len(v) for v in trainer.player_variables.values())
 
         @tf.function
-        def run(iterator, n):
-            """`n` steps: the metrics' sums of each, `(n, 1 + metrics)`, and gradient norms."""
+        def run(iterator, n, word):
+            """`n` steps.
+
+            Returns:
+                The metrics' sums of each, `(n, 1 + metrics)`; the last one's gradient norms;
+                seconds spent waiting for data; and the sum of what the workers' `word`s say.
+            """
             rows = tf.TensorArray(keras.config.floatx(), n, element_shape=(width,))
             norms = tf.zeros(weights)
+            waited = tf.constant(0.0, tf.float64)
+            word = total(word)
             for i in tf.range(n):
                 last = tf.equal(i, n - 1)
-                sums, norms = strategy.run(trainer.update, args=(next(iterator), last))
+                with tf.control_dependencies([norms]):  # the step before is over
+                    began = tf.timestamp()
+                with tf.control_dependencies([began]):
+                    batch = next(iterator)
+                with tf.control_dependencies(parts(batch)):
+                    waited += tf.timestamp() - began
+                sums, norms = strategy.run(trainer.update, args=(batch, last))
                 rows = rows.write(i, strategy.reduce("SUM", sums, axis=None))
                 norms = strategy.experimental_local_results(norms)[0]  # the same everywhere
                 norms = tf.ensure_shape(norms, (weights,))
-            return rows.stack(), norms
+            return rows.stack(), norms, waited, word
+
+        def parts(batch):
+            return [p for v in batch.values() for p in strategy.experimental_local_results(v)]
+
+        def total(word):
+            if not self.cluster:
+                return word
+            local = strategy.num_replicas_in_sync // self.cluster.size  # each of them says it
+            word = strategy.run(tf.identity, args=(word,))
+            return strategy.reduce("SUM", word, axis=None) // local
 
         return run
 
@@ -142,15 +172,25 @@ class Loop:
         self.best = state["best"]
         self.waited = state["waited"]
         self.seconds = state["seconds"]
-        self.timed = state["timed"]
+        self.timed = [*state["timed"], 0.0][:3]  # older runs have no third
         return True
 
+    def _agree_on_start(self):
+        if self.cluster:
+            self.cluster.agree(
+                {"checkpoint of step": self.step},
+                "--output must be a folder that they share",
+            )
+
     def save(self) -> None:
-        """Write a checkpoint of this step, the best weights first.
+        """Write a checkpoint of this step, the best weights first; the chief's work.
 
         Raises:
             TrainingError: The disk did not take it.
         """
+        self._saved_step, self._saved_at = self.step, time.perf_counter()
+        if not self.chief:
+            return
         state = {
             "step": self.step,
             "history": self.history,
@@ -173,7 +213,6 @@ class Loop:
             kept = checkpoint.newest_first(self.folder)
             last = f"the last good one is {kept[0].name}" if kept else "there is none before it"
             raise TrainingError(f"{error}; {last}") from error
-        self._saved_step, self._saved_at = self.step, time.perf_counter()
 
     def weights(self) -> dict:
         """`{path: array}` of the model's weights, averaged ones where there are any."""
@@ -208,12 +247,14 @@ class Loop:
             TrainingError: The loss is not finite, or the disk is full.
         """
         self._saved_step, self._saved_at = self.step, time.perf_counter()
+        self._agree_on_start()
         if self.done:
             return
         self.started = time.perf_counter() - self.seconds
-        iterator = self._distribute(self.batches(self.step, self.total_steps))
+        start = self.step
+        iterator = self._distribute(lambda share: self.batches(start, self.total_steps, share))
         self.callbacks.on_train_begin()
-        n, compiling = 1, True  # the first call compiles
+        n, wish, compiling = 1, 1, True  # the first call compiles
         with self._signals():
             while not self.done:
                 epoch = self.step // self.steps_per_epoch
@@ -221,17 +262,23 @@ class Loop:
                     self.callbacks.on_epoch_begin(epoch)
                 n = min(n, self._boundary() - self.step)
                 began = time.perf_counter()
-                rows, norms = self._run(iterator, tf.constant(n))
+                word = tf.constant([wish if self.chief else 0, bool(self.stop_signal)], tf.int32)
+                rows, norms, waited, word = self._run(iterator, tf.constant(n), word)
                 self._account(rows.numpy())
                 self.gradient_norms = norms
                 took = time.perf_counter() - began
                 # Twice as many at most: the first call's time is mostly compilation.
                 if not compiling:
-                    self.timed = [self.timed[0] + n, self.timed[1] + took]
+                    new = (n, took, float(waited))
+                    self.timed = [a + b for a, b in zip(self.timed, new, strict=True)]
                 compiling = False
-                n = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
+                wish = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
                 if took > 2 * SECONDS_PER_CALL:
-                    n = max(1, n // 2)
+                    wish = max(1, wish // 2)
+                n = wish
+                if self.cluster:  # what the chief wished, and any stopped, before this call
+                    n, stops = map(int, word)
+                    self.stop_signal = (self.stop_signal or "SIGTERM") if stops else None
                 at_end = self.step % self.steps_per_epoch == 0
                 self.seconds = time.perf_counter() - self.started
                 for listener in self.listeners:
@@ -263,8 +310,20 @@ class Loop:
             ends.append((self.step // every + 1) * every)
         return min(ends)
 
-    def _distribute(self, dataset):
-        if self.strategy.num_replicas_in_sync > 1:
+    def _distribute(self, make):
+        """An iterator of each replica's batches, of `share -> dataset`."""
+        replicas = self.strategy.num_replicas_in_sync
+        if self.cluster:
+            each = self.recipe.batch_size // replicas
+            return iter(
+                self.strategy.distribute_datasets_from_function(
+                    lambda place: make(
+                        (place.input_pipeline_id, place.num_input_pipelines)
+                    ).rebatch(each)
+                )
+            )
+        dataset = make((0, 1))
+        if replicas > 1:
             dataset = self.strategy.experimental_distribute_dataset(dataset)
         return iter(dataset)
 
@@ -329,7 +388,7 @@ class Loop:
         if self.best is None or value > self.best["value"]:
             self.best = {"epoch": row["epoch"], "step": row["step"], "value": value, "row": row}
             self.waited = 0
-            self._best_arrays = self.weights()
+            self._best_arrays = self.weights() if self.chief else None
         elif self.recipe.sched == "plateau" and self.waited >= self.recipe.decay_epochs:
             self.waited = 0
             low = min(self.recipe.min_lr / self.recipe.lr, self._factor())
@@ -345,15 +404,15 @@ class Loop:
 
     def examples_per_second(self) -> float:
         """Of the steps alone, once compiled."""
-        steps, seconds = self.timed if self.timed[0] else (self.step, self.seconds)
+        steps, seconds = self.timed[:2] if self.timed[0] else (self.step, self.seconds)
         return steps * self.recipe.batch_size / max(seconds, 1e-9)
 
     @contextlib.contextmanager
     def _signals(self):
-        """Ctrl-C and SIGTERM end the training after the running call; a second one at once."""
+        """Ctrl-C and SIGTERM end the training after the running call; a second Ctrl-C at once."""
 
         def note(number, frame):
-            if self.stop_signal:
+            if self.stop_signal and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.stop_signal = signal.Signals(number).name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kerasdl import catalog
 from kerasdl.catalog import nearest
-from kerasdl.recipe import Recipe, from_dict
+from kerasdl.recipe import Recipe, flag, from_dict, to_dict
 from kerasdl.tasks.task import Task
 
 
@@ -60,7 +60,7 @@ def train(given: dict, say=print) -> int:
         loop.TrainingError: The loss is not finite, or the disk is full.
     """
     recipe = resolve(given)
-    from kerasdl.export import serving, worker
+    from kerasdl.export import serving
     from kerasdl.training import loop as loops
     from kerasdl.training import runs
 
@@ -76,9 +76,10 @@ def train(given: dict, say=print) -> int:
     if recipe.export:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
     session = Session(recipe, folder, say, old=old)
-    if not old:
-        runs.remove(folder)
-    session.run.create()
+    if session.chief:  # the others have read what stood there, or they would not have come this far
+        if not old:
+            runs.remove(folder)
+        session.run.create()
     try:
         session.fit()
     except loops.Stopped as stop:
@@ -87,6 +88,21 @@ def train(given: dict, say=print) -> int:
             "the same command goes on from there"
         )
         return 130
+    if session.cluster:
+        with session.cluster.finish():
+            if session.chief:
+                _finish(session)
+    else:
+        _finish(session)
+    return 0
+
+
+def _finish(session):
+    """Judge, export and report what was trained."""
+    from kerasdl.export import worker
+    from kerasdl.training import runs
+
+    recipe, folder, say = session.recipe, session.folder, session.say
     metrics = session.judge()
     runs.write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     say(f"{folder}: {summary(metrics)}")
@@ -101,7 +117,6 @@ def train(given: dict, say=print) -> int:
         from kerasdl.training import report
 
         say(f"report: {report.write(folder, card)}")
-    return 0
 
 
 def summary(metrics: dict) -> str:
@@ -130,9 +145,13 @@ class Session:
         from kerasdl.data import pipeline, sources
         from kerasdl.training import checkpoint, runs, strategy
 
-        self.recipe, self.folder, self.say = recipe, folder, say
+        self.recipe, self.folder = recipe, folder
         row = catalog.row(recipe.model)
-        self.strategy = strategy.make(recipe.strategy, recipe.logical_devices)
+        self.strategy, self.cluster = strategy.make(recipe, say)
+        self.chief = not self.cluster or self.cluster.index == 0
+        self.say = say = say if self.chief else lambda line: None
+        if self.cluster:
+            self.cluster.agree({f"--{flag(k)}": v for k, v in to_dict(recipe).items()})
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
@@ -259,7 +278,7 @@ class Session:
             raise ValueError("--augment, --mixup, --cutmix and --reprob are of images alone")
         return None
 
-    def _batches(self, start, stop):
+    def _batches(self, start, stop, share=(0, 1)):
         from kerasdl.data import pipeline
 
         return pipeline.training_batches(
@@ -271,15 +290,16 @@ class Session:
             steps=self.steps_per_epoch,
             start_step=start,
             stop_step=stop,
+            share=share,
         )
 
-    def _evaluation(self, split):
-        """Endless batches of a split, and how many make the whole."""
+    def _evaluation(self, split, share=(0, 1)):
+        """Batches of a split, and how many make the whole."""
         from kerasdl.data import pipeline
 
         size = self.recipe.batch_size
         batches = pipeline.evaluation_batches(
-            split, batch_size=size, limit_batches=self.recipe.limit_batches
+            split, batch_size=size, limit_batches=self.recipe.limit_batches, share=share
         )
         count = -(-len(split) // size)
         return batches, min(count, self.recipe.limit_batches or count)
@@ -288,12 +308,15 @@ class Session:
         from kerasdl.training import callbacks as cb
         from kerasdl.training import loop
 
-        validation = None
-        if len(self.source.validation):
-            batches, count = self._evaluation(self.source.validation)
-            if self.source.validation.arrays is not None:
+        held_out = self.source.validation
+
+        def endless(share):
+            batches, _ = self._evaluation(held_out, share)
+            if held_out.arrays is not None:
                 batches = batches.cache()  # a few copies of it at most: it is in memory already
-            validation = (batches.repeat(), count)
+            return batches.repeat()
+
+        validation = (endless, self._evaluation(held_out)[1]) if len(held_out) else None
         callbacks = [cb.Progress(self.recipe.batch_size)]
         if "csv" in self.recipe.log:
             callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
@@ -303,6 +326,7 @@ class Session:
         if "tensorboard" in self.recipe.log:
             seen = next(iter(self._batches(0, 1)), {}).get("image")
             callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
+        callbacks = callbacks if self.chief else []
         return loop.Loop(
             self.trainer,
             self.strategy,
@@ -314,6 +338,7 @@ class Session:
             self.run.checkpoints,
             self.run.header(),
             [*callbacks, *more],
+            self.cluster,
         )
 
     def fit(self) -> None:

@@ -1,28 +1,85 @@
-"""Where it is computed: one device, or several that hold the same weights."""
+"""Where it is computed: one device, several that hold the same weights, or several machines."""
+
+import glob
+import os
 
 import tensorflow as tf
 
+from kerasdl.training import cluster as clusters
 
-def make(name: str, logical_devices: int | None = None):
-    """The `tf.distribute` strategy of a name.
+
+def make(recipe, say=print):
+    """The `tf.distribute` strategy that the settings ask for; before TensorFlow is first used.
 
     Args:
-        name: "one_device" or "mirrored".
-        logical_devices: Split the CPU into so many devices; before TensorFlow is first used.
+        recipe: `strategy`, `devices`, `logical_devices` and `tpu` of it are looked at.
+        say: Told what `auto` picked.
+
+    Returns:
+        `(strategy, cluster)`; the `cluster.Cluster` is None where one process trains.
+
+    Raises:
+        ValueError: The machine has not what is asked for.
     """
-    if logical_devices and not tf.config.list_physical_devices("GPU"):
+    gpus = tf.config.list_physical_devices("GPU")
+    if recipe.logical_devices and not gpus:
         cpu = tf.config.list_physical_devices("CPU")[0]
-        parts = [tf.config.LogicalDeviceConfiguration()] * logical_devices
+        parts = [tf.config.LogicalDeviceConfiguration()] * recipe.logical_devices
         tf.config.set_logical_device_configuration(cpu, parts)
-    if name == "one_device":
-        return tf.distribute.get_strategy()
-    gpus = tf.config.list_logical_devices("GPU")
+    kind = "GPU" if gpus else "CPU"
+    there = len(gpus) or recipe.logical_devices or 1
+    count = recipe.devices or there
+    if count > there:
+        more = "" if gpus else "; --logical-devices splits the CPU for trying out"
+        raise ValueError(f"--devices {count}: this machine has {there} {kind}(s){more}")
     if gpus:
-        return tf.distribute.MirroredStrategy([d.name for d in gpus])
-    cpus = [d.name for d in tf.config.list_logical_devices("CPU")]
+        tf.config.set_visible_devices(gpus[:count], "GPU")
+    name, cluster = recipe.strategy, None
+    if name in ("auto", "multi_worker_mirrored"):
+        cluster = clusters.find()
+    if name == "auto":
+        name = _pick(cluster, recipe.tpu, count)
+        where = f"{cluster.size} workers" if cluster else f"{count} {kind}(s)"
+        if not cluster or cluster.index == 0:
+            say(f"strategy auto: {name}{'' if name == 'tpu' else f' on {where}'}")
+    if name == "tpu":
+        return _tpu(recipe.tpu), None
+    if name == "multi_worker_mirrored":
+        if cluster is None:
+            raise ValueError(
+                "--strategy multi_worker_mirrored: neither TF_CONFIG nor SLURM nor Kubernetes "
+                "names more than one worker; `launch` starts them"
+            )
+        return cluster.start(), cluster
+    if name == "one_device":
+        return tf.distribute.get_strategy(), None
+    devices = [d.name for d in tf.config.list_logical_devices(kind)[:count]]
     # The default collectives break many steps per call on CPUs, and a second strategy.
-    reduce = tf.distribute.ReductionToOneDevice()
-    return tf.distribute.MirroredStrategy(cpus, cross_device_ops=reduce)
+    reduce = None if gpus else tf.distribute.ReductionToOneDevice()
+    return tf.distribute.MirroredStrategy(devices, cross_device_ops=reduce), None
+
+
+def _pick(cluster, tpu, count):
+    if cluster:
+        return "multi_worker_mirrored"
+    if tpu or os.environ.get("TPU_NAME") or glob.glob("/dev/accel*"):
+        return "tpu"
+    return "mirrored" if count > 1 else "one_device"
+
+
+def _tpu(name):
+    name = name or os.environ.get("TPU_NAME") or "local"
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        if name == "local":
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        else:
+            tf.config.experimental_connect_to_cluster(resolver)
+            tf.tpu.experimental.initialize_tpu_system(resolver)
+        return tf.distribute.TPUStrategy(resolver)
+    except Exception as error:  # of many kinds, some of a network
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"--tpu {name}: cannot be used: {line}") from error
 
 
 def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) -> None:

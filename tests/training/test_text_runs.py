@@ -80,7 +80,7 @@ def test_predict_and_evaluate(writer, translator, capsys):
         (["--tokenizer", "bype"], "did you mean"),
         (["--max-length", "9999"], "one window takes"),
         (["--augment", "shift"], "are of images alone"),
-        (["--task-kwargs", "top_k=-1"], "top_k=-1: must be at least 0"),
+        (["--task-kwargs", "top_k=-1"], "top_k=-1: must be a whole number from 0"),
         (["--model-kwargs", "num_heads=3"], "num_heads 3: it must divide"),
         (["--dataset", "digits"], "digits"),
     ],

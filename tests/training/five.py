@@ -1,0 +1,70 @@
+"""Train five models 30 steps with everything on: `five.py STRATEGY OUT.npz`.
+
+In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine law. One
+process for all: TensorFlow starts once. A worker of a cluster finds its place in TF_CONFIG.
+"""
+
+import functools
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from kerasdl.training import run, strategy
+from tests.training.battery import Losses
+
+STEPS = 30
+MODELS = {
+    "mlp": {"drop_rate": 0.0},
+    "resnet20": {"tiny": True, "sync_batch_norm": True},
+    "transformer_small": {"tiny": True, "drop_rate": 0.0},
+    "dcgan": {
+        "tiny": True,
+        "image_size": (8,),
+        "model_kwargs": {"norm": "batch", "minibatch_std": False},
+        "sync_batch_norm": True,
+    },
+    "ddpm_unet_small": {"tiny": True, "drop_rate": 0.0},
+}
+SETTINGS = {
+    "epochs": 4,
+    "max_steps": STEPS,
+    "batch_size": 24,
+    "clip_grad": 0.5,
+    "grad_accum_steps": 3,
+    "ema_decay": 0.9,
+    "weight_decay": 0.01,
+    "sched": "cosine",
+    "warmup_epochs": 0.1,
+    "limit_batches": 12,
+    "precision": "float64",
+    "log": (),
+    "export": (),
+}
+
+
+def main(kind, out):
+    made, found = None, {}
+    for name, own in MODELS.items():
+        keras.backend.clear_session()
+        given = {"model": name, "strategy": kind, **SETTINGS, **own}
+        if kind == "mirrored":
+            given["logical_devices"] = 2
+        if name != "transformer_small" and "image_size" not in given:
+            given["augment"] = ("shift",)
+        losses = Losses()
+        folder = Path(out).parent / kind / name  # workers share it
+        session = run.Session(run.resolve(given), folder, print, [losses])
+        if made is None:  # the devices of a process are divided once
+            made = session.strategy, session.cluster
+            strategy.make = functools.partial(lambda it, *_: it, made)
+        session.fit()
+        found[f"{name}/losses"] = losses.values
+        found[f"{name}/validation"] = [session.loop.history[-1][f"val_{session.trainer.names[0]}"]]
+        found |= {f"{name}/{k}": v for k, v in session.loop.weights().items()}
+    np.savez(out, **found)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
