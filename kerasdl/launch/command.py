@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -39,11 +40,10 @@ def main(argv) -> int:
     if args.rank is not None and not 0 <= args.rank < len(places):
         raise UsageError(f"--rank {args.rank}: must be at least 0 and below {len(places)}")
     if places and args.rank is None and not args.ssh:
-        options = _options(args)
         for rank, place in enumerate(places):
-            print(f"# on {place.name}\n{hosts.by_hand(places, rank, options, flags)}")
+            print(f"# on {place.name}\n{by_hand(args, rank, flags)}")
         return 0
-    plan = _plan(args, places, flags, again=given.get("resume") is False)
+    plan = _plan(args, places, flags, anew=given.get("resume") is False)
     folder = Path(args.log_dir or default_log_dir(given))
     what = f"worker {args.rank} of" if args.rank is not None else "workers:"
     supervise.say(f"{what} {args.workers or len(places)}; logs in {folder}")
@@ -127,25 +127,37 @@ def default_log_dir(given: dict) -> Path:
     return output / "launch" / str(given.get("experiment") or os.getpid())
 
 
-def _options(args):
-    """The launcher's flags that each host's command repeats."""
-    found = []
-    defaults = {"max_restarts": 3, "log_dir": None, "grace": 30, "start_timeout": None}
-    for name, default in defaults.items():
+def by_hand(args, rank: int, flags) -> str:
+    """The line that a user types on a host."""
+    program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else ["kerasdl"]
+    words = [*program, "launch", "--hosts", args.hosts, "--rank", str(rank)]
+    words += ["--port", str(args.port or PORT)]
+    given = {"max_restarts": 3, "log_dir": None, "grace": 30, "start_timeout": None}
+    for name, default in given.items():
         value = getattr(args, name)
-        found += [f"--{recipe.flag(name)}", f"{value}"] if value != default else []
-    return found
+        if value != default:
+            words += [f"--{recipe.flag(name)}", f"{value:g}" if name != "log_dir" else value]
+    return f"cd {shlex.quote(os.getcwd())} && {shlex.join([*words, '--', *flags])}"
 
 
-def _plan(args, places, flags, again):
-    """What `supervise.Job` starts at each attempt."""
+def worker_command(flags, again: bool = False) -> list[str]:
+    """The words that train as one worker.
+
+    Args:
+        flags: Of train.
+        again: Go on with the run even if the flags say otherwise.
+    """
     command = [sys.executable, "-c", "from kerasdl.cli import run; run()", "train", *flags]
     command += [] if _has_strategy(flags) else ["--strategy", STRATEGY]
+    return command + (["--resume"] if again else [])
+
+
+def _plan(args, places, flags, anew):
+    """What `supervise.Job` starts at each attempt; the first one may start `anew`."""
     timeout = args.start_timeout
 
     def words(attempt):
-        # A restart goes on, also where the first start was told not to.
-        return [*command, "--resume"] if again and attempt > 1 else command
+        return worker_command(flags, again=anew and attempt > 1)
 
     if args.ssh:
         if not shutil.which("ssh"):

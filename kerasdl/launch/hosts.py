@@ -5,7 +5,6 @@ import json
 import os
 import shlex
 import socket
-import sys
 import threading
 from collections import Counter
 from dataclasses import dataclass
@@ -152,11 +151,3 @@ def over_ssh(command, hosts, rank: int, start_timeout: float | None = None) -> S
     words = [f"{key}={value}" for key, value in remote.items()] + guard.wrap(command)
     line = f"cd {shlex.quote(os.getcwd())} && exec env {shlex.join(words)}"
     return Start(rank, [*SSH.split(), name, line], dict(os.environ), addresses, name)
-
-
-def by_hand(hosts, rank: int, options, flags) -> str:
-    """The line that a user types on a host."""
-    program = ["python", sys.argv[0]] if sys.argv[0].endswith(".py") else ["kerasdl"]
-    names = ",".join(f"{h.name}:{h.port}" for h in hosts)
-    words = [*program, "launch", "--hosts", names, "--rank", str(rank), *options, "--", *flags]
-    return f"cd {shlex.quote(os.getcwd())} && {shlex.join(words)}"
