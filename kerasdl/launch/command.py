@@ -82,7 +82,7 @@ def _parse(argv):
         raise UsageError(f"--{'ssh' if args.ssh else 'rank'}: is of --hosts alone")
     if args.ssh and args.rank is not None:
         raise UsageError("--rank: --ssh starts the workers of all ranks")
-    lows = {"workers": 1, "max_restarts": 0, "grace": 0, "start_timeout": 0}
+    lows = {"workers": 1, "max_restarts": 0, "grace": 0, "start_timeout": 1}
     for name, low in lows.items():
         value = getattr(args, name)
         if value is not None and not low <= value < float("inf"):

@@ -129,25 +129,13 @@ class Job:
         log_dir: Folder of the logs, `worker-<rank>.log`.
         max_restarts: Restarts in a row, without a run of ten minutes between them.
         grace: Seconds between the request to stop and the kill.
-        pauses: Seconds before each restart; the last stands for all further ones.
-        crash_grace: Seconds between a worker's death and the kill of the others.
     """
 
-    def __init__(
-        self,
-        plan,
-        log_dir,
-        max_restarts: int = 3,
-        grace: float = 30,
-        pauses=PAUSES,
-        crash_grace: float = CRASH_GRACE,
-    ):
+    def __init__(self, plan, log_dir, max_restarts: int = 3, grace: float = 30):
         self.plan = plan
         self.log_dir = Path(log_dir)
         self.max_restarts = max_restarts
         self.grace = grace
-        self.pauses = pauses
-        self.crash_grace = crash_grace
         self.events = queue.SimpleQueue()  # workers that ended, and signals
         self.signal = None  # the one that asked for the end
 
@@ -180,7 +168,7 @@ class Job:
                 what = f"worker {first.start.rank}{where} {how(first.status)}"
                 if failures > self.max_restarts:
                     return _give_up(what, first, failures)
-                pause = self.pauses[min(failures, len(self.pauses)) - 1]
+                pause = PAUSES[min(failures, len(PAUSES)) - 1]
                 say(
                     f"{what}; restart {failures} of {self.max_restarts} of all workers in {pause} s"
                 )
@@ -246,7 +234,7 @@ class Job:
                 left.remove(event)
                 if event.status and first is None and not self.signal:
                     first = event
-                    seconds = self.grace if event.status == STOPPED else self.crash_grace
+                    seconds = self.grace if event.status == STOPPED else CRASH_GRACE
                     deadline = time.monotonic() + seconds
         return first
 
