@@ -20,6 +20,7 @@ COMMANDS = {
     "predict": "classify image files, continue or translate texts",
     "export": "export a run's model",
     "bench": "measure against named peers",
+    "launch": "train in several processes, or on several machines",
 }
 
 
@@ -176,15 +177,11 @@ def _next_flag(words, known):
         return name, ["false" if negated else "true"]
     values = [value] if equals else []
     many = name in known and (is_multiple(known[name]) or known[name].type is dict)
-    while words and not _is_flag(words[0]) and (many or not values):
+    while words and not words[0].startswith("--") and (many or not values):
         values.append(words.pop(0))
     if not values:
         raise UsageError(f"--{text} needs a value")
     return name, values
-
-
-def _is_flag(word):
-    return word.startswith("--")
 
 
 def _nearest_flag(text, names):
@@ -439,6 +436,13 @@ def command_bench(argv):
     """Measure against named peers."""
     quiet_tensorflow()
     from kerasdl.bench import command
+
+    return command.main(argv)
+
+
+def command_launch(argv):
+    """Train in several processes, or on several machines."""
+    from kerasdl.launch import command
 
     return command.main(argv)
 

@@ -25,7 +25,17 @@ def seconds(*command):
     return best
 
 
-@pytest.mark.parametrize("words", [["--help"], ["list"], ["list", "--markdown"], ["list", "-h"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "--markdown"],
+        ["list", "-h"],
+        ["launch", "-h"],
+        ["launch", "--hosts", "a,b", "--", "--batch-size", "4"],
+    ],
+)
 def test_help_and_list_import_no_framework(words):
     code = (
         "import sys; from kerasdl.cli import main\n"

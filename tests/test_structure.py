@@ -27,6 +27,7 @@ ALLOWED = {
     "processes.py": set(),
     "__init__.py": set(),
     "cli.py": {"kerasdl.catalog", "kerasdl.recipe", OTHERS},
+    "launch": {"kerasdl.catalog", "kerasdl.recipe", "kerasdl.processes", "kerasdl.cli"},
     "ops": {"numpy", "keras"},
     "layers": _CORE,
     "models": _CORE | {"kerasdl.layers", "kerasdl.recipe", "kerasdl.tasks.task", "kerasdl.catalog"},
