@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import shlex
 import socket
 import threading
@@ -15,6 +16,7 @@ from kerasdl.launch import guard
 
 LOOPBACK = "127.0.0.1"
 RESOLVE_SECONDS = 5
+PORTS = (10_000, 32_000)
 # No questions, and an end in seconds where a host does not answer, or no longer does.
 SSH = "ssh -o BatchMode=yes -o ConnectTimeout=5 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
 
@@ -97,12 +99,15 @@ def check_free(port: int) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody uses."""
-    with contextlib.ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("", 0))
-        return [probe.getsockname()[1] for probe in probes]
+    """Ports of this machine that nobody uses, below those that outgoing connections take."""
+    found = []
+    for port in random.SystemRandom().sample(range(*PORTS), PORTS[1] - PORTS[0]):
+        with contextlib.suppress(UsageError):
+            check_free(port)
+            found.append(port)
+            if len(found) == count:
+                return found
+    raise UsageError(f"this machine has no {count} free ports between {PORTS[0]} and {PORTS[1]}")
 
 
 def check_names(hosts) -> None:

@@ -1,13 +1,14 @@
-"""Several processes that train as one: which they are, and what they tell each other.
+"""Several processes that train as one: which they are, and how they meet and part.
 
-Texts and barriers go through the coordination service that `MultiWorkerMirroredStrategy` starts; it
-is not public, but what is pinned in `setup.py` has it.
+The end is a barrier of the coordination service that `MultiWorkerMirroredStrategy` starts; it is
+not public, but the version pinned in `setup.py` has it.
 """
 
 import contextlib
 import json
 import os
 import socket
+import time
 
 import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
@@ -92,26 +93,90 @@ class Cluster:
         self.resolver = resolver
         self.addresses = addresses
         self.index = index
-        self._agreed = 0  # times
 
     @property
     def size(self) -> int:
         return len(self.addresses)
 
-    def start(self):
-        """A `MultiWorkerMirroredStrategy`, once all workers are there.
+    def meet(self, facts: dict) -> None:
+        """Wait until all workers are there, and see that they agree.
+
+        The chief listens where TensorFlow will; the others tell it what they know.
+
+        Args:
+            facts: `{name: JSON value}`, the same on all.
 
         Raises:
-            ValueError: A host is unknown, the port is in use, or a worker did not come.
+            ValueError: A port is in use, a worker does not come in time, or facts differ.
         """
-        self._check_addresses()
-        seconds = float(os.environ.get("KERASDL_START_TIMEOUT") or START_SECONDS)
+        limit = float(os.environ.get("KERASDL_START_TIMEOUT") or START_SECONDS)
+        with contextlib.closing(self._own_port()) as server:
+            if self.index:
+                answer = self._ask(facts, limit)
+            else:
+                answer = self._gather(server, facts, limit)
+        if answer:
+            raise ValueError(answer)
+
+    def _own_port(self):
+        """A server at this worker's address; all its interfaces where it has a name."""
+        address = self.addresses[self.index]
+        host, _, port = address.rpartition(":")
+        try:
+            return socket.create_server((host if host == "127.0.0.1" else "", int(port)))
+        except (OSError, ValueError, OverflowError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ValueError(f"worker {self.index} at {address}: {why}") from error
+
+    def _gather(self, server, facts, limit):
+        """The chief's side: what is wrong, or an empty text."""
+        end, came = time.monotonic() + limit, {}
+        with contextlib.ExitStack() as stack:
+            while len(came) < self.size - 1:
+                server.settimeout(max(end - time.monotonic(), 0.001))
+                try:
+                    peer = stack.enter_context(server.accept()[0])
+                    peer.settimeout(5)
+                    index, theirs = _read(peer)
+                    came[index] = peer, theirs
+                except TimeoutError:
+                    if time.monotonic() > end:
+                        break
+                except (OSError, ValueError):
+                    continue  # nobody of ours
+            answer = self._missing(came, limit) or _differences(facts, came)
+            for peer, _ in came.values():
+                with contextlib.suppress(OSError):
+                    _write(peer, answer)
+        return answer
+
+    def _missing(self, came, limit):
+        late = [f"{i} ({self.addresses[i]})" for i in range(1, self.size) if i not in came]
+        return f"worker {', '.join(late)} did not come within {limit:g} s" if late else ""
+
+    def _ask(self, facts, limit):
+        """The others' side: what the chief says is wrong, or an empty text."""
+        host, _, port = self.addresses[0].rpartition(":")
+        end, why = time.monotonic() + limit, ""
+        while time.monotonic() < end:
+            left = end - time.monotonic()
+            try:
+                with socket.create_connection((host, int(port)), timeout=min(left, 5)) as chief:
+                    _write(chief, (self.index, facts))
+                    chief.settimeout(limit + 5)
+                    return _read(chief)
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                time.sleep(0.1)
+        return f"worker 0 ({self.addresses[0]}) did not answer within {limit:g} s: {why}"
+
+    def start(self):
+        """A `MultiWorkerMirroredStrategy` of the workers that have met."""
         jobs = self.resolver.cluster_spec()
         leader = "chief" if "chief" in jobs.jobs else "worker"
         context.context().configure_coordination_service(
             service_type="standalone",
             service_leader=f"/job:{leader}/replica:0/task:0",
-            cluster_register_timeout_in_ms=int(1000 * seconds),
             heartbeat_timeout_in_ms=1000 * SILENT_SECONDS,
             coordinated_jobs=[
                 coordination_config_pb2.CoordinatedJob(name=job, num_tasks=jobs.num_tasks(job))
@@ -124,59 +189,29 @@ class Cluster:
         options = tf.distribute.experimental.CommunicationOptions(
             implementation=kinds.AUTO if on_gpu else kinds.RING
         )
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy(self.resolver, options)
-        except tf.errors.OpError as error:
-            line = str(error).strip().splitlines()[0]
-            raise ValueError(
-                f"worker {self.index}: not all of {', '.join(self.addresses)} came within "
-                f"{seconds:g} s: {line}"
-            ) from error
-
-    def _check_addresses(self):
-        for i, address in enumerate(self.addresses):
-            host, _, port = address.rpartition(":")
-            try:
-                found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
-            except (OSError, ValueError) as error:
-                raise ValueError(f"worker {i} at {address}: {error}") from error
-            if i != self.index:
-                continue
-            family, kind, protocol, _, where = found[0]
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(where)
-                except OSError as error:
-                    raise ValueError(f"worker {i} at {address}: {error.strerror}") from error
-
-    def agree(self, facts: dict, hint: str = "") -> None:
-        """Tell the others some facts, and see that theirs are the same.
-
-        Args:
-            facts: `{name: JSON value}`.
-            hint: What to do where they are not.
-
-        Raises:
-            ValueError: Names those that differ.
-        """
-        self._agreed += 1
-        names = [f"kerasdl/{self._agreed}/{i}" for i in range(self.size)]
-        context.context().set_config_key_value(names[self.index], json.dumps(facts))
-        for i, name in enumerate(names):
-            # Every worker looks at the chief's, and the chief at all.
-            if i == self.index or (i and self.index):
-                continue
-            theirs = json.loads(context.context().get_config_key_value(name))
-            wrong = [k for k in facts if facts[k] != theirs.get(k)]
-            if wrong:
-                low, high = sorted([(self.index, facts), (i, theirs)], key=lambda p: p[0])
-                what = "; ".join(f"{k} is {low[1].get(k)} and {high[1].get(k)}" for k in wrong)
-                hint = f"; {hint}" if hint else ""
-                raise ValueError(f"workers {low[0]} and {high[0]} differ: {what}{hint}")
+        return tf.distribute.MultiWorkerMirroredStrategy(self.resolver, options)
 
     @contextlib.contextmanager
     def finish(self):
         """What the chief does alone in the end; the others wait for it at the end of the block."""
         yield
         context.context().wait_at_barrier("kerasdl/finished", 1000 * FINISH_SECONDS)
+
+
+def _differences(facts, came):
+    """What of the chief's facts another worker knows otherwise."""
+    for index, (_, theirs) in sorted(came.items()):
+        wrong = [k for k in facts if facts[k] != theirs.get(k)]
+        if wrong:
+            what = "; ".join(f"{k} is {facts[k]} and {theirs.get(k)}" for k in wrong)
+            return f"workers 0 and {index} differ: {what}"
+    return ""
+
+
+def _write(peer, value):
+    peer.sendall(json.dumps(value).encode() + b"\n")
+
+
+def _read(peer):
+    with peer.makefile("rb") as lines:
+        return json.loads(lines.readline())

@@ -175,13 +175,6 @@ class Loop:
         self.timed = [*state["timed"], 0.0][:3]  # older runs have no third
         return True
 
-    def _agree_on_start(self):
-        if self.cluster:
-            self.cluster.agree(
-                {"checkpoint of step": self.step},
-                "--output must be a folder that they share",
-            )
-
     def save(self) -> None:
         """Write a checkpoint of this step, the best weights first; the chief's work.
 
@@ -247,7 +240,6 @@ class Loop:
             TrainingError: The loss is not finite, or the disk is full.
         """
         self._saved_step, self._saved_at = self.step, time.perf_counter()
-        self._agree_on_start()
         if self.done:
             return
         self.started = time.perf_counter() - self.seconds

@@ -147,18 +147,19 @@ class Session:
 
         self.recipe, self.folder = recipe, folder
         row = catalog.row(recipe.model)
-        self.strategy, self.cluster = strategy.make(recipe, say)
+        newest = checkpoint.newest_first(old.checkpoints)[:1] if old else []
+        facts = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
+        facts["the newest checkpoint in --output"] = newest[0].name if newest else None
+        self.strategy, self.cluster = strategy.make(recipe, say, facts)
         self.chief = not self.cluster or self.cluster.index == 0
         self.say = say = say if self.chief else lambda line: None
-        if self.cluster:
-            self.cluster.agree({f"--{flag(k)}": v for k, v in to_dict(recipe).items()})
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
         # A checkpoint holds all that the initial one gave.
-        begun = old is not None and bool(checkpoint.newest_first(old.checkpoints))
+        begun = bool(newest)
         self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
         for note in self.source.notes:
             say(note)
