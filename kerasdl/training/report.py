@@ -99,6 +99,8 @@ def _tiles(metrics):
         tiles.append(("training", duration(metrics["train_seconds"])))
     if "examples_per_second" in metrics:
         tiles.append(("examples per second", f"{metrics['examples_per_second']:,.0f}"))
+    if is_number(metrics.get("flops_utilisation")):
+        tiles.append(("of the measured peak", f"{metrics['flops_utilisation']:.0%}"))
     divs = [
         f"<div{' class=first' if not i else ''}><b>{esc(v)}</b><span>{esc(k)}</span></div>"
         for i, (k, v) in enumerate(tiles)

@@ -356,12 +356,14 @@ class Session:
 
     def judge(self) -> dict:
         """Final figures, on the test set, of the weights that the recipe asks for."""
-        from kerasdl.training import judge
+        from kerasdl.training import judge, speed
 
         model, task = self.run.restore(dtype=self.recipe.precision, say=self.say)
         batches, _ = self._evaluation(self.source.test)
         test, judged = judge.judge(model, task, batches)
         self._picture_mistakes(judged.get("mistakes", ()))
+        figures = speed.judge(self.loop, next(iter(batches)))
+        self.say(speed.line(figures))
         count = sum(math.prod(v.shape) for v in self.model.trainable_variables)
         metrics = {
             "model": self.recipe.model,
@@ -370,8 +372,8 @@ class Session:
             "trainable_parameters": count,
             "steps": self.loop.step,
             "epochs": len(self.loop.history),
-            "examples_per_second": self.loop.examples_per_second(),
             "train_seconds": self.loop.seconds,
+            **figures,
             "seed": self.recipe.seed,
             "best_epoch": self.loop.best and self.loop.best["epoch"],
         }

@@ -96,6 +96,11 @@ def multiply_adds(model, inputs=None) -> int | None:
     return _sum(_trace(model, inputs))
 
 
+def work_of(function) -> int | None:
+    """Multiply-adds of all that a function computes; None if it has a loop."""
+    return _sum(_operations(function))
+
+
 def layer_table(model) -> tuple[list[Block], int | None]:
     """The blocks of a model, two levels below it, and the multiply-adds of the whole.
 
@@ -157,13 +162,21 @@ def _trace(model, inputs=None) -> list:
         shape = [1, *(TOKENS if n is None else n for n in x.shape[1:])]
         return tf.ones(shape, x.dtype)  # of tokens, no padding
 
+    def forward():
+        given = inputs if inputs is not None else model.symbolic_inputs()
+        model(keras.tree.map_structure(one, given), training=False)
+
+    return _operations(forward)
+
+
+def _operations(function) -> list:
+    """What a function puts into a graph, in order."""
     graph = tf.__internal__.FuncGraph("forward")
     eagerly = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)  # functions within, such as Keras' own, stand inline
     try:
         with graph.as_default():
-            inputs = inputs if inputs is not None else model.symbolic_inputs()
-            model(keras.tree.map_structure(one, inputs), training=False)
+            function()
     finally:
         tf.config.run_functions_eagerly(eagerly)
     return graph.get_operations()

@@ -61,7 +61,7 @@ def main(kind, out):
             strategy.make = functools.partial(lambda it, *_: it, made)
         session.fit()
         found[f"{name}/losses"] = losses.values
-        found[f"{name}/validation"] = [session.loop.history[-1][f"val_{session.trainer.names[0]}"]]
+        found[f"{name}/history"] = [list(row.values()) for row in session.loop.history]
         found |= {f"{name}/{k}": v for k, v in session.loop.weights().items()}
     np.savez(out, **found)
 

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
+from kerasdl.launch import hosts
+
+WORKERS = "multi_worker_mirrored"
 WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -22,20 +26,48 @@ def start(folder, name, **settings):
     return run_script(WORKER, path, out=Path(folder) / f"{name}.npz")
 
 
-def run_script(script, *words, out, seconds=300):
-    """Run a script of this folder, which writes `out`, its last argument; see `start`."""
+def run_script(script, *words, out, seconds=300, **variables):
+    """Run a script of this folder, which writes `out`, its last argument; see `start`.
+
+    Args:
+        **variables: Of its environment, besides.
+    """
     out.unlink(missing_ok=True)
     done = subprocess.run(
         [sys.executable, script, *words, out],
         capture_output=True,
         text=True,
         timeout=seconds,
-        env=os.environ | {"PYTHONPATH": str(script.parents[2])},
+        env=os.environ | {"PYTHONPATH": str(script.parents[2])} | variables,
     )
     if not out.exists():
         return done.returncode, done.stdout + done.stderr
     with np.load(out) as found:
         return done.returncode, dict(found)
+
+
+def start_two(folder, name, **settings):
+    """Two workers in fresh processes, with one folder of the run.
+
+    Returns:
+        What `start` returns, of each.
+    """
+    path = Path(folder) / f"{name}.json"
+    settings = {"output": str(folder), "experiment": name, "strategy": WORKERS, **settings}
+    path.write_text(json.dumps(settings))
+    return run_two(WORKER, path, out=Path(folder) / f"{name}.npz")
+
+
+def run_two(script, *words, out, **kwargs):
+    """`run_script` as two workers; the second one's file is called `out` with a `.1.npz`."""
+
+    def run(index):
+        mine = out.with_suffix(".1.npz") if index else out
+        return run_script(script, *words, out=mine, **hosts.variables(addresses, index), **kwargs)
+
+    addresses = [f"127.0.0.1:{port}" for port in hosts.free_ports(2)]
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(run, (0, 1)))
 
 
 def finish(folder, name, **settings):

@@ -2,7 +2,7 @@
 
 Writes the loss of every step, the last gradients' norms and the final weights, for tests that
 compare processes. `"kill": {"step": N}` in the settings ends it with SIGKILL after step N, and
-`"kill": {"save": N}` in the middle of writing its Nth file.
+`"kill": {"save": N}` in the middle of writing its Nth file; `"stop_at": N` saves and ends it.
 """
 
 import json
@@ -18,17 +18,20 @@ from kerasdl.training import checkpoint, run, runs
 
 
 class Watch(keras.callbacks.Callback):
-    """Remembers the loss of every step, and kills the process after one of them."""
+    """Remembers the loss of every step, and kills the process, or stops, after one of them."""
 
-    def __init__(self, kill_at):
+    def __init__(self, kill_at, stop_at):
         super().__init__()
         self.losses = []
         self.kill_at = kill_at
+        self.stop_at = stop_at
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(logs["loss"])
         if self.loop.step == self.kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.loop.step == self.stop_at:
+            self.model.stop_training = True
 
 
 def kill_while_saving(nth):
@@ -52,13 +55,15 @@ def main(settings, out):
     kill = given.pop("kill", {})
     if "save" in kill:
         kill_while_saving(kill["save"])
+    stop = given.pop("stop_at", None)
     recipe = run.resolve(given)
     folder = Path(recipe.output) / recipe.experiment
     if not recipe.resume:
         runs.remove(folder)
-    watch = Watch(kill.get("step"))
+    watch = Watch(kill.get("step"), stop)
     session = run.Session(recipe, folder, callbacks=[watch])
-    session.run.create()
+    if session.chief:
+        session.run.create()
     session.fit()
     norms = np.asarray(session.loop.gradient_norms)
     weights = {f"weight/{path}": value for path, value in session.loop.weights().items()}
