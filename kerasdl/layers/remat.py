@@ -61,7 +61,7 @@ class Block(keras.layers.Layer):
 
         found["arguments"] = (args, kwargs)
         with AutocastScope(None):
-            weights = [ops.convert_to_tensor(v.value) for v in variables]
+            weights = [v.value for v in variables]
         given = [leaves[i] for i in places]
         made = recomputed(lambda tensors: context.run(pure, tensors), given + weights)
         tensors = iter(made)

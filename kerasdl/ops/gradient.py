@@ -47,7 +47,7 @@ def recomputed(function, tensors):
     Args:
         function: Takes a list of tensors and returns one. It reads no variable besides, and a
             second call must do what the first one did.
-        tensors: A list of tensors.
+        tensors: A list of tensors, or variables.
 
     Returns:
         A list of tensors.
@@ -57,7 +57,9 @@ def recomputed(function, tensors):
     """
     backend = keras.backend.backend()
     if backend == "tensorflow":
-        return sys.modules[backend].custom_gradient(_with_pull_back(function))(*tensors)
+        tf = sys.modules[backend]
+        tensors = [tf.convert_to_tensor(x) for x in tensors]  # read now, if they are variables
+        return tf.custom_gradient(_with_pull_back(function))(*tensors)
     if backend == "jax":
         return sys.modules[backend].checkpoint(function)(tensors)
     raise NotImplementedError(f"no gradients on the {backend} backend")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 WORKER = Path(__file__).with_name("worker.py")
+MEMORY = WORKER.with_name("memory.py")
 
 
 def start(folder, name, **settings):
