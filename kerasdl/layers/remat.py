@@ -39,36 +39,33 @@ class Block(keras.layers.Layer):
         call = super().__call__
         if not (_recomputes.get() and self.built and kwargs.get("training") is True):
             return call(*args, **kwargs)
-        leaves, variables = keras.tree.flatten((args, kwargs)), self.variables
-        places = [i for i, leaf in enumerate(leaves) if ops.is_tensor(leaf)]
-        context = contextvars.copy_context()  # the gradient is taken when this one is left
-        context.run(_recomputes.set, False)
-        found = {}
+        arguments, variables = (args, kwargs), self.variables
+        leaves = keras.tree.flatten(arguments)
+        found = {}  # of `pure`, what is no tensor
 
         def pure(tensors):
-            given, values = list(leaves), tensors[len(places) :]
-            for i, tensor in zip(places, tensors, strict=False):
-                given[i] = tensor
-            args, kwargs = keras.tree.pack_sequence_as(found["arguments"], given)
-            state = list(zip(variables, values, strict=True))
+            tensors = iter(tensors)
+            given = [next(tensors) if ops.is_tensor(x) else x for x in leaves]
+            again, named = keras.tree.pack_sequence_as(arguments, given)
+            state = list(zip(variables, tensors, strict=True))
             with AutocastScope(None), keras.StatelessScope(state) as scope:
-                answer = call(*args, **kwargs)
-            after = [(v, scope.get_current_value(v), value) for v, value in state]
-            found["answer"] = answer
-            found["changed"] = [v for v, new, old in after if new is not old]
-            tensors = [x for x in keras.tree.flatten(answer) if ops.is_tensor(x)]
-            return tensors + [ops.stop_gradient(new) for _, new, old in after if new is not old]
+                found["answer"] = call(*again, **named)
+            after = [(v, scope.get_current_value(v), before) for v, before in state]
+            after = [(v, value) for v, value, before in after if value is not before]
+            found["changed"] = [v for v, _ in after]
+            made = [x for x in keras.tree.flatten(found["answer"]) if ops.is_tensor(x)]
+            return made + [ops.stop_gradient(value) for _, value in after]
 
-        found["arguments"] = (args, kwargs)
+        context = contextvars.copy_context()  # the gradient may be taken after this one is left
+        context.run(_recomputes.set, False)
         with AutocastScope(None):
             weights = [v.value for v in variables]
-        given = [leaves[i] for i in places]
-        made = recomputed(lambda tensors: context.run(pure, tensors), given + weights)
-        tensors = iter(made)
+        given = [x for x in leaves if ops.is_tensor(x)]
+        made = iter(recomputed(lambda tensors: context.run(pure, tensors), given + weights))
         answer = keras.tree.map_structure(
-            lambda x: next(tensors) if ops.is_tensor(x) else x, found["answer"]
+            lambda x: next(made) if ops.is_tensor(x) else x, found["answer"]
         )
-        for variable, value in zip(found["changed"], tensors, strict=True):
+        for variable, value in zip(found["changed"], made, strict=True):
             variable.assign(value)
         return answer
 
