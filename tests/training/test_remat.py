@@ -162,8 +162,7 @@ def test_of_nested_blocks_the_outermost_is_recomputed(kind, traced, rng, monkeyp
     check_equal(found, wanted, 0)
     assert len(calls) == 3
     assert list(found[seed.path] - seed.numpy()) == [0, 1]  # one draw
-    once = 0.1 * np.mean(np.abs(found[mean.path])) > 0
-    assert once and (found[mean.path] == wanted[mean.path]).all()
+    assert (found[mean.path] != mean.numpy()).all()  # and it is what once makes of it: see above
 
 
 SETTINGS = {
