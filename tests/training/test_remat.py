@@ -20,7 +20,8 @@ MODELS = {
     "resnet18": DROP,
     "resnet50": DROP,
     "densenet_bc_40_12": DROP,
-    "googlenet": {},
+    "googlenet": DROP,
+    "googlenet_small": DROP,
     "vit_digits": {**DROP, "drop_path": 0.3},
     "ddpm_unet_small": DROP,
     "gpt2_small": DROP,
@@ -106,8 +107,7 @@ def test_gradients_statistics_and_seeds_are_the_same(name, monkeypatch):
     found, also = derive(model, losses, on=True)
     assert len(calls) == 3 * len(blocks)
     check_equal(found, wanted)
-    assert moved == also
-    assert bool(moved) == (name != "googlenet")  # which has neither batch norm nor seeds in blocks
+    assert moved == also != set()
 
 
 def test_without_training_nothing_is_recomputed(monkeypatch):
