@@ -52,6 +52,8 @@ class Recipe:
         layer_decay: Factor of the rate from each block of the backbone to the one before it.
         precision: Of computation; weights stay float32 under the mixed ones.
         grad_accum_steps: Micro-batches per step.
+        remat: Keep the blocks' inputs alone and compute the rest again for the gradient: less
+            memory, more time.
         ema_decay: Of the averaged weights; 0 is off.
         strategy: Where it is computed; auto looks at what there is.
         devices: Use so many GPUs, or parts of the CPU, instead of all.
@@ -116,6 +118,7 @@ class Recipe:
     layer_decay: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = "float32"
     grad_accum_steps: int = 1
+    remat: bool = False
     ema_decay: float = 0.0
     strategy: Literal["auto", "one_device", "mirrored", "multi_worker_mirrored", "tpu"] = "auto"
     devices: int | None = None

@@ -11,6 +11,7 @@ from kerasdl.layers.attention import CrossAttention, SelfAttention
 from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import MLP
+from kerasdl.layers.remat import Block
 from kerasdl.ops.text import PAD
 
 
@@ -52,7 +53,7 @@ class TokenEmbedding(keras.layers.Layer):
         return ops.matmul(ops.cast(x, self.variable_dtype), ops.transpose(self.table))
 
 
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Block):
     """Base of blocks whose parts are added to their input, with a norm before or after.
 
     Pre-norm is `x + drop(f(norm(x)))`, post-norm `norm(x + drop(f(x)))`.

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-from kerasdl.layers import dropout
+from kerasdl.layers import dropout, remat
 from kerasdl.training import optimizers, schedules
 
 SCALE_START, SCALE_GROWTH_STEPS = 2.0**15, 2000
@@ -32,6 +32,8 @@ class Trainer(keras.Model):
             raise ValueError(
                 "--grad-accum-steps: the loss of this task couples the examples of a batch"
             )
+        if recipe.remat and not remat.blocks(model):
+            raise ValueError(f"--remat: {recipe.model} has no blocks to recompute")
         self.player_variables = {p: task.variables(model, p) for p in task.players}
         self.optimizers = {
             p: optimizers.make(recipe, schedules.stretched(schedule, self.repeats(p)))
@@ -156,7 +158,8 @@ class Trainer(keras.Model):
         for i in range(micro):
             part = self.task.prepare(_every(micro, batch, i))
             with tf.GradientTape() as tape:
-                loss, metrics = self.task.losses(self.net, part, player, training=True)
+                with remat.remat(self.settings.remat):
+                    loss, metrics = self.task.losses(self.net, part, player, training=True)
                 total = tf.reduce_sum(loss)
                 share = total / tf.cast(size * replica.num_replicas_in_sync, total.dtype)
                 if self.fp16:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kerasdl.bench import attention, command, paired, recurrent, sampling
+from kerasdl.bench import attention, command, paired, recurrent, remat, sampling
 from kerasdl.cli import UsageError
 from kerasdl.ops import noise
 
@@ -115,6 +115,14 @@ class _Draws:
 
     def standard_normal(self, shape):
         return np.asarray(noise.normal(noise.sample_keys((0, 0), shape[0]), shape[1:]))
+
+
+def test_a_step_loses_the_same_with_and_without_remat():
+    arguments = {"patch_size": 4, "dim": 8, "depth": 2, "num_heads": 2, "mlp_dim": 8}
+    ((name, steps),) = remat.cases({"vit_digits": (2, 8, arguments)})
+    assert name.startswith("A step of vit_digits, 2 images of 8 x 8")
+    for _ in range(3):
+        np.testing.assert_allclose(steps["ours", False](), steps["peer", False](), rtol=1e-5)
 
 
 def test_the_command_prints_a_table_or_json(monkeypatch, capsys):

@@ -13,6 +13,7 @@ from kerasdl.launch import hosts
 
 WORKERS = "multi_worker_mirrored"
 WORKER = Path(__file__).with_name("worker.py")
+MEMORY = WORKER.with_name("memory.py")
 
 
 def start(folder, name, **settings):

@@ -11,13 +11,14 @@ from keras import ops
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import BatchNorm, Conv, ConvNorm, pad2d, register
 from kerasdl.layers.dropout import Dropout
+from kerasdl.layers.remat import Block
 
 BOTTLENECK = 4  # channels of a 1x1 convolution over k
 COMPRESSION = 0.5  # theta, channels kept by a transition
 
 
 @register
-class DenseLayer(keras.layers.Layer):
+class DenseLayer(Block):
     """`[x, H(x)]`, with `H` BN-ReLU-Conv(1x1)-BN-ReLU-Conv(3x3).
 
     Args:

@@ -13,6 +13,7 @@ from kerasdl.layers.classifier import Backbone, Classifier, check_size, dense_he
 from kerasdl.layers.core import Conv, ConvNorm, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import LocalResponseNorm
+from kerasdl.layers.remat import Block
 
 # Table 1: (1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool proj) per module, stages 3, 4 and 5
 TABLE_1 = (
@@ -52,7 +53,7 @@ def conv(filters, kernel_size, stride=1, norm=False, **kwargs):
 
 
 @register
-class Inception(keras.layers.Layer):
+class Inception(Block):
     """Four branches side by side: 1x1, 1x1-3x3, 1x1-5x5 and pool-1x1 (figure 2b).
 
     Args:

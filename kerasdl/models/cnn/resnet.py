@@ -10,10 +10,11 @@ from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import ConvNorm, pad2d, register
+from kerasdl.layers.remat import Block
 
 
 @register
-class ResidualBlock(keras.layers.Layer):
+class ResidualBlock(Block):
     """Two 3x3 convolutions added to a shortcut: `y = relu(F(x) + S(x))`.
 
     `S` is the identity where shapes agree; else option A (stride and zero channels, no weights)
@@ -62,7 +63,7 @@ class ResidualBlock(keras.layers.Layer):
 
 
 @register
-class Bottleneck(keras.layers.Layer):
+class Bottleneck(Block):
     """1x1, 3x3 and 1x1 convolutions added to a shortcut; the last has four times the filters.
 
     Args:

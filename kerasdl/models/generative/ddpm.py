@@ -15,6 +15,7 @@ from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.core import Model, check_counts, construct, doubled, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
+from kerasdl.layers.remat import Block
 
 TIME_SCALE = 1000.0  # the paper's times are 1 to 1,000
 
@@ -49,7 +50,7 @@ def conv(filters, name, kernel_size=3, strides=1, zeros=False):
 
 
 @register
-class ResBlock(keras.layers.Layer):
+class ResBlock(Block):
     """`x + F(x, time)`: norm, swish, convolution, twice; the time is added between them.
 
     Args:
@@ -95,11 +96,12 @@ class ResBlock(keras.layers.Layer):
 
 
 @register
-class AttentionBlock(keras.layers.Layer):
+class AttentionBlock(Block):
     """`x + attention(norm(x))` with one head over all pixels.
 
     Call arguments:
         x: float `(B, H, W, C)`.
+        training: Whether to drop, of which there is none here.
 
     Returns:
         float `(B, H, W, C)`.
@@ -112,10 +114,10 @@ class AttentionBlock(keras.layers.Layer):
         self.norm.build(input_shape)
         self.attention.build((input_shape[0], h * w, c))
 
-    def call(self, x):
+    def call(self, x, training=False):
         h, w, c = x.shape[1:]
         y = ops.reshape(self.norm(x), (-1, h * w, c))  # (B, N, C)
-        return x + ops.reshape(self.attention(y), (-1, h, w, c))
+        return x + ops.reshape(self.attention(y, training=training), (-1, h, w, c))
 
 
 @register
@@ -222,7 +224,7 @@ class UNet(Model):
         def through(layer, y):
             if isinstance(layer, ResBlock):
                 return layer(y, embedding, training=training)
-            return layer(y)
+            return layer(y, training=training)
 
         for i, layer in enumerate(self.layers_down):
             y = through(layer, y)

@@ -18,12 +18,13 @@ from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout, DropPath
 from kerasdl.layers.mlp import MLP
 from kerasdl.layers.position import GridPosition, resize_grid
+from kerasdl.layers.remat import Block
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
 
 
 @register
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(Block):
     """Pre-norm attention and perceptron, each added to its input (equations 2 and 3).
 
     Args:
