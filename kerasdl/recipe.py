@@ -51,6 +51,7 @@ class Recipe:
         drop_path: Largest rate of stochastic depth.
         layer_decay: Factor of the rate from each block of the backbone to the one before it.
         precision: Of computation; weights stay float32 under the mixed ones.
+        jit: Compile losses and gradients with XLA; one replica per process.
         grad_accum_steps: Micro-batches per step.
         remat: Keep the blocks' inputs alone and compute the rest again for the gradient: less
             memory, more time.
@@ -117,6 +118,7 @@ class Recipe:
     drop_path: float | None = None
     layer_decay: float | None = None
     precision: Literal["float32", "mixed_bfloat16", "mixed_float16", "float64"] = "float32"
+    jit: bool = False
     grad_accum_steps: int = 1
     remat: bool = False
     ema_decay: float = 0.0

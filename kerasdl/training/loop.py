@@ -255,7 +255,7 @@ class Loop:
                 n = min(n, self._boundary() - self.step)
                 began = time.perf_counter()
                 word = tf.constant([wish if self.chief else 0, bool(self.stop_signal)], tf.int32)
-                rows, norms, waited, word = self._run(iterator, tf.constant(n), word)
+                rows, norms, waited, word = self._take_steps(iterator, tf.constant(n), word)
                 self._account(rows.numpy())
                 self.gradient_norms = norms
                 took = time.perf_counter() - began
@@ -267,10 +267,9 @@ class Loop:
                 wish = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
                 if took > 2 * SECONDS_PER_CALL:
                     wish = max(1, wish // 2)
-                n = wish
-                if self.cluster:  # what the chief wished, and any stopped, before this call
+                n, stops = wish, self.stop_signal
+                if self.cluster:  # what the chief wished, and any of them heard, before this call
                     n, stops = map(int, word)
-                    self.stop_signal = (self.stop_signal or "SIGTERM") if stops else None
                 at_end = self.step % self.steps_per_epoch == 0
                 self.seconds = time.perf_counter() - self.started
                 for listener in self.listeners:
@@ -278,13 +277,23 @@ class Loop:
                 if at_end or self.step == self.total_steps:
                     self._end_epoch(epoch)
                 self._maybe_save(at_end)
-                if self.stop_signal:
+                if stops:
                     self.save()
                     self.callbacks.on_train_end()
-                    raise Stopped(self.stop_signal)
+                    raise Stopped(self.stop_signal or "another worker")
         if self._saved_step != self.step:
             self.save()
         self.callbacks.on_train_end()
+
+    def _take_steps(self, *args):
+        try:
+            return self._run(*args)
+        except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
+            if not self.recipe.jit:
+                raise
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            why = next((line for line in lines if "not" in line.lower()), lines[0])
+            raise TrainingError(f"--jit: XLA cannot compile {self.recipe.model}: {why}") from error
 
     @property
     def done(self) -> bool:

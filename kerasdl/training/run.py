@@ -154,6 +154,7 @@ class Session:
         self.chief = not self.cluster or self.cluster.index == 0
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
+        strategy.check_jit(recipe, self.strategy, self.cluster)
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)

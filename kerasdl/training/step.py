@@ -151,6 +151,20 @@ class Trainer(keras.Model):
 
     def _gradients(self, batch, player, replica):
         """Sums of the metrics here, and the gradients of the global mean loss over all replicas."""
+        replicas = replica.num_replicas_in_sync
+
+        def local(batch):
+            return self._local_gradients(batch, player, replicas)
+
+        if self.settings.jit:
+            local = tf.function(local, jit_compile=True, autograph=False)
+        totals, gradients = local(batch)
+        if replicas > 1:
+            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        return totals, list(gradients)
+
+    def _local_gradients(self, batch, player, replicas):
+        """Sums of the metrics, and the share of this replica in the gradients."""
         micro = self.settings.grad_accum_steps
         size = tf.shape(next(iter(batch.values())))[0]
         variables = [v.value for v in self.player_variables[player]]
@@ -161,7 +175,7 @@ class Trainer(keras.Model):
                 with remat.remat(self.settings.remat):
                     loss, metrics = self.task.losses(self.net, part, player, training=True)
                 total = tf.reduce_sum(loss)
-                share = total / tf.cast(size * replica.num_replicas_in_sync, total.dtype)
+                share = total / tf.cast(size * replicas, total.dtype)
                 if self.fp16:
                     share *= tf.cast(self.loss_scale.value, share.dtype)
             found = tape.gradient(share, variables, unconnected_gradients="zero")
@@ -172,9 +186,7 @@ class Trainer(keras.Model):
             else:
                 totals = [a + b for a, b in zip(totals, sums, strict=True)]
                 gradients = [a + b for a, b in zip(gradients, found, strict=True)]
-        if replica.num_replicas_in_sync > 1:
-            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        return totals, list(gradients)
+        return totals, gradients
 
     def _apply(self, player, gradients, replica, want_norms):
         """Update the weights of one player with gradients that all replicas agree on."""

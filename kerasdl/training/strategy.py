@@ -84,6 +84,24 @@ def _tpu(name):
         raise ValueError(f"--tpu {name}: cannot be used: {line}") from error
 
 
+def check_jit(recipe, strategy, cluster) -> None:
+    """Refuse `--jit` where XLA programs cannot be.
+
+    Raises:
+        ValueError: Says why not.
+    """
+    if not recipe.jit or isinstance(strategy, tf.distribute.TPUStrategy):
+        return
+    workers = cluster.size if cluster else 1
+    if strategy.num_replicas_in_sync > workers:
+        raise ValueError(
+            f"--jit: {strategy.num_replicas_in_sync // workers} replicas of one process cannot be "
+            "compiled; `launch` starts a process for each"
+        )
+    if recipe.sync_batch_norm and workers > 1:
+        raise ValueError("--jit: the statistics of --sync-batch-norm leave the compiled part")
+
+
 def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) -> None:
     """Refuse a global batch that replicas, micro-batches and updates cannot share evenly."""
     part = replicas * micro * updates

@@ -12,22 +12,6 @@ MODELS = {
     "mlp": {"model": "mlp", "drop_rate": 0.0},
     "resnet20": {"model": "resnet20", "sync_batch_norm": True},
 }
-OPTIONS = {
-    "plain": {},
-    "all": {"clip_grad": 0.5, "grad_accum_steps": 4, "ema_decay": 0.9, "weight_decay": 0.01},
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("model", MODELS)
-def test_mirrored_equals_one_device_in_float64(model, options, tmp_path):
-    settings = {**COMMON, **MODELS[model], **OPTIONS[options], "precision": "float64"}
-    one = finish(tmp_path, "one", **settings)
-    two = finish(tmp_path, "two", **settings, **TWO)
-    assert len(one["losses"]) == 30
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=0, atol=1e-9)
-    assert difference(one, two) < 1e-9
 
 
 # The largest distance of loss, of each gradient's norm, and of the gradient as one vector. In

@@ -68,7 +68,7 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
     }
     whole = finish(tmp_path, "whole", **settings)
     parts = []
-    status, _ = start(tmp_path, "moved", kill={"step": 10}, strategy="one_device", **settings)
+    status, _ = start(tmp_path, "moved", kill={"step": 12}, strategy="one_device", **settings)
     assert status == -signal.SIGKILL
     (status, _), (other, _) = start_two(tmp_path, "moved", stop_at=20, **settings)
     assert (status, other) == (0, 0)
@@ -181,6 +181,10 @@ def run_by_hand(folder, index, addresses, *flags):
     )
 
 
+def last_line(done):
+    return done.stderr.strip().splitlines()[-1]  # below TensorFlow's own, where they are wanted
+
+
 @pytest.mark.slow
 def test_workers_with_other_flags_name_them(tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in hosts.free_ports(2)]
@@ -190,7 +194,7 @@ def test_workers_with_other_flags_name_them(tmp_path):
         )
     for done in found:
         assert done.returncode == 2
-        assert done.stderr.strip() == "error: workers 0 and 1 differ: --lr is 0.1 and 0.2"
+        assert last_line(done) == "error: workers 0 and 1 differ: --lr is 0.1 and 0.2"
     assert not list(tmp_path.iterdir())
 
 
@@ -203,4 +207,5 @@ def test_a_worker_that_is_not_there(index, line, tmp_path):
     ports = hosts.free_ports(2)
     done = run_by_hand(tmp_path, index, [f"127.0.0.1:{port}" for port in ports])
     assert done.returncode == 2
-    assert done.stderr.startswith(f"error: {line.format(*ports)}") and done.stderr.count("\n") == 1
+    assert last_line(done).startswith(f"error: {line.format(*ports)}")
+    assert "Traceback" not in done.stderr
