@@ -1,10 +1,11 @@
 """A run that is killed and started again ends as one that was never stopped, bit for bit."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
-from tests.training.processes import difference, finish, start
+from tests.training.processes import difference, finish, run_script, start
 
 SETTINGS = {
     "model": "resnet20",
@@ -35,3 +36,14 @@ def test_killed_and_started_again_is_bit_equal(kill, undisturbed, tmp_path):
     assert 0 < len(found["losses"]) < len(undisturbed["losses"]) == 15
     assert (found["losses"] == undisturbed["losses"][-len(found["losses"]) :]).all()
     assert difference(found, undisturbed) == 0
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing(tmp_path):
+    script = Path(__file__).with_name("kills.py")
+    status, found = run_script(script, tmp_path, "50", out=tmp_path / "found.npz", seconds=900)
+    assert status == 0, found
+    assert found["half"] >= 15  # in the middle of a write
+    assert found["damaged"] == 0 and len(found["steps"]) == 51
+    assert (found["steps"][1:] >= found["steps"][:-1]).all() and found["steps"][-1] >= 100
+    assert found["same"]

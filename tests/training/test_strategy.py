@@ -1,10 +1,12 @@
 """Two replicas train as one device does, at the same global batch."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from kerasdl.training import strategy
-from tests.training.processes import difference, finish, weights
+from tests.training.processes import difference, finish, run_script, weights
 
 TWO = {"strategy": "mirrored", "logical_devices": 2}
 COMMON = {"epochs": 2, "max_steps": 30, "augment": ["shift"], "seed": 3}
@@ -45,6 +47,34 @@ def test_a_rerun_with_dropout_on_two_replicas_is_bit_equal(tmp_path):
     first = finish(tmp_path, "first", **settings)
     again = finish(tmp_path, "again", **settings)
     assert difference(first, again) == 0
+
+
+@pytest.mark.slow
+def test_one_replicas_nan_skips_the_step_of_all_in_float16(tmp_path):
+    script = Path(__file__).with_name("one_nan.py")
+    status, found = run_script(script, out=tmp_path / "found.npz")
+    assert status == 0, found
+    for model in ("mlp", "gan_mlp"):
+        steps = [
+            {k.split("/", 2)[2]: v for k, v in found.items() if k.startswith(f"{model}/{i}/")}
+            for i in range(3)
+        ]
+        names = {k for k in steps[0] if "seed_generator" not in k and "good_steps" not in k}
+        changed = [
+            {k for k in names if (a[k] != b[k]).any()}
+            for a, b in zip(steps, steps[1:], strict=False)
+        ]
+        if model == "mlp":
+            assert changed[0] == {"loss_scale"}
+        else:  # the generator has not seen that image
+            assert not any("discriminator" in k for k in changed[0])
+            assert any("discriminator" in k for k in changed[1])
+        assert (steps[1]["loss_scale"] == steps[0]["loss_scale"] / 2).all()
+        assert any(k.startswith("model/") for k in changed[1])
+        for values in steps:
+            for name in names:
+                assert np.isfinite(values[name]).all(), name
+                assert (values[name] == values[name][0]).all(), name  # on both replicas
 
 
 def test_a_batch_that_replicas_cannot_share_names_the_nearest():
