@@ -66,6 +66,7 @@ class Recipe:
         experiment: Name of the run's folder; `<model>-<dataset>-s<seed>` if not given.
         resume: Go on where this run stopped.
         checkpoint_steps: Also write a checkpoint each so many steps.
+        keep_checkpoints: How many of the newest stay; the older ones serve where one is damaged.
         initial_checkpoint: A run, a .keras file or keras:NAME to take weights from.
         freeze_backbone: Train the head only.
         input_stats: Whose mean and standard deviation of the inputs the model gets.
@@ -132,6 +133,7 @@ class Recipe:
     experiment: str | None = None
     resume: bool = True
     checkpoint_steps: int | None = None
+    keep_checkpoints: int = 2
     initial_checkpoint: str | None = None
     freeze_backbone: bool = False
     input_stats: Literal["checkpoint", "dataset", "none"] = "checkpoint"
@@ -166,7 +168,7 @@ _INF = float("inf")
 _LEAST, _MOST = 1e-300, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
-    "devices logical_devices checkpoint_steps"
+    "devices logical_devices checkpoint_steps keep_checkpoints"
 ).split()
 _AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix early_stopping".split()
 _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()
@@ -189,8 +191,8 @@ CHOICES = {
 }
 # What may differ when a run goes on: it changes where and how, never what is computed.
 MAY_CHANGE_ON_RESUME = frozenset(
-    "strategy devices logical_devices tpu output experiment resume checkpoint_steps log export "
-    "export_dir export_name data_dir weights".split()
+    "strategy devices logical_devices tpu output experiment resume checkpoint_steps "
+    "keep_checkpoints log export export_dir export_name data_dir weights".split()
 )
 REFUSED = {  # of choices that a user may know, the reason
     ("strategy", "parameter_server"): "is not offered: its updates are asynchronous, so that no "

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from kerasdl.bench import paired
 
-PARTS = ("recurrent", "attention", "sampling", "remat")
+PARTS = ("loop", "recurrent", "attention", "sampling", "remat")
 HEADS = ("XLA", "ours", "peer", "ratio", "range")
 NAMES = {"off": "off", "on": "on", "better": "better of both"}
 

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 HEADER = "header"
-KEEP = 2  # the newest ones; the one before the last is what a damaged one falls back to
 
 
 class CheckpointError(Exception):
@@ -96,9 +95,9 @@ def latest(folder: Path, say=print):
     return None
 
 
-def prune(folder: Path) -> None:
-    """Delete all but the newest checkpoints, and what a killed process left half-written."""
-    for path in newest_first(folder)[KEEP:]:
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the `keep` newest checkpoints, and what a killed process left half-written."""
+    for path in newest_first(folder)[keep:]:
         path.unlink(missing_ok=True)
     for path in Path(folder).glob(".*.tmp"):
         path.unlink(missing_ok=True)

@@ -201,7 +201,7 @@ class Loop:
             path = checkpoint.path_of(self.folder, self.step)
             header = {**self.header, "step": self.step, "loop": state}
             checkpoint.write(path, header, checkpoint.values(self.variables))
-            checkpoint.prune(self.folder)
+            checkpoint.prune(self.folder, self.recipe.keep_checkpoints)
         except checkpoint.CheckpointError as error:
             kept = checkpoint.newest_first(self.folder)
             last = f"the last good one is {kept[0].name}" if kept else "there is none before it"

@@ -22,6 +22,9 @@ def make(recipe, say=print, facts=None):
     Raises:
         ValueError: The machine has not what is asked for.
     """
+    name, cluster = recipe.strategy, None
+    if name in ("auto", "multi_worker_mirrored"):
+        cluster = clusters.find()  # first, as SLURM's tells which GPUs are this process's
     gpus = tf.config.list_physical_devices("GPU")
     if recipe.logical_devices and not gpus:
         cpu = tf.config.list_physical_devices("CPU")[0]
@@ -35,9 +38,6 @@ def make(recipe, say=print, facts=None):
         raise ValueError(f"--devices {count}: this machine has {there} {kind}(s){more}")
     if gpus:
         tf.config.set_visible_devices(gpus[:count], "GPU")
-    name, cluster = recipe.strategy, None
-    if name in ("auto", "multi_worker_mirrored"):
-        cluster = clusters.find()
     if name == "auto":
         name = _pick(cluster, recipe.tpu, count)
         where = f"{cluster.size} workers" if cluster else f"{count} {kind}(s)"

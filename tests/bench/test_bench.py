@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kerasdl.bench import attention, command, paired, recurrent, remat, sampling
+from kerasdl.bench import attention, command, loop, paired, recurrent, remat, sampling
 from kerasdl.cli import UsageError
 from kerasdl.ops import noise
 
@@ -153,3 +153,21 @@ def _keys():
 def test_what_cannot_be_understood_is_refused(argv, message):
     with pytest.raises(UsageError, match=message):
         command.main(argv, CASES)
+
+
+def test_loop_and_fit_take_the_same_steps(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr(loop, "STEPS", 3)
+    session = loop._session
+
+    def remember(*args):
+        made.append(session(*args))
+        return made[-1]
+
+    monkeypatch.setattr(loop, "_session", remember)
+    steps = loop.sides("mlp", tmp_path, drop_rate=0.0)
+    steps["ours", False]()
+    steps["peer", False]()
+    ours, fitted = (s.trainer.net.trainable_variables for s in made)
+    for a, b in zip(ours, fitted, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)

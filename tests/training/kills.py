@@ -22,7 +22,7 @@ SETTINGS = {
     "drop_rate": 0.2,
     "dataset": "digits",
     "batch_size": 64,
-    "epochs": 40,  # 760 steps
+    "epochs": 80,  # 1,520 steps
     "opt": "sgd",
     "checkpoint_steps": 4,
     "log": (),
