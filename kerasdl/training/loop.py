@@ -115,7 +115,7 @@ class Loop:
             word = total(word)
             for i in tf.range(n):
                 last = tf.equal(i, n - 1)
-                with tf.control_dependencies([norms]):  # the step before is over
+                with tf.control_dependencies([norms]):  # no earlier than it is needed
                     began = tf.timestamp()
                 with tf.control_dependencies([began]):
                     batch = next(iterator)

@@ -96,6 +96,7 @@ def referee_of(recipe, say=print) -> Referee:
 def _train(recipe, folder, lock, say):
     """Train in a process of its own, or go on; nothing where it is finished."""
     command = [sys.executable, "-c", "from kerasdl.cli import run; run()"]
+    command.append("--strategy=one_device")  # alone, also where this process is one of several
     for name in ("model", "experiment", "log", "export", *SAME):
         value = getattr(recipe, name)
         if value is not None:
