@@ -21,7 +21,7 @@ from tests.training.five import MODELS, STEPS
 from tests.training.processes import finish, run_script, run_two, start, start_two, weights
 
 FIVE = Path(__file__).with_name("five.py")
-SECONDS = 120
+SECONDS = 300
 
 
 @pytest.fixture(scope="module")
@@ -170,14 +170,14 @@ def test_sigterm_saves_and_leaves_no_process(tmp_path):
     assert saved >= step and f"at step {saved} of" in text
 
 
-def run_by_hand(folder, index, addresses, *flags):
+def run_by_hand(folder, index, addresses, *flags, patience=60):
     words = [sys.executable, "-c", "from kerasdl.cli import run; run()", "--model", "linear"]
     return subprocess.run(
         [*words, "--export", "none", "--output", str(folder), *flags],
         capture_output=True,
         text=True,
         timeout=SECONDS,
-        env=processes.environment(**hosts.variables(addresses, index, 6.0)),
+        env=processes.environment(**hosts.variables(addresses, index, patience)),
     )
 
 
@@ -205,7 +205,7 @@ def test_workers_with_other_flags_name_them(tmp_path):
 )
 def test_a_worker_that_is_not_there(index, line, tmp_path):
     ports = hosts.free_ports(2)
-    done = run_by_hand(tmp_path, index, [f"127.0.0.1:{port}" for port in ports])
+    done = run_by_hand(tmp_path, index, [f"127.0.0.1:{port}" for port in ports], patience=6)
     assert done.returncode == 2
     assert last_line(done).startswith(f"error: {line.format(*ports)}")
     assert "Traceback" not in done.stderr
