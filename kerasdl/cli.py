@@ -262,8 +262,8 @@ def check_type(parser, field, value) -> None:
             raise ValueError
     except (ArgumentError, TypeError, ValueError, KeyError):
         allowed = choices(field)
-        if (field.name, value) in REFUSED:
-            what = REFUSED[field.name, value]
+        if (field.name, str(value)) in REFUSED:
+            what = REFUSED[field.name, str(value)]
         elif allowed:
             what = f"not one of {', '.join(allowed)}{nearest(value, allowed)}"
         else:

@@ -92,7 +92,10 @@ CASES = {
     "transformer.TokenEmbedding": [({"vocab_size": 7, "dim": 6, "stddev": 0.3}, (5,))],
 }
 # What is no layer to call by itself, and the module below tests/ that covers it.
-OTHERS = {"transformer.ResidualBlock": "models/test_transformer.py"}
+OTHERS = {
+    "remat.Block": "training/test_remat.py",
+    "transformer.ResidualBlock": "models/test_transformer.py",
+}
 WITH_MEMORY = ("attention.CrossAttention", "transformer.DecoderBlock")  # they take two sequences
 OF_INTEGERS = ("transformer.TokenEmbedding",)
 
