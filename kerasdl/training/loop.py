@@ -121,11 +121,17 @@ class Loop:
                     batch = next(iterator)
                 with tf.control_dependencies(parts(batch)):
                     waited += tf.timestamp() - began
-                sums, norms = strategy.run(trainer.update, args=(batch, last))
-                rows = rows.write(i, strategy.reduce("SUM", sums, axis=None))
-                norms = strategy.experimental_local_results(norms)[0]  # the same everywhere
-                norms = tf.ensure_shape(norms, (weights,))
+                sums, norms = update(batch, last)
+                rows = rows.write(i, sums)
             return rows.stack(), norms, waited, word
+
+        # A function that stays one: within a loop, TensorFlow 2.21 with oneDNN now picks this
+        # kernel and now that for a gradient of pooling, and another program rounds differently.
+        @tf.function(autograph=False, experimental_attributes={"_noinline": True})
+        def update(batch, last):
+            sums, norms = strategy.run(trainer.update, args=(batch, last))
+            norms = strategy.experimental_local_results(norms)[0]  # the same everywhere
+            return strategy.reduce("SUM", sums, axis=None), tf.ensure_shape(norms, (weights,))
 
         def parts(batch):
             return [p for v in batch.values() for p in strategy.experimental_local_results(v)]

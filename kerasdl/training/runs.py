@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -162,18 +163,13 @@ def check(folder: Path) -> None:
     """
     folder = Path(folder)
     _check_ours(folder)
-    absent = [p for p in (folder, *folder.parents) if not p.exists()]
+    there = next(p for p in (folder, *folder.parents) if p.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with checkpoint.replacing(folder / ".writable.tmp"):
-            pass
-        (folder / ".writable.tmp").unlink()
+        # Under a name of its own: another worker may do the same at this moment.
+        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=there) as probe:
+            (Path(probe) / folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ValueError(f"--output {folder}: cannot be written: {error.strerror}") from error
-    finally:
-        for made in absent:
-            with contextlib.suppress(OSError):
-                made.rmdir()
 
 
 def remove(folder: Path) -> None:

@@ -43,6 +43,19 @@ def test_two_steps_a_stop_and_two_steps_are_four_steps(name, tmp_path):
     assert_pictures(task, model, next(iter(batches)))
 
 
+@pytest.mark.slow
+def test_the_same_step_in_every_session(tmp_path):
+    def weights(number):  # overlapping pooling beside convolutions
+        made = session("googlenet", tmp_path / str(number), limit_batches=1)
+        made.fit()
+        return made.loop.weights()
+
+    first = weights(0)
+    for number in range(1, 7):
+        again = weights(number)
+        assert all((first[k] == again[k]).all() for k in first), number
+
+
 def assert_pictures(task, model, batch):
     """What a task shows are images in [0, 1], or ids of its vocabulary."""
     for name, value in task.pictures(model, task.prepare(batch)).items():
