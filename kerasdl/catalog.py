@@ -222,6 +222,12 @@ def nearest(name: str, names) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def nearest_multiples(value: int, part: int) -> list[str]:
+    """The multiples of `part` next to `value`, which is none: one below, if above 0, one above."""
+    low = value // part * part
+    return [str(low), str(low + part)] if low else [str(part)]
+
+
 def row(name: str) -> Row:
     """The row of a model; ValueError with the nearest valid name where there is none."""
     if name not in MODELS:

@@ -108,8 +108,7 @@ def check_flags(flags, workers: int) -> dict | None:
         raise UsageError(f"--strategy {settings.strategy}: launch is for {STRATEGY}; leave it out")
     batch = given.get("batch_size", workers)
     if batch % workers:
-        low = batch // workers * workers
-        near = f"{low} or {low + workers}" if low else f"{workers}"
+        near = " or ".join(catalog.nearest_multiples(batch, workers))
         raise UsageError(
             f"--batch-size {batch}: {workers} workers cannot share it evenly; "
             f"the nearest that work: {near}"

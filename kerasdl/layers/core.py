@@ -213,13 +213,18 @@ _keeps_statistics = contextvars.ContextVar("keeps_statistics", default=False)
 
 
 @contextlib.contextmanager
-def keep_statistics():
-    """Within it, `BatchNorm` uses the statistics of a batch without moving its own towards them."""
-    token = _keeps_statistics.set(True)
+def having(variable: contextvars.ContextVar, value):
+    """Within it, a context variable has that value."""
+    token = variable.set(value)
     try:
         yield
     finally:
-        _keeps_statistics.reset(token)
+        variable.reset(token)
+
+
+def keep_statistics():
+    """Within it, `BatchNorm` uses the statistics of a batch without moving its own towards them."""
+    return having(_keeps_statistics, True)
 
 
 def statistics_are_kept() -> bool:

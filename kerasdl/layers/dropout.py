@@ -4,25 +4,19 @@ Source: Srivastava et al. 2014, Dropout; Huang et al. 2016, https://arxiv.org/ab
         (stochastic depth, whose rate is here of examples, not of batches).
 """
 
-import contextlib
 import contextvars
 
 import keras
 from keras import ops
 
-from kerasdl.layers.core import register
+from kerasdl.layers.core import having, register
 
 _replica = contextvars.ContextVar("replica", default=None)
 
 
-@contextlib.contextmanager
 def replica(number):
     """Within it, the layers of this module draw what belongs to replica `number`, an int tensor."""
-    token = _replica.set(number)
-    try:
-        yield
-    finally:
-        _replica.reset(token)
+    return having(_replica, number)
 
 
 class ReplicaSeed(keras.random.SeedGenerator):

@@ -4,26 +4,21 @@ Source: Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost,
         https://arxiv.org/abs/1604.06174, section 4.
 """
 
-import contextlib
 import contextvars
 
 import keras
 from keras import ops
 from keras.src.backend import AutocastScope  # pinned: a weight's own value is read through it alone
 
+from kerasdl.layers.core import having
 from kerasdl.ops.gradient import recomputed
 
 _recomputes = contextvars.ContextVar("recomputes", default=False)
 
 
-@contextlib.contextmanager
 def remat(on=True):
     """Within it, blocks that are called with `training=True` keep what they are given, no more."""
-    token = _recomputes.set(on)
-    try:
-        yield
-    finally:
-        _recomputes.reset(token)
+    return having(_recomputes, on)
 
 
 class Block(keras.layers.Layer):

@@ -31,28 +31,28 @@ def find():
     """
     if os.environ.get("TF_CONFIG"):
         try:
-            resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
-            spec, kind = resolver.cluster_spec().as_dict(), resolver.task_type
-            addresses = _addresses(spec)
-            where = list(addresses).index((kind, resolver.task_id))
+            return _of(tf.distribute.cluster_resolver.TFConfigClusterResolver())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"TF_CONFIG: names no worker of its cluster: {error}") from error
-    elif int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        resolver = _slurm()
-        addresses = _addresses(resolver.cluster_spec().as_dict())
-        where = list(addresses).index((resolver.task_type, resolver.task_id))
-    elif "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_NAME" in os.environ:
-        resolver = _kubernetes()
-        addresses = _addresses(resolver.cluster_spec().as_dict())
-        where = resolver.task_id
-    else:
-        return None
-    return Cluster(resolver, list(addresses.values()), where) if len(addresses) > 1 else None
+    if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
+        return _of(_slurm())
+    if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_NAME" in os.environ:
+        return _of(_kubernetes())
+    return None
 
 
-def _addresses(spec):
-    """`{(type, number): address}` of the tasks that train, the chief first."""
-    return {(kind, i): a for kind in ("chief", "worker") for i, a in enumerate(spec.get(kind, ()))}
+def is_chief(cluster) -> bool:
+    """Whether this process writes: it trains alone, or is the first of its cluster."""
+    return not cluster or cluster.index == 0
+
+
+def _of(resolver):
+    """The cluster that a resolver knows, the chief first; None where this task is the only one."""
+    spec = resolver.cluster_spec().as_dict()
+    tasks = [(kind, i) for kind in ("chief", "worker") for i in range(len(spec.get(kind, ())))]
+    index = tasks.index((resolver.task_type, resolver.task_id))
+    addresses = [spec[kind][i] for kind, i in tasks]
+    return Cluster(resolver, addresses, index) if len(tasks) > 1 else None
 
 
 def _slurm():
@@ -195,10 +195,8 @@ class Cluster:
         )
         return tf.distribute.MultiWorkerMirroredStrategy(self.resolver, options)
 
-    @contextlib.contextmanager
-    def finish(self):
-        """What the chief does alone in the end; the others wait for it at the end of the block."""
-        yield
+    def part(self) -> None:
+        """Wait until all workers are here: the chief comes once it has judged and exported."""
         context.context().wait_at_barrier("kerasdl/finished", 1000 * FINISH_SECONDS)
 
 

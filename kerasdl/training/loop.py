@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.training import checkpoint
+from kerasdl.training.cluster import is_chief
 
 SECONDS_PER_CALL = 0.5  # of one `tf.function` call: how soon Ctrl-C and the display react
 SECONDS_PER_CHECKPOINT = 15.0  # at the ends of epochs
@@ -67,7 +68,7 @@ class Loop:
         self.folder = folder
         self.header = header
         self.cluster = cluster
-        self.chief = not cluster or cluster.index == 0  # it alone writes
+        self.chief = is_chief(cluster)  # it alone writes
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
         for callback in callbacks:
             callback.loop = self

@@ -88,12 +88,10 @@ def train(given: dict, say=print) -> int:
             "the same command goes on from there"
         )
         return 130
-    if session.cluster:
-        with session.cluster.finish():
-            if session.chief:
-                _finish(session)
-    else:
+    if session.chief:
         _finish(session)
+    if session.cluster:
+        session.cluster.part()
     return 0
 
 
@@ -143,7 +141,7 @@ class Session:
 
         from kerasdl import tasks
         from kerasdl.data import pipeline, sources
-        from kerasdl.training import checkpoint, runs, strategy
+        from kerasdl.training import checkpoint, cluster, runs, strategy
 
         self.recipe, self.folder = recipe, folder
         row = catalog.row(recipe.model)
@@ -151,7 +149,7 @@ class Session:
         facts = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
         facts["the newest checkpoint in --output"] = newest[0].name if newest else None
         self.strategy, self.cluster = strategy.make(recipe, say, facts)
-        self.chief = not self.cluster or self.cluster.index == 0
+        self.chief = cluster.is_chief(self.cluster)
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_jit(recipe, self.strategy, self.cluster)
@@ -307,7 +305,6 @@ class Session:
         return batches, min(count, self.recipe.limit_batches or count)
 
     def _loop(self, more):
-        from kerasdl.training import callbacks as cb
         from kerasdl.training import loop
 
         held_out = self.source.validation
@@ -319,16 +316,6 @@ class Session:
             return batches.repeat()
 
         validation = (endless, self._evaluation(held_out)[1]) if len(held_out) else None
-        callbacks = [cb.Progress(self.recipe.batch_size)]
-        if "csv" in self.recipe.log:
-            callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
-        if self.recipe.log and type(self.task).pictures is not Task.pictures:
-            batch = next(iter(self._evaluation(self.source.test)[0]))
-            callbacks.append(cb.Pictures(self.folder / "pictures", batch))
-        if "tensorboard" in self.recipe.log:
-            seen = next(iter(self._batches(0, 1)), {}).get("image")
-            callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
-        callbacks = callbacks if self.chief else []
         return loop.Loop(
             self.trainer,
             self.strategy,
@@ -339,9 +326,24 @@ class Session:
             self.total_steps,
             self.run.checkpoints,
             self.run.header(),
-            [*callbacks, *more],
+            [*(self._callbacks() if self.chief else ()), *more],
             self.cluster,
         )
+
+    def _callbacks(self):
+        """What shows and writes down how the training goes."""
+        from kerasdl.training import callbacks as cb
+
+        callbacks = [cb.Progress(self.recipe.batch_size)]
+        if "csv" in self.recipe.log:
+            callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
+        if self.recipe.log and type(self.task).pictures is not Task.pictures:
+            batch = next(iter(self._evaluation(self.source.test)[0]))
+            callbacks.append(cb.Pictures(self.folder / "pictures", batch))
+        if "tensorboard" in self.recipe.log:
+            seen = next(iter(self._batches(0, 1)), {}).get("image")
+            callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
+        return callbacks
 
     def fit(self) -> None:
         """Train from the newest checkpoint, or from the start."""

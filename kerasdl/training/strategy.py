@@ -5,6 +5,7 @@ import os
 
 import tensorflow as tf
 
+from kerasdl.catalog import nearest_multiples
 from kerasdl.training import cluster as clusters
 
 
@@ -41,7 +42,7 @@ def make(recipe, say=print, facts=None):
     if name == "auto":
         name = _pick(cluster, recipe.tpu, count)
         where = f"{cluster.size} workers" if cluster else f"{count} {kind}(s)"
-        if not cluster or cluster.index == 0:
+        if clusters.is_chief(cluster):
             say(f"strategy auto: {name}{'' if name == 'tpu' else f' on {where}'}")
     if name == "tpu":
         return _tpu(recipe.tpu), None
@@ -73,11 +74,9 @@ def _tpu(name):
     name = name or os.environ.get("TPU_NAME") or "local"
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
-        if name == "local":
-            tf.tpu.experimental.initialize_tpu_system(resolver)
-        else:
+        if name != "local":
             tf.config.experimental_connect_to_cluster(resolver)
-            tf.tpu.experimental.initialize_tpu_system(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
         return tf.distribute.TPUStrategy(resolver)
     except Exception as error:  # of many kinds, some of a network
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -106,8 +105,7 @@ def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) ->
     """Refuse a global batch that replicas, micro-batches and updates cannot share evenly."""
     part = replicas * micro * updates
     if batch_size % part:
-        low = batch_size // part * part
-        near = f"{low} or {low + part}" if low else f"{part}"
+        near = " or ".join(nearest_multiples(batch_size, part))
         raise ValueError(
             f"--batch-size {batch_size}: {replicas} replica(s) x {micro} micro-batch(es) "
             f"{f'x {updates} updates ' if updates > 1 else ''}cannot share it evenly; "

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasdl.catalog import nearest_multiples
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.core import Model, check_counts, construct, doubled, register
 from kerasdl.layers.dropout import Dropout
@@ -263,8 +264,7 @@ def check_sizes(image_shape, dim, multipliers, depth, attention_levels):
         raise ValueError(f"image_shape {tuple(image_shape)}: must be (height, width, channels)")
     for side in image_shape[:2]:
         if side % part:
-            low = side // part * part
-            near = f"{low} and {low + part}" if low else f"{part}"
+            near = " and ".join(nearest_multiples(side, part))
             raise ValueError(
                 f"image_shape {tuple(image_shape)}: with {len(multipliers)} levels each side must "
                 f"divide by {part}; the nearest to {side} that work: {near}; --image-size resizes"
