@@ -24,6 +24,7 @@ _CORE = {"numpy", "keras", "kerasdl.ops"}
 ALLOWED = {
     "catalog.py": set(),
     "recipe.py": set(),
+    "folders.py": set(),
     "processes.py": set(),
     "__init__.py": set(),
     "cli.py": {"kerasdl.catalog", "kerasdl.recipe", OTHERS},
@@ -36,7 +37,7 @@ ALLOWED = {
     "data": _CORE | {"tensorflow", "keras_cv", "keras_hub", "kerasdl.tasks", OTHERS},
     "training": _CORE
     | {"tensorflow", "kerasdl.layers", "kerasdl.tasks", "kerasdl.metrics", "kerasdl.data"}
-    | {"kerasdl.recipe", "kerasdl.catalog", "kerasdl.processes", OTHERS}
+    | {"kerasdl.recipe", "kerasdl.catalog", "kerasdl.processes", "kerasdl.folders", OTHERS}
     # A run may start from a saved model, and ends in an export.
     | {"kerasdl.export", "kerasdl.models"},
 }

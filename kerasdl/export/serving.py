@@ -10,6 +10,8 @@ import shutil
 import socket
 from pathlib import Path
 
+from kerasdl import folders
+
 CONFIG = "models.config"
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 # A server takes only numbers for versions, so a name that starts so is never served.
@@ -27,8 +29,11 @@ def check_writable(export_dir, name: str) -> None:
     Raises:
         ValueError: The name is no plain file name, or the folder cannot be made or written.
     """
-    with making(export_dir, name):
-        pass
+    parent = _parent(export_dir, name)
+    try:
+        folders.check_makeable(parent)
+    except OSError as error:
+        raise _unwritable(export_dir, error) from None
 
 
 @contextlib.contextmanager
@@ -38,9 +43,7 @@ def making(export_dir, name: str):
     Raises:
         ValueError: As `check_writable`.
     """
-    if not NAME.fullmatch(name):
-        raise ValueError(f"--export-name {name}: must be letters, digits and _ - . only")
-    parent = Path(export_dir) / name
+    parent = _parent(export_dir, name)
     absent = [p for p in (parent, *parent.parents) if not p.exists()]
     folder = parent / temporary_name(os.getpid())
     try:
@@ -49,15 +52,24 @@ def making(export_dir, name: str):
             _remove_abandoned(parent)
             folder.mkdir()
         except OSError as error:
-            raise ValueError(
-                f"--export-dir {export_dir}: cannot be written: {error.strerror}"
-            ) from None
+            raise _unwritable(export_dir, error) from None
         yield folder
     finally:
         remove(folder)
         for made in absent:
             with contextlib.suppress(OSError):  # it holds something by now
                 made.rmdir()
+
+
+def _parent(export_dir, name):
+    """The folder of a model's versions."""
+    if not NAME.fullmatch(name):
+        raise ValueError(f"--export-name {name}: must be letters, digits and _ - . only")
+    return Path(export_dir) / name
+
+
+def _unwritable(export_dir, error):
+    return ValueError(f"--export-dir {export_dir}: cannot be written: {error.strerror}")
 
 
 def remove(folder: Path) -> None:

@@ -3,14 +3,13 @@
 import contextlib
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 import yaml
 
-from kerasdl import catalog, tasks
+from kerasdl import catalog, folders, tasks
 from kerasdl.catalog import nearest
 from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, from_dict, to_dict
 from kerasdl.tasks.task import DataInfo
@@ -163,11 +162,8 @@ def check(folder: Path) -> None:
     """
     folder = Path(folder)
     _check_ours(folder)
-    there = next(p for p in (folder, *folder.parents) if p.exists())
     try:
-        # Under a name of its own: another worker may do the same at this moment.
-        with tempfile.TemporaryDirectory(prefix=".", suffix=".tmp", dir=there) as probe:
-            (Path(probe) / folder.relative_to(there)).mkdir(parents=True, exist_ok=True)
+        folders.check_makeable(folder)
     except OSError as error:
         raise ValueError(f"--output {folder}: cannot be written: {error.strerror}") from error
 
