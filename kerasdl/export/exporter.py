@@ -18,7 +18,7 @@ from kerasdl.export import ExportError, card, load, parity, saved_model, serving
 from kerasdl.recipe import CHOICES, Recipe
 from kerasdl.tasks.task import DataInfo
 
-EXAMPLES = 4  # that every signature answers: one alone, and three together
+EXAMPLES = 32  # that every signature answers; see `parity.BATCHES`
 
 
 @dataclass
@@ -160,7 +160,7 @@ def _examples(parts, model) -> tuple[dict, dict]:
                 signatures[signature] = signatures[same[0]]
                 continue
             asked = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
-            asked = asked or {"": {s.name: _four(_input(s.name, columns)) for s in specs}}
+            asked = asked or {"": {s.name: _some(_input(s.name, columns)) for s in specs}}
             traced = tf.function(function, input_signature=specs, autograph=False)
             for at, inputs in asked.items():
                 inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
@@ -212,7 +212,7 @@ def _input(name, test):
     return np.array([tf.io.encode_png(p).numpy() for p in pixels])
 
 
-def _four(values):
+def _some(values):
     return np.resize(values, (EXAMPLES, *values.shape[1:]))  # the first ones, or repeated
 
 

@@ -2,10 +2,10 @@
 
 A stand-alone script, run by path in a process of its own: what a server or a device does not have,
 it cannot import. `python parity.py FOLDER EXAMPLES.npz REPORT.json` loads the SavedModel and the
-TFLite files of a version folder, runs every signature on the examples at batch 1 and 3, replays
+TFLite files of a version folder, runs every signature on the examples in batches, replays
 the warm-up requests, and writes differences, latencies and test figures.
 
-The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of four examples (the
+The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of 32 examples (the
 trained model's own answers), or `in/<signature>/<input>/<i>` and `out/<signature>/<output>/<i>` of
 whole requests, `test/<input>` and `test/<target>`, and `meta`, a JSON text.
 """
@@ -22,7 +22,7 @@ import numpy as np
 FORBIDDEN = ("keras", "tf_keras", "kerasdl")
 KINDS = ("float32", "float16", "dynamic", "int8")  # of TFLite files
 LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
-BATCHES = (slice(0, 1), slice(1, 4))  # of the four examples: batch 1, and batch 3
+BATCHES = (slice(0, 1), slice(1, 4), slice(None))  # of the examples: batch 1, 3 and 32
 SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 SECONDS = 0.5  # at most so long is one latency measured

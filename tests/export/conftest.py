@@ -21,6 +21,14 @@ def exported(parts, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def replay(tmp_path_factory):
+    """The compiled program of `replay.cc`."""
+    from tests.export.native import compile_replay
+
+    return compile_replay(tmp_path_factory.mktemp("replay"))
+
+
+@pytest.fixture(scope="session")
 def pictures():
     """Encoded images of several kinds and sizes, and the pixels they were made from."""
     import tensorflow as tf

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from kerasdl.data import images
+from tests.export import native
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +44,11 @@ def test_undecodable_bytes_are_refused_and_the_next_request_answered(content, si
         serve(image_bytes=tf.constant([pictures["rgba"], content]))
     after = serve(image_bytes=tf.constant([pictures["rgba"]]))["logits"]
     np.testing.assert_array_equal(before, after)
+
+
+def test_a_server_goes_on_after_bytes_that_are_no_image(exported, pictures, replay, tmp_path):
+    good, bad = [{"image_bytes": np.array([b], object)} for b in (pictures["jpeg"], b"no image")]
+    asked = [("serve_bytes", inputs) for inputs in (good, bad, good)]
+    before, refused, after = native.replay(replay, exported["folder"], asked, tmp_path)
+    assert "Unknown image file format" in refused
+    np.testing.assert_array_equal(before["logits"], after["logits"])

@@ -1,0 +1,88 @@
+"""SavedModels as a server sees them: loaded and run by `replay.cc`, without any Python."""
+
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.framework import tensor_pb2
+
+from kerasdl.export import parity
+
+SOURCE = Path(__file__).with_name("replay.cc")
+
+
+def compile_replay(folder) -> Path:
+    """Compile the program against the installed TensorFlow."""
+    program, libraries = Path(folder) / "replay", Path(tf.sysconfig.get_lib())
+    flags = [f.replace("-I", "-isystem") for f in tf.sysconfig.get_compile_flags()]
+    names = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
+    linked = [f"-L{libraries}", "-Wl,--no-as-needed", *(f"-l:{n}" for n in names)]
+    command = ["g++", "-O0", *flags, SOURCE, "-o", program, *linked, f"-Wl,-rpath,{libraries}"]
+    subprocess.run(command, check=True, timeout=300)
+    return program
+
+
+class Native:
+    """A SavedModel's answers to requests that are known beforehand, as `parity.check` asks it.
+
+    Args:
+        program: Of `compile_replay`.
+        saved_model: Its folder.
+        examples, meta: Of `exporter._examples`.
+        work: An empty folder.
+    """
+
+    def __init__(self, program, saved_model, examples, meta, work):
+        self.signatures = meta["savedmodel"]["signatures"]
+        asked = [
+            (name, inputs)
+            for name, names in self.signatures.items()
+            for inputs, _ in parity.requests(examples, name, names)
+        ]
+        self.answers = iter(replay(program, saved_model, asked, work, meta["text_ops"]))
+
+    def answer(self, signature, inputs):
+        found = next(self.answers)
+        assert not isinstance(found, str), found
+        return found
+
+
+def replay(program, saved_model, requests, work, text_ops=False) -> list:
+    """Send requests to a SavedModel.
+
+    Args:
+        program: Of `compile_replay`.
+        saved_model: Its folder.
+        requests: `[(signature, {input: array})]`.
+        work: An empty folder.
+        text_ops: Whether it needs the operations of tensorflow-text.
+
+    Returns:
+        Per request `{output: array}`, or the error's message.
+    """
+    folders = [Path(work) / f"{i:04}" for i in range(len(requests))]
+    for folder, (signature, inputs) in zip(folders, requests, strict=True):
+        (folder / "in").mkdir(parents=True)
+        (folder / "signature").write_text(signature)
+        for name, value in inputs.items():
+            content = tf.make_tensor_proto(value).SerializeToString()
+            (folder / "in" / name).write_bytes(content)
+    libraries = []
+    if text_ops:
+        ops = Path(find_spec("tensorflow_text").origin).parent / "python" / "ops"
+        libraries = sorted(ops.glob("*.so"))
+    command = [program, saved_model, work, *libraries]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [_answer(folder) for folder in folders]
+
+
+def _answer(folder):
+    if (folder / "error").exists():
+        return (folder / "error").read_text()
+    return {
+        path.name: np.asarray(tf.make_ndarray(tensor_pb2.TensorProto.FromString(path.read_bytes())))
+        for path in (folder / "out").iterdir()
+    }
