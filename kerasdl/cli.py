@@ -199,26 +199,36 @@ def _number(value):
 
 def _value(field, values):
     """What was typed, as a YAML value."""
-    import yaml
-
-    def load(text):
-        try:
-            return _number(yaml.safe_load(text))
-        except yaml.YAMLError:
-            return text
-
     if field.type is dict:
-        pairs = [v.partition("=") for v in values]
-        for name, equals, _ in pairs:
-            if not equals or not name:
-                raise UsageError(f"--{flag(field.name)} {name}: must be name=value")
-        return {name.replace("-", "_"): load(text) for name, _, text in pairs}
+        return read_pairs(field.name, values)
     if is_multiple(field):
         words = [w for v in values for w in v.split(",")]
-        return [] if words == ["none"] else [load(w) for w in words]
+        return [] if words == ["none"] else [_load(w) for w in words]
     if len(values) == 1 and "str" not in str(field.type):
-        return load(values[0])
+        return _load(values[0])
     return values[0]
+
+
+def read_pairs(setting: str, words) -> dict:
+    """The `name=value` words of a setting.
+
+    Raises:
+        UsageError: A word is none.
+    """
+    pairs = [word.partition("=") for word in words]
+    for name, equals, _ in pairs:
+        if not equals or not name:
+            raise UsageError(f"--{flag(setting)} {name}: must be name=value")
+    return {name.replace("-", "_"): _load(text) for name, _, text in pairs}
+
+
+def _load(text):
+    import yaml
+
+    try:
+        return _number(yaml.safe_load(text))
+    except yaml.YAMLError:
+        return text
 
 
 def read_config(values, known) -> dict:
@@ -284,7 +294,7 @@ def _type_name(field):
 # -- list and show --------------------------------------------------------------------------------
 
 
-def _parser(command):
+def command_parser(command):
     """An argument parser whose errors are one line."""
     import argparse
 
@@ -297,7 +307,7 @@ def _parser(command):
     return Parser(prog=f"train.py {command}", description=COMMANDS[command], allow_abbrev=False)
 
 
-def _parse(parser, argv):
+def parse_command(parser, argv):
     """`parse_args` with flags in `-` or `_`, and the nearest flag where one is unknown."""
 
     def dashed(word):
@@ -315,24 +325,44 @@ def _parse(parser, argv):
 
 def command_list(argv):
     """Print the models."""
-    parser = _parser("list")
+    parser = command_parser("list")
     parser.add_argument("text", nargs="?", help="only models with this in their name or paper")
     parser.add_argument("--task", help="only models of this task")
     parser.add_argument("--markdown", action="store_true", help="as a table for a README")
     parser.add_argument("--json", action="store_true", help="as JSON")
-    args = _parse(parser, argv)
+    parser.add_argument("--results", action="store_true", help="what exported models say")
+    parser.add_argument("--export-dir", default=Recipe.export_dir, help="where those are")
+    args = parse_command(parser, argv)
     tasks = sorted({row.task for row in catalog.ROWS})
     if args.task and args.task not in tasks:
         raise UsageError(
             f"--task {args.task}: not one of {', '.join(tasks)}{nearest(args.task, tasks)}"
         )
     rows = [catalog.MODELS[n] for n in catalog.list_models(args.task, args.text)]
+    if args.results:
+        _list_results(args, [row.name for row in rows])
+        return
     if args.json:
         print(json.dumps([vars(row) for row in rows], indent=1))
         return
     heads = ("model", "task", "parameters", "paper", "limits")
     cells = [(r.name, r.task, f"{r.parameters:,}", r.paper, r.limits) for r in rows]
-    if args.markdown:
+    _print_table(heads, cells, args.markdown)
+
+
+def _list_results(args, names):
+    from kerasdl.export import results
+
+    cards = [c for c in results.cards(args.export_dir) if c["model"] in names]
+    if args.json:
+        print(json.dumps(cards, indent=1))
+    else:
+        cells = [row for card in cards for row in results.rows(card)]
+        _print_table(results.HEADS, cells, args.markdown)
+
+
+def _print_table(heads, cells, markdown):
+    if markdown:
         print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
         for row in cells:
             print(f"| {' | '.join(row)} |")
@@ -344,10 +374,21 @@ def command_list(argv):
 
 def command_show(argv):
     """Print what a model is."""
-    parser = _parser("show")
-    parser.add_argument("model", help="its name")
+    parser = command_parser("show")
+    parser.add_argument("model", nargs="?", help="its name")
     parser.add_argument("--image-size", type=int, nargs="+", help="side, or height and width")
-    args = _parse(parser, argv)
+    parser.add_argument("--serving", metavar="DIR", help="how to serve and ask an exported model")
+    args = parse_command(parser, argv)
+    if bool(args.model) == bool(args.serving):
+        raise UsageError("give the name of a model, or --serving and the folder of an exported one")
+    if args.serving and args.image_size:
+        raise UsageError("--image-size: is of the name of a model alone")
+    if args.serving:
+        quiet_tensorflow()
+        from kerasdl.export import serving_page
+
+        print(serving_page.page(args.serving))
+        return
     catalog.row(args.model)
     quiet_tensorflow()
     from kerasdl.training import summary
@@ -355,81 +396,28 @@ def command_show(argv):
     print(summary.describe(args.model, args.image_size))
 
 
-# -- runs and exported models ---------------------------------------------------------------------
-
-
-def _source_arguments(parser):
-    group = parser.add_mutually_exclusive_group(required=True)
-    group.add_argument("--run", metavar="DIR", help="a run's folder")
-    group.add_argument(
-        "--saved-model", metavar="DIR", help="an exported model's folder, or a .tflite file"
-    )
+# -- commands of parts ----------------------------------------------------------------------------
 
 
 def command_evaluate(argv):
     """Print a trained or exported model's figures."""
-    parser = _parser("evaluate")
-    _source_arguments(parser)
-    parser.add_argument("--split", default="test", help="train, val or test (default)")
-    args = _parse(parser, argv)
-    quiet_tensorflow()
-    from kerasdl.export import artefact
+    from kerasdl.export import command
 
-    if args.run:
-        figures = {"checkpoint": artefact.evaluate_artefact(args.run, args.split)}
-    elif args.saved_model.endswith(".tflite"):
-        figures = {"tflite": artefact.evaluate_artefact(args.saved_model, args.split)}
-    else:
-        figures = artefact.evaluate_all(args.saved_model, args.split)
-    print(json.dumps(figures, indent=1))
+    return command.evaluate(argv)
 
 
 def command_predict(argv):
     """Print the classes of image files, or what follows or translates texts; or draw images."""
-    parser = _parser("predict")
-    _source_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    parser.add_argument("--max-new-tokens", type=int, help="of a language model (100)")
-    parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
-    parser.add_argument("--top-k", type=int, help="draw from so many tokens; 0 is all (default)")
-    parser.add_argument("--seed", type=int, help="of what is drawn (0)")
-    parser.add_argument("--num", type=int, help="images to draw (16)")
-    parser.add_argument("--label", help="class to draw; all in turn if not given")
-    parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
-    parser.add_argument("--output", metavar="FILE.png", help="where they are drawn")
-    parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, or texts")
-    args = _parse(parser, argv)
-    if bool(args.output) == bool(args.inputs):
-        raise UsageError("give image files or texts, or --output FILE.png for what a model draws")
-    quiet_tensorflow()
-    from kerasdl.export import artefact, drawing, load, texts
+    from kerasdl.export import command
 
-    where = args.run or args.saved_model
-    settings = {name: getattr(args, name) for name in texts.SETTINGS}
-    wishes = {name: getattr(args, name) for name in drawing.SETTINGS}
-    if args.output:
-        for name, value in settings.items():
-            if value is not None and name not in wishes:
-                raise UsageError(f"--{flag(name)}: is of language models alone")
-        print(drawing.write_images(where, args.output, wishes))
-        return
-    for name, value in wishes.items():
-        if value is not None and name not in settings:
-            raise UsageError(f"--{flag(name)}: is of models that draw, with --output FILE.png")
-    if load.load_info(where).info.tokenizer:
-        found = texts.predict_texts(where, args.inputs, settings)
-        lines = [one["output"] for one in found]
-        for number, one in enumerate(found, 1):
-            if one["unknown"]:
-                missing = " ".join(map(repr, one["unknown"]))
-                print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
-    else:
-        for name, value in settings.items():
-            if value is not None:
-                raise UsageError(f"--{flag(name)}: is of language models alone")
-        found = artefact.predict_files(where, args.inputs)
-        lines = [f"{one['file']}: {one['class_name']} {one['probability']:.4f}" for one in found]
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines))
+    return command.predict(argv)
+
+
+def command_export(argv):
+    """Export a run's model and print its card."""
+    from kerasdl.export import command
+
+    return command.export(argv)
 
 
 def command_bench(argv):
@@ -445,35 +433,6 @@ def command_launch(argv):
     from kerasdl.launch import command
 
     return command.main(argv)
-
-
-def command_export(argv):
-    """Export a run's model and print its card."""
-    parser = _parser("export")
-    parser.add_argument("--run", metavar="DIR", required=True, help="a run's folder")
-    parser.add_argument(
-        "--export", nargs="+", default=["savedmodel", "tflite"], choices=("savedmodel", "tflite")
-    )
-    parser.add_argument("--export-dir", default=Recipe.export_dir)
-    parser.add_argument("--export-name", help="the model's name if not given")
-    parser.add_argument("--weights", choices=("best", "last"), help="the run's setting by default")
-    parser.add_argument(
-        "--task-kwargs",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="settings of the task that are other ones in what is exported, such as steps=20",
-    )
-    args = _parse(parser, argv)
-    field = next(f for f in fields(Recipe) if f.name == "task_kwargs")
-    settings = _value(field, args.task_kwargs)
-    quiet_tensorflow()
-    from kerasdl.export import worker
-
-    card = worker.export_run(
-        Path(args.run), args.export, args.export_dir, args.export_name, args.weights, settings
-    )
-    print(json.dumps(card, indent=1))
 
 
 def quiet_tensorflow() -> None:

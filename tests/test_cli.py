@@ -33,6 +33,8 @@ def seconds(*command):
         ["list", "--markdown"],
         ["list", "-h"],
         ["launch", "-h"],
+        ["export", "-h"],
+        ["predict", "-h"],
         ["launch", "--hosts", "a,b", "--", "--batch-size", "4"],
     ],
 )
@@ -80,6 +82,10 @@ def test_help_and_list_answer_at_once(word):
         (["bench", "recurent"], "recurent"),
         (["bench", "--rounds", "0"], "must be at least 1"),
         (["export", "--run", "nowhere", "--export", "onnx"], "onnx"),
+        (["export", "--run", "nowhere", "--quantize", "int9"], "int9"),
+        (["export", "--run", "nowhere", "--version", "last"], "must be a whole number, or next"),
+        (["show"], "give the name of a model, or --serving"),
+        (["show", "--serving", "nowhere"], "nowhere: is not there"),
         (["word"], "unknown command"),
         (["--no-resume=true"], "--no-resume takes no value"),
         (["--image-size", "3.5"], "--image-size [3.5]: must be a list, each a whole number"),
@@ -148,3 +154,37 @@ def test_the_readmes_table_is_what_list_prints(capsys):
     table = capsys.readouterr().out.strip()
     assert table.count("\n") == len(catalog.ROWS) + 1
     assert table in (ROOT / "README.md").read_text()
+
+
+def write_card(folder, name, version, top1):
+    """A card as far as the results table reads it."""
+    extra = folder / name / str(version) / "assets.extra"
+    extra.mkdir(parents=True)
+    file = {"bytes": 2048, "test": {"top1": top1 - 0.01, "examples": 9}}
+    card = {
+        "name": name,
+        "model": "resnet20",
+        "dataset": "digits",
+        "trainable_parameters": 269434,
+        "figures": {"test": {"loss": 0.2, "top1": top1}},
+        "artefacts": {
+            "savedmodel": {**file, "latency_ms": 1.25},
+            "tflite/int8": {**file, "latency_ms": {"1": 0.5, "2": 0.4}},
+        },
+    }
+    (extra / "card.json").write_text(json.dumps(card))
+
+
+def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
+    assert cli.main(["list", "--results", "--export-dir", str(tmp_path)]) == 2
+    assert capsys.readouterr().err.endswith("holds no exported model\n")
+    for version, top1 in ((9, 0.5), (10, 0.97)):
+        write_card(tmp_path, "net", version, top1)
+    words = ["list", "--results", "--export-dir", str(tmp_path)]
+    assert cli.main([*words, "--markdown"]) == 0
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "| net | digits | 269,434 | top1 0.9700 | savedmodel | 2 | top1 0.9600 | 1.25 |",
+        "|  |  |  |  | tflite/int8 | 2 | top1 0.9600 | 0.50 |",
+    ]
+    assert cli.main([*words, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["figures"]["test"]["top1"] == 0.97

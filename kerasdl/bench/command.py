@@ -5,6 +5,7 @@ import importlib
 import json
 from dataclasses import asdict
 
+from kerasdl import cli
 from kerasdl.bench import paired
 
 PARTS = ("loop", "recurrent", "attention", "sampling", "remat")
@@ -45,29 +46,18 @@ def parse(argv):
     Raises:
         UsageError: They cannot be understood.
     """
-    from kerasdl.cli import UsageError
-
-    class Parser(argparse.ArgumentParser):
-        """A parser that leaves it to the caller to complain."""
-
-        def error(self, message):
-            raise UsageError(message)
 
     def rounds(text):
         if not text.isdecimal() or int(text) < 1:
             raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
         return int(text)
 
-    parser = Parser(
-        prog="train.py bench",
-        description="measure training steps and samplers against named peers; a ratio above 1 is "
-        "ours faster",
-        allow_abbrev=False,
-    )
+    parser = cli.command_parser("bench")
+    parser.description = "measure against named peers; a ratio above 1 is ours faster"
     parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
     parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")
     parser.add_argument("--json", action="store_true", help="as JSON")
-    return parser.parse_args(argv)
+    return cli.parse_command(parser, argv)
 
 
 def table(found) -> str:

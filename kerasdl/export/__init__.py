@@ -1,5 +1,8 @@
 """Writes what a server and a device can load, and proves that it answers as the model does."""
 
+# Kinds of TFLite files besides float32, where nothing else is asked for
+QUANTIZED = ("float16", "dynamic", "int8")
+
 
 class ExportError(RuntimeError):
     """An export failed for a reason that is not the user's input; nothing was left behind."""

@@ -14,7 +14,18 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog
-from kerasdl.export import ExportError, card, load, parity, saved_model, serving, tflite, warmup
+from kerasdl.export import (
+    QUANTIZED,
+    ExportError,
+    card,
+    load,
+    parity,
+    saved_model,
+    serving,
+    serving_page,
+    tflite,
+    warmup,
+)
 from kerasdl.recipe import CHOICES, Recipe
 from kerasdl.tasks.task import DataInfo
 
@@ -48,7 +59,16 @@ class Parts:
     figures: dict = field(default_factory=dict)
 
 
-def export(parts: Parts, formats, export_dir, name: str | None = None, say=print) -> dict:
+def export(
+    parts: Parts,
+    formats,
+    export_dir,
+    name: str | None = None,
+    say=print,
+    quantized=QUANTIZED,
+    signatures=(),
+    version: int | None = None,
+) -> dict:
     """Write `export_dir/name/<version>/` and `models.config`.
 
     The SavedModel is always written, since a server fails on a version without one; "tflite" adds
@@ -60,12 +80,16 @@ def export(parts: Parts, formats, export_dir, name: str | None = None, say=print
         export_dir: Folder of the exported models.
         name: Name of the exported model; the catalogue's if None.
         say: Called with a line of progress.
+        quantized: Kinds of TFLite files besides float32; see `tflite.write`.
+        signatures: Names of those that are written; all if empty.
+        version: The next one if None; never one that is there.
 
     Returns:
         The card, as in `assets.extra/card.json`, with its `folder`.
 
     Raises:
-        ValueError: An unknown format, a bad name, or a folder that cannot be written.
+        ValueError: An unknown format or signature, a bad name, a version that is there, or a folder
+            that cannot be written.
         ExportError: A converter failed, or a file does not answer as the model does.
     """
     for value in formats:
@@ -75,13 +99,15 @@ def export(parts: Parts, formats, export_dir, name: str | None = None, say=print
     name = name or parts.model_name
     if parts.model.compute_dtype != "float32":
         raise ValueError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
+    serving.check_version(export_dir, name, version)
+    _check_signatures(parts, signatures)
     with serving.making(export_dir, name) as folder:
         try:
-            facts = _write(parts, formats, name, folder, say)
-            published = _publish(folder, facts)
+            facts = _write(parts, formats, name, folder, say, quantized, signatures)
+            published = _publish(folder, facts, version)
         except OSError as error:
             raise ExportError(f"{folder.parent}: cannot be written: {error}") from error
-    serving.write_models_config(export_dir)
+    serving.write_configs(export_dir)
     say(f"exported to {published}")
     return {**facts, "folder": str(published)}
 
@@ -93,7 +119,19 @@ def save_keras(model, facts: load.Facts, path) -> None:
         archive.writestr(load.MEMBER, facts.to_json())
 
 
-def _write(parts, formats, name, folder, say) -> dict:
+def _check_signatures(parts, names):
+    known = saved_model.functions(
+        parts.task, parts.model, "savedmodel", saved_model.tokenizer_of(parts.task)
+    )
+    for name in names:
+        if name not in known:
+            raise ValueError(
+                f"--signatures {name}: {parts.model_name} has {', '.join(known)}"
+                f"{catalog.nearest(name, known)}"
+            )
+
+
+def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     """Write and prove all files but the card; return the card's facts."""
     extra = folder / "assets.extra"
     extra.mkdir()
@@ -102,22 +140,28 @@ def _write(parts, formats, name, folder, say) -> dict:
     save_keras(parts.model, facts, extra / "model.keras")
     say("SavedModel")
     tokenizer = saved_model.tokenizer_of(parts.task)
-    served = saved_model.functions(parts.task, parts.model, "savedmodel", tokenizer)
+    served = saved_model.functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(parts.model, served, folder, tokenizer)
-    examples, meta = _examples(parts, load.load_keras(extra / "model.keras"))
+    examples, meta = _examples(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
         (signature, next(parity.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
     ]
     warmup.write(extra / warmup.FILE, name, requests)
+    serving_page.write_requests(extra / serving_page.REQUESTS, requests)
     omitted, row = {}, catalog.row(parts.model_name)
     if "tflite" in formats and row.no_tflite:
         omitted["tflite"] = row.no_tflite
+    elif "tflite" in formats and not meta["tflite"]["signatures"]:
+        omitted["tflite"] = f"{', '.join(only)}: not in TFLite files"
     elif "tflite" in formats:
-        batch = 1 if row.no_lite_batch else None
-        omitted = tflite.write(parts.task, parts.model, parts.train, folder / "tflite", say, batch)
+        batch, lite = 1 if row.no_lite_batch else None, folder / "tflite"
+        omitted = tflite.write(
+            parts.task, parts.model, parts.train, lite, say, batch, quantized, only
+        )
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta)
+    serving.allow_batching(folder, report["signatures"])
     omitted |= report["omitted"]
     for missing, reason in omitted.items():
         (folder / f"{missing}.tflite").unlink(missing_ok=True)
@@ -125,17 +169,18 @@ def _write(parts, formats, name, folder, say) -> dict:
     return card.facts(parts, name, folder, report, omitted)
 
 
-def _publish(folder, facts) -> Path:
+def _publish(folder, facts, version) -> Path:
     while True:
-        version = facts["version"] = serving.next_version(folder.parent)
+        facts["version"] = version or serving.next_version(folder.parent)
         card.write(facts, folder / "assets.extra")
         try:
-            return serving.publish(folder, version)
-        except FileExistsError:
-            continue  # another export took the number
+            return serving.publish(folder, facts["version"])
+        except FileExistsError:  # another export took the number
+            if version:
+                raise
 
 
-def _examples(parts, model) -> tuple[dict, dict]:
+def _examples(parts, model, only=()) -> tuple[dict, dict]:
     """Inputs, the answers of `model` to them, and what `parity` must know.
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
@@ -147,7 +192,7 @@ def _examples(parts, model) -> tuple[dict, dict]:
     cases = {s.name: s.cases for s in described}
     for target in ("savedmodel", "tflite"):
         signatures = {}
-        served = saved_model.functions(parts.task, model, target, tokenizer)
+        served = saved_model.functions(parts.task, model, target, tokenizer, only=only)
         for signature, (function, specs) in served.items():
             if signature in meta.get("savedmodel", {}).get("signatures", ()):
                 signatures[signature] = meta["savedmodel"]["signatures"][signature]

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 FORBIDDEN = ("keras", "tf_keras", "kerasdl")
-KINDS = ("float32", "float16", "dynamic", "int8")  # of TFLite files
+KINDS = ("float32", "float16", "dynamic", "int8", "int8_full")  # of TFLite files
 LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
 BATCHES = (slice(0, 1), slice(1, 4), slice(None))  # of the examples: batch 1, 3 and 32
 SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
@@ -125,14 +125,38 @@ class TFLite:
         self.interpreter = Interpreter(str(path), num_threads=threads)
         self.signatures = self.interpreter.get_signature_list()
         self.runners = {n: self.interpreter.get_signature_runner(n) for n in self.signatures}
+        self.details = {
+            n: (r.get_input_details(), r.get_output_details()) for n, r in self.runners.items()
+        }
 
     def inputs(self, signature: str) -> list:
         """Names of a signature's inputs; none where there is no such signature."""
         return self.signatures.get(signature, {}).get("inputs", [])
 
     def answer(self, signature: str, inputs: dict) -> dict:
-        """`{output: array}` of a batch."""
-        return self.runners[signature](**inputs)
+        """`{output: array}` of a batch; floats also where the file itself has 8-bit numbers."""
+        taken, given = self.details[signature]
+        inputs = {name: _quantized(value, taken[name]) for name, value in inputs.items()}
+        outputs = self.runners[signature](**inputs)
+        return {name: _real(value, given[name]) for name, value in outputs.items()}
+
+
+def _quantized(value, details):
+    """An array as an input of a TFLite file takes it."""
+    scale, zero = details["quantization"]
+    if not scale or details["dtype"] == np.float32:
+        return value
+    limits = np.iinfo(details["dtype"])
+    found = np.rint(np.asarray(value) / scale) + zero
+    return np.clip(found, limits.min, limits.max).astype(details["dtype"])
+
+
+def _real(value, details):
+    """The numbers that an output of a TFLite file stands for."""
+    scale, zero = details["quantization"]
+    if not scale or details["dtype"] == np.float32:
+        return value
+    return ((value.astype("float32") - zero) * scale).astype("float32")
 
 
 def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHES) -> dict:
@@ -270,7 +294,7 @@ def run(folder, examples: dict) -> dict:
     first = _first(promised["signatures"], "serving_default", examples)
     facts["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
-    facts["test"] = judge(saved_model, test, promised["judged_by"])
+    facts["test"] = judge(saved_model, test, _judged_by(promised))
     artefacts = {"savedmodel": facts}
     omitted = {}
     for path in lite_files(folder):
@@ -292,9 +316,10 @@ def run(folder, examples: dict) -> dict:
 def _check_lite(path, examples, test, meta) -> dict:
     """What `run` finds of one TFLite file."""
     lite = TFLite(path)
-    promised, judged_by = dict(meta["tflite"]["signatures"]), meta["tflite"]["judged_by"]
-    if path.stem == "int8":  # holds no loops
+    promised = dict(meta["tflite"]["signatures"])
+    if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
+    judged_by = _judged_by({**meta["tflite"], "signatures": promised})
     batch = meta["lite_batch"]
     without = ("class_name",)
     facts = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
@@ -304,9 +329,15 @@ def _check_lite(path, examples, test, meta) -> dict:
     for threads in sorted({1, os.cpu_count() or 1}):
         lite = TFLite(path, threads)
         facts["latency_ms"][str(threads)] = latency(lambda lite=lite: lite.answer(main, first))
-    judged = judged_by and judged_by["signature"] in promised
-    facts["test"] = judge(lite, test, judged_by, batch or 64) if judged else None
+    facts["test"] = judge(lite, test, judged_by, batch or 64)
     return facts
+
+
+def _judged_by(promised):
+    """What `Task.judged_by` says, where the signature that it names is there."""
+    how = promised["judged_by"]
+    there = how and promised["signatures"].get(how["signature"])
+    return how if there and set(how["inputs"]) <= set(there["inputs"]) else None
 
 
 def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> dict | None:

@@ -34,7 +34,7 @@ def tokenizer_of(task):
     return Tokenizer.from_json(task.info.tokenizer) if task.info.tokenizer else None
 
 
-def functions(task, model, target: str, tokenizer=None, batch: int | None = None) -> dict:
+def functions(task, model, target: str, tokenizer=None, batch: int | None = None, only=()) -> dict:
     """What is served: `{signature: (function of positional tensors, [TensorSpec])}`.
 
     The SavedModel's also name the class, take encoded images as `serve_bytes`, and take and give
@@ -46,6 +46,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         target: "savedmodel" or "tflite".
         tokenizer: A `Tokenizer`; needed where a signature has texts.
         batch: Of the inputs; None is any.
+        only: Names of the signatures that are wanted; all if empty.
 
     Returns:
         Functions that return `{output name: tensor}`; the specs' names are the inputs'.
@@ -72,7 +73,8 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
                 _from_bytes(function, names.index(image), specs[image].shape),
                 [encoded if n == image else _tensor_spec(n, specs[n]) for n in names],
             )
-    if target == "savedmodel":  # what a server asks where no name is given
+    served = {name: found for name, found in served.items() if not only or name in only}
+    if target == "savedmodel" and served:  # what a server asks where no name is given
         served.setdefault("serving_default", next(iter(served.values())))
     return served
 

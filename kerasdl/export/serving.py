@@ -12,7 +12,12 @@ from pathlib import Path
 
 from kerasdl import folders
 
-CONFIG = "models.config"
+CONFIG, BATCHING = "models.config", "batching.config"
+MODEL_BATCHING = "batching_params.pbtxt"  # in a version folder; the server knows the name
+BATCHES = """max_batch_size { value: 32 }
+batch_timeout_micros { value: 1000 }
+max_enqueued_batches { value: 100 }
+"""
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 # A server takes only numbers for versions, so a name that starts so is never served.
 PREFIX = ".new-"
@@ -34,6 +39,22 @@ def check_writable(export_dir, name: str) -> None:
         folders.check_makeable(parent)
     except OSError as error:
         raise _unwritable(export_dir, error) from None
+
+
+def check_version(export_dir, name: str, version: int | None) -> None:
+    """Refuse a version that is there already; None is the next one.
+
+    Raises:
+        ValueError: Names the next one.
+    """
+    if version is None:
+        return
+    parent = _parent(export_dir, name)
+    if version < 1:
+        raise ValueError(f"--version {version}: must be at least 1, or next")
+    if (parent / str(version)).exists():
+        following = next_version(parent)
+        raise ValueError(f"--version {version}: {parent} has it; the next is {following}")
 
 
 @contextlib.contextmanager
@@ -95,10 +116,30 @@ def publish(folder: Path, version: int) -> Path:
     return target
 
 
-def write_models_config(export_dir) -> Path:
+def allow_batching(folder, signatures: dict) -> bool:
+    """Let a server join requests to a version, where every input of it has a batch.
+
+    A server that batches cannot join numbers that stand once for a request, such as a sampler's.
+
+    Args:
+        folder: The version folder.
+        signatures: `{name: {"inputs": {name: {"shape"}}}}`.
+    """
+    shapes = [s["shape"] for sides in signatures.values() for s in sides["inputs"].values()]
+    if not all(shape and shape[0] is None for shape in shapes):
+        return False
+    (Path(folder) / MODEL_BATCHING).write_text(BATCHES)
+    return True
+
+
+def write_configs(export_dir) -> Path:
     """List every exported model below `export_dir` for `--model_config_file` of TF Serving.
 
-    The paths are those inside a server that sees `export_dir` as `/models`.
+    The paths are those inside a server that sees `export_dir` as `/models`. Beside it stands what
+    `--batching_parameters_file` wants.
+
+    Returns:
+        The list.
     """
     export_dir = Path(export_dir)
     names = sorted({p.parent.parent.name for p in export_dir.glob("*/[0-9]*/saved_model.pb")})
@@ -107,11 +148,12 @@ def write_models_config(export_dir) -> Path:
         '    model_platform: "tensorflow"\n  }\n'
         for n in names
     )
-    path = export_dir / CONFIG
-    temporary = export_dir / f".{CONFIG}-{os.getpid()}"
-    temporary.write_text(f"model_config_list {{\n{entries}}}\n")
-    os.replace(temporary, path)
-    return path
+    texts = {BATCHING: BATCHES, CONFIG: f"model_config_list {{\n{entries}}}\n"}
+    for name, text in texts.items():
+        temporary = export_dir / f".{name}-{os.getpid()}"
+        temporary.write_text(text)
+        os.replace(temporary, export_dir / name)
+    return export_dir / CONFIG
 
 
 def _remove_abandoned(parent: Path) -> None:

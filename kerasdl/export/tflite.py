@@ -1,21 +1,37 @@
-"""Convert a SavedModel to TFLite files that hold builtin operations only."""
+"""Convert a model to TFLite files that hold builtin operations only, in a process of its own."""
 
+import json
+import signal
+import subprocess
+import sys
 import tempfile
-import warnings
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
 
-from kerasdl.export import ExportError, parity, saved_model
+from kerasdl import processes
+from kerasdl.export import QUANTIZED, ExportError, saved_model
 
 CALIBRATION = 200  # examples that the ranges of int8 are taken from
+CALIBRATED = ("int8", "int8_full")
 
 
-def write(task, model, examples: dict, folder, say, batch: int | None = None) -> dict:
-    """Write `float32`, `float16`, `dynamic` and `int8` with the suffix `.tflite`.
+def write(
+    task,
+    model,
+    examples: dict,
+    folder,
+    say,
+    batch: int | None = None,
+    quantized=QUANTIZED,
+    only=(),
+) -> dict:
+    """Write `float32.tflite`, and one file per kind of quantisation.
 
-    `dynamic` has 8-bit weights, `int8` 8-bit weights and activations; inputs and outputs stay
-    float in all of them. A signature with a loop is not in `int8`: the converter dies of it.
+    `float16` has 16-bit weights, `dynamic` 8-bit weights, `int8` 8-bit weights and activations;
+    inputs and outputs stay float but in `int8_full`. A signature with a loop is in neither int8
+    file: the converter dies of it.
 
     Args:
         task: The task, whose signatures with the format "tflite" are written.
@@ -24,38 +40,73 @@ def write(task, model, examples: dict, folder, say, batch: int | None = None) ->
         folder: Where to; is made.
         say: Called with a line of progress.
         batch: Of the inputs; None is any.
+        quantized: Of `parity.KINDS`, "float32" aside.
+        only: Names of the signatures that are written; all if empty.
 
     Returns:
-        `{"tflite/<kind>": reason}` of quantised files that the converter refused.
+        `{"tflite/<kind>": reason}` of quantised files that the converter refused, or died of.
 
     Raises:
-        ExportError: It refused the float32 one, for instance where an operation is no builtin.
+        ExportError: There is no float32 one, for instance where an operation is no builtin.
     """
     folder = Path(folder)
     folder.mkdir()
-    signatures = saved_model.functions(task, model, "tflite", batch=batch)
+    signatures = saved_model.functions(task, model, "tflite", batch=batch, only=only)
     described = task.signatures(model)
     examples = examples | {k: v for s in described for k, v in s.examples.items()}
-    plain = [name for name, served in signatures.items() if not _loops(*served)]
-    omitted = {}
-    with tempfile.TemporaryDirectory() as source:
-        saved_model.write(model, signatures, source)
-        for kind in parity.KINDS:
-            names = plain if kind == "int8" else list(signatures)
-            if not names:
-                omitted[f"tflite/{kind}"] = "the converter cannot calibrate a loop"
-                continue
-            say(f"TFLite {kind}")
-            inputs = {n: [spec.name for spec in signatures[n][1]] for n in names}
-            try:
-                content = _convert(source, inputs, kind, examples)
-            except ExportError as error:
-                if kind == "float32":
-                    raise
-                omitted[f"tflite/{kind}"] = str(error)
-            else:
-                (folder / f"{kind}.tflite").write_bytes(content)
-    return omitted
+    inputs = {n: [spec.name for spec in specs] for n, (_, specs) in signatures.items()}
+    plain = {
+        name: inputs[name]
+        for name, served in signatures.items()
+        if set(inputs[name]) <= set(examples) and not _loops(*served)
+    }
+    jobs = {k: plain if k in CALIBRATED else inputs for k in ("float32", *quantized)}
+    refused = {k: "the converter cannot calibrate a loop" for k, names in jobs.items() if not names}
+    with tempfile.TemporaryDirectory() as work:
+        work = Path(work)
+        saved_model.write(model, signatures, work / "source")
+        (work / "signatures.json").write_text(json.dumps(jobs))
+        asked = {n for names in plain.values() for n in names}
+        np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in asked})
+        left = [k for k in jobs if k not in refused]
+        while left:
+            refused |= _convert(work, left, say)
+            for kind in left:
+                if (work / f"{kind}.tflite").exists():
+                    (work / f"{kind}.tflite").replace(folder / f"{kind}.tflite")
+            if "float32" in refused:
+                raise ExportError(f"TFLite float32: {refused['float32']}")
+            left = [k for k in left if k not in refused and not (folder / f"{k}.tflite").exists()]
+    return {f"tflite/{kind}": f"TFLite {kind}: {reason}" for kind, reason in refused.items()}
+
+
+def _convert(work, kinds, say) -> dict:
+    """Run `convert.py` until its end, or its death; returns `{kind: why there is none}`."""
+    command = [sys.executable, "-m", "kerasdl.export.convert", str(work), *kinds]
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=log, text=True, env=processes.environment()
+        )
+        try:
+            kind = kinds[0]
+            for line in process.stdout:
+                if line.strip() in kinds:
+                    kind = line.strip()
+                    say(f"TFLite {kind}")
+            status = process.wait()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdout.close()
+        log.seek(0)
+        said = (log.read().strip().splitlines() or [f"status {status}"])[-1]
+    refused = {k: (work / f"{k}.txt").read_text() for k in kinds if (work / f"{k}.txt").exists()}
+    if status:
+        died = f"ended by {signal.Signals(-status).name}" if status < 0 else said
+        refused[kind] = f"the converter died: {died}"
+    return refused
 
 
 def _loops(function, specs) -> bool:
@@ -64,37 +115,3 @@ def _loops(function, specs) -> bool:
     definition = graph.get_concrete_function().graph.as_graph_def()
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     return any(node.op in ("While", "StatelessWhile") for node in nodes)
-
-
-def _convert(source, signatures, kind, examples) -> bytes:
-    """A TFLite file of `signatures`, `{name: names of its inputs}`."""
-    converter = tf.lite.TFLiteConverter.from_saved_model(source, signature_keys=[*signatures])
-    # No interpreter on PyPI runs the others any more: let them fail here.
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-    if kind != "float32":
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if kind == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if kind == "int8":
-        converter.representative_dataset = lambda: _single_examples(signatures, examples)
-    with warnings.catch_warnings():
-        # The converter calibrates with an interpreter that TensorFlow itself calls deprecated.
-        warnings.filterwarnings("ignore", "[\\s\\S]*tf.lite.Interpreter is deprecated")
-        try:
-            return converter.convert()
-        except Exception as error:  # its own exceptions have no public class
-            raise ExportError(f"TFLite {kind}: {_reason(error)}") from error
-
-
-def _single_examples(signatures, examples):
-    for i in range(min(max(map(len, examples.values())), CALIBRATION)):
-        for signature, inputs in signatures.items():
-            rows = {name: i % len(examples[name]) for name in inputs}
-            yield signature, {name: examples[name][k : k + 1] for name, k in rows.items()}
-
-
-def _reason(error) -> str:
-    """One line of the many that a converter's error has: the one that names the operations."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    named = [line for line in lines if " ops:" in line.lower()]
-    return (named or lines or [type(error).__name__])[0][:300]

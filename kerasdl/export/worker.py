@@ -27,6 +27,7 @@ def export_run(
     weights: str | None = None,
     settings: dict | None = None,
     say=print,
+    **options,
 ) -> dict:
     """Export a run's model in a process of its own.
 
@@ -38,6 +39,7 @@ def export_run(
         weights: "best" or "last"; the run's own setting if None.
         settings: Of the task, in place of the run's; those of `Task.changeable`.
         say: Called with a line of progress.
+        **options: `quantized`, `signatures` and `version` of `exporter.export`.
 
     Returns:
         The card, with the `folder` it stands in.
@@ -53,6 +55,7 @@ def export_run(
     command += ["--export-name", export_name] if export_name else []
     command += ["--weights", weights] if weights else []
     command += ["--task-kwargs", json.dumps(settings)] if settings else []
+    command += ["--options", json.dumps(options)]
     environment = processes.environment(
         CUDA_VISIBLE_DEVICES="",  # a GPU would bake its own kernels in
         KERAS_BACKEND="tensorflow",
@@ -118,6 +121,7 @@ def main(arguments=None) -> int:
     parser.add_argument("--export-name")
     parser.add_argument("--weights", choices=("best", "last"))
     parser.add_argument("--task-kwargs", type=json.loads)
+    parser.add_argument("--options", type=json.loads, default={})
     given = parser.parse_args(arguments)
 
     def say(line):
@@ -136,6 +140,7 @@ def main(arguments=None) -> int:
             given.export_dir,
             given.export_name,
             say,
+            **given.options,
         )
         result = {"card": card}
     except ValueError as error:

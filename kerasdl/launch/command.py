@@ -58,7 +58,7 @@ def _split(argv):
 
 def _parse(argv):
     """The launcher's own arguments, checked."""
-    parser = cli._parser("launch")
+    parser = cli.command_parser("launch")
     parser.usage = "train.py launch (--workers N | --hosts A,B,...) [flags] -- [flags of train]"
     parser.epilog = EXAMPLES
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -75,7 +75,7 @@ def _parse(argv):
     add("log-dir", str, "DIR", "of worker-0.log, ...; <output>/launch/<experiment or process>")
     add("grace", float, "SECONDS", "to save after Ctrl-C or SIGTERM, then they are killed (30)", 30)
     add("start-timeout", float, "SECONDS", "a worker waits so long for the others to start")
-    args = cli._parse(parser, argv)
+    args = cli.parse_command(parser, argv)
     if (args.workers is None) == (args.hosts is None):
         raise UsageError("give --workers N for this machine, or --hosts A,B,... for several")
     if args.hosts is None and (args.ssh or args.rank is not None):

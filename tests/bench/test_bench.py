@@ -147,7 +147,7 @@ def _keys():
         (["atention"], "invalid choice: 'atention'"),
         (["--rounds", "0"], "0: must be at least 1"),
         (["--rounds", "x"], "x: must be at least 1"),
-        (["--fast"], "unrecognized arguments: --fast"),
+        (["--fast"], "unknown argument --fast"),
     ],
 )
 def test_what_cannot_be_understood_is_refused(argv, message):

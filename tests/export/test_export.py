@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -36,6 +37,7 @@ def test_layout(exported):
         "card.json",
         "card.md",
         "model.keras",
+        "requests",
         "tf_serving_warmup_requests",
     }
 
@@ -112,7 +114,7 @@ def test_models_config_is_what_a_server_reads(exported):
 
     root = Path(exported["folder"]).parents[1]
     (root / "empty").mkdir(exist_ok=True)
-    text = serving.write_models_config(root).read_text()
+    text = serving.write_configs(root).read_text()
     config = text_format.Parse(text, model_server_config_pb2.ModelServerConfig())
     (model,) = config.model_config_list.config
     assert (model.name, model.base_path) == ("digits-net", "/models/digits-net")
@@ -241,3 +243,55 @@ def test_a_quantised_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path
     assert (
         "Without `tflite/int8`" in (Path(card["folder"]) / "assets.extra" / "card.md").read_text()
     )
+
+
+@pytest.fixture(scope="module")
+def chosen(parts, tmp_path_factory):
+    """Cards of versions with other files and signatures than usual."""
+    folder = tmp_path_factory.mktemp("chosen")
+    kinds = ("int8_full",)
+    full = exporter.export(parts, ("tflite",), folder, "net", quiet, quantized=kinds, version=7)
+    some = exporter.export(parts, ("tflite",), folder, "net", quiet, signatures=("serve_bytes",))
+    return full, some
+
+
+def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
+    card = chosen[0]
+    assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
+    lite = parity.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
+    taken, given = lite.details["serving_default"]
+    assert taken["image"]["dtype"] == given["logits"]["dtype"] == np.int8
+    figures = [card["artefacts"][k]["test"]["top1"] for k in ("tflite/int8_full", "savedmodel")]
+    assert abs(figures[0] - figures[1]) <= 0.02
+
+
+def test_chosen_signatures_and_versions(chosen, parts, tmp_path):
+    full, some = chosen
+    assert (full["version"], some["version"]) == (7, 8)
+    assert set(some["signatures"]) == {"serve_bytes", "serving_default"}
+    assert some["signatures"]["serving_default"] == some["signatures"]["serve_bytes"]
+    assert some["omitted"] == {"tflite": "serve_bytes: not in TFLite files"}
+    assert some["warmup_requests"] == 2
+    folder = Path(full["folder"]).parents[1]
+    for line, options in [
+        ("--version 7: .* has it; the next is 9", {"version": 7}),
+        ("--version 0: must be at least 1", {"version": 0}),
+        ("did you mean serve_bytes", {"signatures": ("serve_byte",)}),
+    ]:
+        with pytest.raises(ValueError, match=line):
+            exporter.export(parts, (), folder, "net", quiet, **options)
+    assert {p.name for p in (folder / "net").iterdir()} == {"7", "8"}
+
+
+def test_a_converter_that_dies_is_said_and_costs_its_file_alone(parts, tmp_path):
+    def kill(line):
+        if line == "TFLite int8":
+            children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
+            for pid in children:
+                if b"kerasdl.export.convert" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    os.kill(int(pid), signal.SIGKILL)
+
+    kinds = ("int8", "dynamic")
+    card = exporter.export(parts, ("tflite",), tmp_path, None, kill, quantized=kinds)
+    assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/dynamic"]
+    assert card["omitted"]["tflite/int8"].endswith("the converter died: ended by SIGKILL")

@@ -1,0 +1,112 @@
+"""What a person types to serve an exported model and to ask it, made for the model at hand."""
+
+import base64
+import json
+import shlex
+
+import numpy as np
+
+from kerasdl.export import load
+from kerasdl.export.serving import BATCHING, CONFIG
+
+REQUESTS = "requests"  # below assets.extra; one JSON file per signature
+
+
+def write_requests(folder, requests) -> None:
+    """Write a body for TensorFlow Serving's REST interface per signature.
+
+    Args:
+        folder: `assets.extra/requests`; is made.
+        requests: `[(signature, {input: array})]`.
+    """
+    folder.mkdir()
+    for signature, inputs in requests:
+        body = {"signature_name": signature}
+        body["inputs"] = {name: _plain(name, np.asarray(value)) for name, value in inputs.items()}
+        (folder / f"{signature}.json").write_text(json.dumps(body))
+
+
+def _plain(name, value):
+    """An array as JSON; float32 with no more digits than it has."""
+    if value.dtype.kind == "f":
+        digits = [float(f"{number:.9g}") for number in value.ravel()]
+        return np.array(digits).reshape(value.shape).tolist()
+    if value.dtype.kind not in "OS":
+        return value.tolist()
+    if name.endswith("_bytes"):
+        found = [{"b64": base64.b64encode(one).decode()} for one in value.ravel()]
+    else:
+        found = [one.decode() for one in value.ravel()]
+    return found if value.ndim else found[0]
+
+
+def page(path) -> str:
+    """Commands that serve an exported model and ask each of its signatures, by REST and by gRPC.
+
+    Args:
+        path: The model's folder, or that of a version.
+
+    Raises:
+        ValueError: No exported model is there, or one without its requests.
+    """
+    kind, folder = load.find(path)
+    extra = folder / "assets.extra"
+    if kind != "saved_model" or not (extra / REQUESTS).is_dir():
+        raise ValueError(f"{path}: holds no model that `export` wrote, with {REQUESTS}")
+    card = json.loads((extra / "card.json").read_text())
+    root, name = folder.parents[1], folder.parent.name
+    lines = [
+        "# Serve (a new version is taken up by itself; batching is of signatures that allow it)",
+        "docker run --rm -p 8500:8500 -p 8501:8501 -v "
+        f"{shlex.quote(f'{root.resolve()}:/models')} tensorflow/serving \\",
+        f"  --model_config_file=/models/{CONFIG} --model_config_file_poll_wait_seconds=60 \\",
+        f"  --enable_batching --batching_parameters_file=/models/{BATCHING} \\",
+        "  --enable_per_model_batching_parameters",
+        "",
+        "# Ask by REST",
+    ]
+    for signature, sides in card["signatures"].items():
+        lines += [
+            f"# {signature}: {_names(sides['inputs'])} -> {_names(sides['outputs'])}",
+            f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json "
+            f"http://localhost:8501/v1/models/{name}:predict",
+        ]
+    return "\n".join([*lines, "", "# Ask by gRPC", *_grpc(name, card["signatures"], extra)])
+
+
+def _names(specs):
+    return ", ".join(f"{n} {s['dtype']} {_shape(s['shape'])}" for n, s in specs.items())
+
+
+def _shape(shape):
+    if shape is None:
+        return "(one, or one per example)"
+    return f"({', '.join('batch' if n is None else str(n) for n in shape)})"
+
+
+def _grpc(name, signatures, extra) -> list[str]:
+    signature, sides = next(iter(signatures.items()))
+    types = {n: spec["dtype"] for n, spec in sides["inputs"].items()}
+    return [
+        "python - <<'END'  # after: pip install tensorflow-serving-api",
+        "import base64, json",
+        "import grpc",
+        "import tensorflow as tf",
+        "from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc",
+        "",
+        f"body = json.load(open({str(extra / REQUESTS / signature) + '.json'!r}))",
+        "request = predict_pb2.PredictRequest()",
+        f"request.model_spec.name = {name!r}",
+        'request.model_spec.signature_name = body["signature_name"]',
+        f"for name, dtype in {types!r}.items():",
+        '    value = body["inputs"][name]',
+        '    if name.endswith("_bytes"):',
+        '        value = [base64.b64decode(one["b64"]) for one in value]',
+        "    request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))",
+        'with grpc.insecure_channel("localhost:8500") as channel:',
+        "    service = prediction_service_pb2_grpc.PredictionServiceStub(channel)",
+        "    answer = service.Predict(request, timeout=60)",
+        "for name, value in answer.outputs.items():",
+        "    print(name, tf.make_ndarray(value))",
+        "END",
+    ]

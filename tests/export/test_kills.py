@@ -1,0 +1,46 @@
+"""An export that is killed at any moment is not seen by a server, or is whole."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasdl import processes
+from tests.export import native
+
+SCRIPT = Path(__file__).with_name("kills.py")
+ROOT = Path(__file__).parents[2]
+
+
+def files(version):
+    return {str(p.relative_to(version)) for p in version.rglob("*") if p.is_file()}
+
+
+@pytest.mark.slow
+def test_thirty_kills_leave_whole_versions_alone(tmp_path, replay):
+    out = tmp_path / "found.json"
+    subprocess.run(
+        [sys.executable, SCRIPT, tmp_path / "models", "30", out],
+        check=True,
+        timeout=1500,
+        cwd=ROOT,
+        env=processes.environment(CUDA_VISIBLE_DEVICES=""),
+    )
+    found = json.loads(out.read_text())
+    assert len(found) == 30
+    assert sum(one["half"] > 0 for one in found) >= 10  # most kills come in the middle
+    versions = found[-1]["versions"]
+    assert versions == list(range(1, len(versions) + 1))
+    folder = tmp_path / "models" / "net"
+    image = np.random.default_rng(0).random((3, 8, 8, 1), "float32")
+    answers = []
+    for version in versions:
+        assert files(folder / str(version)) == files(folder / "1")
+        asked = [("serving_default", {"image": image})]
+        answers += native.replay(replay, folder / str(version), asked, tmp_path / f"r{version}")
+    for answer in answers:
+        np.testing.assert_allclose(answer["logits"], answers[0]["logits"], atol=1e-6)
+    assert (tmp_path / "models" / "models.config").is_file()

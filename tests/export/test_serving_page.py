@@ -1,0 +1,117 @@
+"""What `show --serving` prints works as it stands, for a classifier, texts and a sampler."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasdl.export import load, serving_page
+from kerasdl.export.exporter import export
+from kerasdl.models.generative import ddpm
+from kerasdl.models.sequence import gpt, transformer
+from tests.export.examples import make_parts, quiet
+from tests.export.stand_in import serving
+
+ROOT = Path(__file__).parents[2]
+MODELS = {  # two of them with room for what the README asks
+    "char_gpt": {**gpt.TINY["char_gpt"], "max_length": 120},
+    "transformer_small": {**transformer.TINY["transformer_small"], "max_length": 40},
+    "ddpm_unet_small": ddpm.TINY["ddpm_unet_small"],
+}
+
+
+@pytest.fixture(scope="module")
+def served(parts, tmp_path_factory):
+    """A folder of four models, and the ports that they are served at."""
+    folder = tmp_path_factory.mktemp("served")
+    export(parts, (), folder, None, quiet)
+    for name, arguments in MODELS.items():
+        export(make_parts(name, **arguments), (), folder, None, quiet)
+    with serving(folder) as ports:
+        yield folder, ports
+
+
+def run(command, ports, **kwargs):
+    """The output of a command of the page, or of the README, sent to the stand-in."""
+    command = re.sub(r"(localhost|127\.0\.0\.1):8501", f"127.0.0.1:{ports[0]}", command)
+    command = command.replace("localhost:8500", f"127.0.0.1:{ports[1]}")
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=120, **kwargs
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", *MODELS])
+def test_every_command_is_answered_as_by_the_saved_model(name, served):
+    folder, ports = served
+    page = serving_page.page(folder / name)
+    version = load.find(folder / name)[1]
+    signatures = tf.saved_model.load(str(version)).signatures
+    commands = [line for line in page.splitlines() if line.startswith("curl")]
+    assert len(commands) == len(signatures)
+    for command in commands:
+        signature = Path(re.search(r"@(\S+)\.json", command)[1]).name
+        function = signatures[signature]
+        found = json.loads(run(command, ports))["outputs"]
+        expected = _warm_up(version, signature, function)
+        found = found if len(expected) > 1 else {next(iter(expected)): found}
+        assert found.keys() == expected.keys()
+        for output, value in expected.items():
+            if value.dtype.kind == "f":
+                np.testing.assert_allclose(found[output], value, atol=1e-5)
+            else:
+                plain = value.astype("S").astype("U") if value.dtype.kind == "O" else value
+                assert np.array_equal(found[output], plain)
+    printed = run(page[page.index("python - <<'END'") :], ports)
+    first = next(iter(load_card(version)["signatures"].values()))
+    assert all(re.search(rf"^{output} ", printed, re.MULTILINE) for output in first["outputs"])
+
+
+def load_card(version):
+    return json.loads((version / "assets.extra" / "card.json").read_text())
+
+
+def _warm_up(version, signature, function):
+    """A signature's answer to its warm-up request."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    path = version / "assets.extra" / "tf_serving_warmup_requests"
+    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        if request.model_spec.signature_name == signature:
+            inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
+            return {k: v.numpy() for k, v in function(**inputs).items()}
+    raise AssertionError(signature)
+
+
+@pytest.mark.slow
+def test_the_readme_asks_likewise(served, pictures, tmp_path):
+    folder, ports = served
+    section = (ROOT / "README.md").read_text().split("## Serving")[1].split("\n## ")[0]
+    commands = re.findall(r"^curl(?:.*\\\n)*.*", section, re.MULTILINE)
+    assert len(commands) >= 3
+    (tmp_path / "picture.png").write_bytes(pictures["larger"])
+    for command in commands:
+        answer = json.loads(run(command, ports, cwd=tmp_path))
+        assert len(answer["predictions"]) == 1, answer
+
+
+@pytest.mark.slow
+def test_batching_is_of_models_whose_inputs_all_have_a_batch(served):
+    folder, _ = served
+    batched = {p.parts[-3] for p in folder.glob("*/1/batching_params.pbtxt")}
+    assert batched == {"resnet20", "transformer_small"}
+    for path in (folder / "batching.config", folder / "resnet20" / "1" / "batching_params.pbtxt"):
+        assert re.fullmatch(r"(\w+ \{ value: \d+ \}\n)+", path.read_text())
+
+
+def test_no_exported_model(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(ValueError, match="exported model"):
+            serving_page.page(path)
