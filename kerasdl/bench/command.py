@@ -8,7 +8,7 @@ from dataclasses import asdict
 from kerasdl import cli
 from kerasdl.bench import paired
 
-PARTS = ("loop", "recurrent", "attention", "sampling", "remat")
+PARTS = ("loop", "recurrent", "attention", "sampling", "remat", "infer")
 HEADS = ("XLA", "ours", "peer", "ratio", "range")
 NAMES = {"off": "off", "on": "on", "better": "better of both"}
 

@@ -27,7 +27,9 @@ def export(argv) -> None:
         choices=(*QUANTIZED, "int8_full", "none"),
         help=f"TFLite files besides float32 (default: {' '.join(QUANTIZED)})",
     )
-    parser.add_argument("--signatures", nargs="+", default=[], metavar="NAME", help="not all")
+    parser.add_argument(
+        "--signatures", nargs="+", default=[], metavar="NAME", help="all if not given"
+    )
     parser.add_argument("--version", default="next", metavar="N|next", help="of the exported model")
     parser.add_argument("--export-dir", default=Recipe.export_dir)
     parser.add_argument("--export-name", help="the model's name if not given")

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kerasdl.bench import attention, command, loop, paired, recurrent, remat, sampling
+from kerasdl.bench import attention, command, infer, loop, paired, recurrent, remat, sampling
 from kerasdl.cli import UsageError
 from kerasdl.ops import noise
 
@@ -171,3 +171,30 @@ def test_loop_and_fit_take_the_same_steps(tmp_path, monkeypatch):
     ours, fitted = (s.trainer.net.trainable_variables for s in made)
     for a, b in zip(ours, fitted, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "peer"),
+    [("resnet20", {}, infer.keras_resnet20), ("vit_digits", infer.VIT, infer.keras_vit)],
+)
+def test_networks_of_keras_layers_are_as_large(name, arguments, peer):
+    _, ours = infer._made(name, arguments)
+    shapes = [
+        sorted(tuple(w.shape) for w in m.trainable_weights if len(w.shape) == 4)
+        for m in (ours, peer())
+    ]
+    assert shapes[0] == shapes[1]
+    assert ours.count_params() == peer().count_params()
+
+
+@pytest.mark.slow
+def test_every_exported_file_is_asked():
+    names = []
+    for name, steps in infer.cases(batches=(1,)):
+        names.append(name)
+        answers = {side: step() for (side, _), step in steps.items()}
+        if name.startswith("SavedModel"):
+            np.testing.assert_allclose(answers["ours"], answers["peer"], atol=1e-4)
+        else:
+            assert len(answers) == 2 and all(answers.values())
+    assert len(names) == 4
