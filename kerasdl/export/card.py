@@ -59,6 +59,26 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
     }
 
 
+def write_metadata(card: dict, folder: Path) -> None:
+    """Write `metadata.json` beside TFLite files: what an application must know of each."""
+    files = {
+        f"{name.removeprefix('tflite/')}.tflite": found["signatures"]
+        for name, found in card["artefacts"].items()
+        if name.startswith("tflite/")
+    }
+    data = card["data"]
+    facts = {
+        "description": f"{card['model']} ({card['paper']}), trained on {card['dataset']}",
+        "task": card["task"],
+        "input": _input(data),
+        "batch": card["batch"],
+        "labels": list(data["class_names"]),
+        "files": files,
+    }
+    if files:
+        (folder / "metadata.json").write_text(json.dumps(facts, indent=1))
+
+
 def write(card: dict, folder: Path) -> None:
     """Write `card.json` and `card.md` into `folder`."""
     (folder / "card.json").write_text(json.dumps(card, indent=1))

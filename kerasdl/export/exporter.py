@@ -166,7 +166,9 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     for missing, reason in omitted.items():
         (folder / f"{missing}.tflite").unlink(missing_ok=True)
         say(f"without {missing}: {reason}")
-    return card.facts(parts, name, folder, report, omitted)
+    facts = card.facts(parts, name, folder, report, omitted)
+    card.write_metadata(facts, folder / "tflite")
+    return facts
 
 
 def _publish(folder, facts, version) -> Path:

@@ -133,12 +133,36 @@ class TFLite:
         """Names of a signature's inputs; none where there is no such signature."""
         return self.signatures.get(signature, {}).get("inputs", [])
 
+    def interface(self) -> dict:
+        """`{signature: {"inputs" | "outputs": {name: {"shape", "dtype", "quantization"}}}}`.
+
+        A free axis is None; `quantization` is `[scale, zero point]` where the number `q` stands
+        for `scale * (q - zero point)`, else None.
+        """
+        return {
+            name: dict(zip(("inputs", "outputs"), map(_lite_specs, sides), strict=True))
+            for name, sides in self.details.items()
+        }
+
     def answer(self, signature: str, inputs: dict) -> dict:
         """`{output: array}` of a batch; floats also where the file itself has 8-bit numbers."""
         taken, given = self.details[signature]
         inputs = {name: _quantized(value, taken[name]) for name, value in inputs.items()}
         outputs = self.runners[signature](**inputs)
         return {name: _real(value, given[name]) for name, value in outputs.items()}
+
+
+def _lite_specs(details):
+    return {
+        name: {
+            "shape": [None if n < 0 else int(n) for n in found["shape_signature"]],
+            "dtype": np.dtype(found["dtype"]).name,
+            "quantization": [float(found["quantization"][0]), int(found["quantization"][1])]
+            if found["quantization"][0] and found["dtype"] != np.float32
+            else None,
+        }
+        for name, found in sorted(details.items())
+    }
 
 
 def _quantized(value, details):
@@ -323,7 +347,7 @@ def _check_lite(path, examples, test, meta) -> dict:
     batch = meta["lite_batch"]
     without = ("class_name",)
     facts = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
-    facts["latency_ms"] = {}
+    facts["signatures"], facts["latency_ms"] = lite.interface(), {}
     main = next(iter(promised))
     first = _first(promised, main, examples)
     for threads in sorted({1, os.cpu_count() or 1}):

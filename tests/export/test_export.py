@@ -31,7 +31,8 @@ def test_layout(exported):
     assert (folder.name, folder.parent.name) == ("1", "digits-net")
     assert {p.name for p in folder.parent.iterdir()} == {"1"}
     assert {p.name for p in (folder / "tflite").iterdir()} == {
-        f"{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8")
+        "metadata.json",
+        *(f"{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8")),
     }
     assert {p.name for p in (folder / "assets.extra").iterdir()} == {
         "card.json",
@@ -259,8 +260,23 @@ def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
     assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
     lite = parity.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
-    taken, given = lite.details["serving_default"]
-    assert taken["image"]["dtype"] == given["logits"]["dtype"] == np.int8
+    found = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
+    assert found["labels"] == [str(i) for i in range(10)]
+    assert found["files"]["float32.tflite"]["serving_default"]["inputs"] == {
+        "image": {"shape": [None, 8, 8, 1], "dtype": "float32", "quantization": None}
+    }
+    spec = found["files"]["int8_full.tflite"]["serving_default"]["inputs"]["image"]
+    scale, zero = spec["quantization"]
+    assert spec["dtype"] == "int8" and found["input"] == "(8, 8, 1), floats in [0, 1]"
+    image = parts.test["image"][:1]
+    exact = np.clip(np.rint(image / scale) + zero, -128, 127).astype("int8")
+    raw = lite.runners["serving_default"](image=exact)["logits"]
+    assert raw.dtype == np.int8
+    scale, zero = found["files"]["int8_full.tflite"]["serving_default"]["outputs"]["logits"][
+        "quantization"
+    ]
+    expected = lite.answer("serving_default", {"image": image})["logits"]
+    np.testing.assert_allclose((raw.astype("float32") - zero) * scale, expected, rtol=1e-6)
     figures = [card["artefacts"][k]["test"]["top1"] for k in ("tflite/int8_full", "savedmodel")]
     assert abs(figures[0] - figures[1]) <= 0.02
 
