@@ -56,7 +56,7 @@ def page(path) -> str:
     card = json.loads((extra / "card.json").read_text())
     root, name = folder.parents[1], folder.parent.name
     lines = [
-        "# Serve (a new version is taken up by itself; batching is of signatures that allow it)",
+        "# Serve; new versions are taken up, and models whose inputs all have a batch are batched",
         "docker run --rm -p 8500:8500 -p 8501:8501 -v "
         f"{shlex.quote(f'{root.resolve()}:/models')} tensorflow/serving \\",
         f"  --model_config_file=/models/{CONFIG} --model_config_file_poll_wait_seconds=60 \\",
