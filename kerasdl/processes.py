@@ -1,6 +1,10 @@
 """Processes of ours that a process of ours starts."""
 
+import contextlib
 import os
+import signal
+import subprocess
+import tempfile
 from pathlib import Path
 
 
@@ -12,3 +16,48 @@ def environment(**more) -> dict:
     """
     paths = (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), **more}
+
+
+@contextlib.contextmanager
+def child(command, ended=lambda pid: None, **more):
+    """A process whose output is read line by line, and that does not outlive the block.
+
+    Args:
+        command: Its words.
+        ended: Called with its number once it has ended, or was killed.
+        **more: Variables of its environment besides ours.
+
+    Yields:
+        Its lines of output; and a function that waits for its end and returns its exit status and
+        what it wrote to the standard error.
+    """
+    with tempfile.TemporaryFile("w+", errors="replace") as log:
+        process = subprocess.Popen(
+            [str(word) for word in command],
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            env=environment(**more),
+        )
+
+        def wait():
+            status = process.wait()
+            log.seek(0)
+            return status, log.read()
+
+        try:
+            yield process.stdout, wait
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            process.stdout.close()
+            ended(process.pid)
+
+
+def why(status: int, said: str) -> str:
+    """Why a process failed: the signal that ended it, else the last line that it wrote."""
+    if status < 0:
+        return f"ended by {signal.Signals(-status).name}"
+    return (said.strip().splitlines() or [f"status {status}"])[-1]

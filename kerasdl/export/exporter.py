@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerasdl import catalog
+from kerasdl import catalog, processes
 from kerasdl.export import (
     QUANTIZED,
     ExportError,
@@ -100,7 +99,8 @@ def export(
     if parts.model.compute_dtype != "float32":
         raise ValueError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
     serving.check_version(export_dir, name, version)
-    _check_signatures(parts, signatures)
+    if signatures:
+        _check_signatures(parts, signatures)
     with serving.making(export_dir, name) as folder:
         try:
             facts = _write(parts, formats, name, folder, say, quantized, signatures)
@@ -238,10 +238,8 @@ def prove(folder, examples: dict, meta: dict) -> dict:
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or [""])[-1]
-            if done.returncode < 0:
-                last = f"ended by {signal.Signals(-done.returncode).name}"
-            raise ExportError(f"the files cannot be run without Keras: {last}")
+            why = processes.why(done.returncode, done.stderr)
+            raise ExportError(f"the files cannot be run without Keras: {why}")
         found = json.loads(report.read_text())
     lines = parity.failures(found)
     if lines:

@@ -157,29 +157,33 @@ def _lite_specs(details):
         name: {
             "shape": [None if n < 0 else int(n) for n in found["shape_signature"]],
             "dtype": np.dtype(found["dtype"]).name,
-            "quantization": [float(found["quantization"][0]), int(found["quantization"][1])]
-            if found["quantization"][0] and found["dtype"] != np.float32
-            else None,
+            "quantization": _scale(found),
         }
         for name, found in sorted(details.items())
     }
 
 
+def _scale(details):
+    """`[scale, zero point]` of an input or output of 8-bit numbers, else None."""
+    scale, zero = details["quantization"]
+    return [float(scale), int(zero)] if scale and details["dtype"] != np.float32 else None
+
+
 def _quantized(value, details):
     """An array as an input of a TFLite file takes it."""
-    scale, zero = details["quantization"]
-    if not scale or details["dtype"] == np.float32:
+    if not (found := _scale(details)):
         return value
+    scale, zero = found
     limits = np.iinfo(details["dtype"])
-    found = np.rint(np.asarray(value) / scale) + zero
-    return np.clip(found, limits.min, limits.max).astype(details["dtype"])
+    exact = np.rint(np.asarray(value) / scale) + zero
+    return np.clip(exact, limits.min, limits.max).astype(details["dtype"])
 
 
 def _real(value, details):
     """The numbers that an output of a TFLite file stands for."""
-    scale, zero = details["quantization"]
-    if not scale or details["dtype"] == np.float32:
+    if not (found := _scale(details)):
         return value
+    scale, zero = found
     return ((value.astype("float32") - zero) * scale).astype("float32")
 
 
@@ -239,14 +243,19 @@ def requests(examples: dict, name: str, names: dict, batches=BATCHES):
         )
 
 
-def load_text_ops() -> None:
-    """Register tensorflow-text's operations, without its Python part, which imports Keras."""
+def text_libraries() -> list[Path]:
+    """The shared libraries that hold tensorflow-text's operations."""
     from importlib.util import find_spec
 
+    folder = Path(find_spec("tensorflow_text").origin).parent / "python" / "ops"
+    return sorted(folder.glob("*.so"))
+
+
+def load_text_ops() -> None:
+    """Register tensorflow-text's operations, without its Python part, which imports Keras."""
     import tensorflow as tf
 
-    folder = Path(find_spec("tensorflow_text").origin).parent / "python" / "ops"
-    for library in sorted(folder.glob("*.so")):
+    for library in text_libraries():
         tf.load_op_library(str(library))
 
 
@@ -268,18 +277,20 @@ def latency(answer) -> float:
     return 1e3 * statistics.median(times)
 
 
-def replay(saved_model, path) -> int:
-    """Answer every warm-up request of a file; returns how many there were."""
+def warm_ups(path):
+    """Yield `(signature, {input: array})` of every warm-up request of a file."""
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2
 
-    count = 0
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
         inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
-        saved_model.answer(request.model_spec.signature_name, inputs)
-        count += 1
-    return count
+        yield request.model_spec.signature_name, inputs
+
+
+def replay(saved_model, path) -> int:
+    """Answer every warm-up request of a file; returns how many there were."""
+    return len([saved_model.answer(*request) for request in warm_ups(path)])
 
 
 def failures(report: dict) -> list[str]:

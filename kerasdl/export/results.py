@@ -3,8 +3,9 @@
 import json
 from pathlib import Path
 
+from kerasdl.export.card import TEST
+
 HEADS = ("model", "data", "parameters", "test", "file", "KiB", "test of the file", "ms")
-FIGURES = ("top1", "exact_match", "mse", "loss")  # the first that there is stands in the table
 
 
 def cards(export_dir) -> list[dict]:
@@ -43,5 +44,5 @@ def _test(card):
 
 
 def _first(figures):
-    name = next((n for n in FIGURES if isinstance(figures.get(n), int | float)), None)
+    name = next((n for n in TEST if isinstance(figures.get(n), int | float)), None)
     return f"{name} {figures[name]:.4f}" if name else ""

@@ -116,7 +116,7 @@ def publish(folder: Path, version: int) -> Path:
     return target
 
 
-def allow_batching(folder, signatures: dict) -> bool:
+def allow_batching(folder, signatures: dict) -> None:
     """Let a server join requests to a version, where every input of it has a batch.
 
     A server that batches cannot join numbers that stand once for a request, such as a sampler's.
@@ -126,10 +126,8 @@ def allow_batching(folder, signatures: dict) -> bool:
         signatures: `{name: {"inputs": {name: {"shape"}}}}`.
     """
     shapes = [s["shape"] for sides in signatures.values() for s in sides["inputs"].values()]
-    if not all(shape and shape[0] is None for shape in shapes):
-        return False
-    (Path(folder) / MODEL_BATCHING).write_text(BATCHES)
-    return True
+    if all(shape and shape[0] is None for shape in shapes):
+        (Path(folder) / MODEL_BATCHING).write_text(BATCHES)
 
 
 def write_configs(export_dir) -> Path:

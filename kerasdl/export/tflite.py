@@ -1,8 +1,6 @@
 """Convert a model to TFLite files that hold builtin operations only, in a process of its own."""
 
 import json
-import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -82,30 +80,17 @@ def write(
 
 def _convert(work, kinds, say) -> dict:
     """Run `convert.py` until its end, or its death; returns `{kind: why there is none}`."""
-    command = [sys.executable, "-m", "kerasdl.export.convert", str(work), *kinds]
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=log, text=True, env=processes.environment()
-        )
-        try:
-            kind = kinds[0]
-            for line in process.stdout:
-                if line.strip() in kinds:
-                    kind = line.strip()
-                    say(f"TFLite {kind}")
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            process.stdout.close()
-        log.seek(0)
-        said = (log.read().strip().splitlines() or [f"status {status}"])[-1]
+    command = [sys.executable, "-m", "kerasdl.export.convert", work, *kinds]
+    with processes.child(command) as (lines, wait):
+        kind = kinds[0]
+        for line in lines:
+            if line.strip() in kinds:
+                kind = line.strip()
+                say(f"TFLite {kind}")
+        status, said = wait()
     refused = {k: (work / f"{k}.txt").read_text() for k in kinds if (work / f"{k}.txt").exists()}
     if status:
-        died = f"ended by {signal.Signals(-status).name}" if status < 0 else said
-        refused[kind] = f"the converter died: {died}"
+        refused[kind] = f"the converter died: {processes.why(status, said)}"
     return refused
 
 

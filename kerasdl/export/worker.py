@@ -7,10 +7,7 @@ its result as a line of JSON. This module imports no framework until that proces
 import argparse
 import contextlib
 import json
-import signal
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 from kerasdl import processes
@@ -56,34 +53,22 @@ def export_run(
     command += ["--weights", weights] if weights else []
     command += ["--task-kwargs", json.dumps(settings)] if settings else []
     command += ["--options", json.dumps(options)]
-    environment = processes.environment(
-        CUDA_VISIBLE_DEVICES="",  # a GPU would bake its own kernels in
-        KERAS_BACKEND="tensorflow",
-        TF_CPP_MIN_LOG_LEVEL="2",
-    )
-    with tempfile.TemporaryFile("w+", errors="replace") as log:
-        process = subprocess.Popen(
-            [str(c) for c in command],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            env=environment,
-        )
-        try:
-            step, result = _follow(process.stdout, say)
-            status = process.wait()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
-        finally:
-            process.stdout.close()
-            for left in Path(export_dir).glob(f"*/{serving.temporary_name(process.pid)}"):
-                serving.remove(left)
-                with contextlib.suppress(OSError):
-                    left.parent.rmdir()
-        log.seek(0)
-        return _outcome(result, status, step, log.read())
+
+    def clean(pid):
+        for left in Path(export_dir).glob(f"*/{serving.temporary_name(pid)}"):
+            serving.remove(left)
+            with contextlib.suppress(OSError):
+                left.parent.rmdir()
+
+    variables = {
+        "CUDA_VISIBLE_DEVICES": "",  # a GPU would bake its own kernels in
+        "KERAS_BACKEND": "tensorflow",
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+    }
+    with processes.child(command, clean, **variables) as (lines, wait):
+        step, result = _follow(lines, say)
+        status, said = wait()
+    return _outcome(result, status, step, said)
 
 
 def _follow(lines, say) -> tuple[str, dict]:
@@ -105,11 +90,10 @@ def _outcome(result, status, step, log) -> dict:
         raise ValueError(result["refused"])
     if "failed" in result:
         raise ExportError(f"export failed: {result['failed']}")
+    why = processes.why(status, log)
     if status < 0:
-        name = signal.Signals(-status).name
-        raise ExportError(f"export failed: the process was ended by {name} at: {step}")
-    last = (log.strip().splitlines() or [f"status {status}"])[-1]
-    raise ExportError(f"export failed at: {step}: {last}")
+        raise ExportError(f"export failed: the process was {why} at: {step}")
+    raise ExportError(f"export failed at: {step}: {why}")
 
 
 def main(arguments=None) -> int:

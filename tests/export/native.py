@@ -1,7 +1,6 @@
 """SavedModels as a server sees them: loaded and run by `replay.cc`, without any Python."""
 
 import subprocess
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -69,11 +68,7 @@ def replay(program, saved_model, requests, work, text_ops=False) -> list:
         for name, value in inputs.items():
             content = tf.make_tensor_proto(value).SerializeToString()
             (folder / "in" / name).write_bytes(content)
-    libraries = []
-    if text_ops:
-        ops = Path(find_spec("tensorflow_text").origin).parent / "python" / "ops"
-        libraries = sorted(ops.glob("*.so"))
-    command = [program, saved_model, work, *libraries]
+    command = [program, saved_model, work, *(parity.text_libraries() if text_ops else ())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     return [_answer(folder) for folder in folders]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.export import load, serving_page
+from kerasdl.export import load, parity, serving_page
 from kerasdl.export.exporter import export
 from kerasdl.models.generative import ddpm
 from kerasdl.models.sequence import gpt, transformer
@@ -79,15 +79,9 @@ def load_card(version):
 
 def _warm_up(version, signature, function):
     """A signature's answer to its warm-up request."""
-    from tensorflow_serving.apis import prediction_log_pb2
-
-    path = version / "assets.extra" / "tf_serving_warmup_requests"
-    for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        if request.model_spec.signature_name == signature:
-            inputs = {k: tf.constant(tf.make_ndarray(v)) for k, v in request.inputs.items()}
-            return {k: v.numpy() for k, v in function(**inputs).items()}
-    raise AssertionError(signature)
+    inputs = dict(parity.warm_ups(version / parity.WARMUP))[signature]
+    outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 @pytest.mark.slow
