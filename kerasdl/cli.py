@@ -347,7 +347,7 @@ def command_list(argv):
         return
     heads = ("model", "task", "parameters", "paper", "limits")
     cells = [(r.name, r.task, f"{r.parameters:,}", r.paper, r.limits) for r in rows]
-    _print_table(heads, cells, args.markdown)
+    print(table(heads, cells, args.markdown))
 
 
 def _list_results(args, names):
@@ -358,18 +358,17 @@ def _list_results(args, names):
         print(json.dumps(cards, indent=1))
     else:
         cells = [row for card in cards for row in results.rows(card)]
-        _print_table(results.HEADS, cells, args.markdown)
+        print(table(results.HEADS, cells, args.markdown))
 
 
-def _print_table(heads, cells, markdown):
+def table(heads, cells, markdown=False) -> str:
+    """Texts as a table, in columns or in Markdown."""
     if markdown:
-        print(f"| {' | '.join(heads)} |\n|{'---|' * len(heads)}")
-        for row in cells:
-            print(f"| {' | '.join(row)} |")
-        return
+        rows = (f"| {' | '.join(row)} |" for row in cells)
+        return "\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *rows])
     widths = [max(len(r[i]) for r in (heads, *cells)) for i in range(len(heads))]
-    for row in (heads, *cells):
-        print("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip())
+    padded = ((c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in (heads, *cells))
+    return "\n".join("  ".join(row).rstrip() for row in padded)
 
 
 def command_show(argv):
@@ -422,7 +421,6 @@ def command_export(argv):
 
 def command_bench(argv):
     """Measure against named peers."""
-    quiet_tensorflow()
     from kerasdl.bench import command
 
     return command.main(argv)

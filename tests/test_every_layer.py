@@ -44,6 +44,7 @@ CASES = {
     "core.Normalize": [({"mean": (0.1, 0.2, 0.3), "std": (1.0, 2.0, 3.0)}, (4, 4, 3))],
     "dropout.Dropout": [({"rate": 0.3, "seed": 5}, (4, 6))],
     "dropout.DropPath": [({"rate": 0.3, "seed": 5}, (4, 6))],
+    "mlp.Dense": [({"units": 7}, (5, 6)), ({"units": 7}, (6,)), ({"units": 7}, (2, 5, 6))],
     "mlp.MLP": [
         ({"hidden_dim": 9, "activation": "prelu", "drop_rate": 0.1}, (5, 6)),
         ({"hidden_dim": 9, "activation": "gelu_tanh", "stddevs": (0.2, 0.1)}, (5, 6)),

@@ -2,7 +2,7 @@
 
 import keras
 
-from kerasdl.bench.steps import paired_steps
+from kerasdl.bench.steps import noise, paired_steps
 from kerasdl.layers.attention import SelfAttention
 
 SIZE = {"batch": 32, "tokens": 128, "dim": 256, "num_heads": 8}
@@ -18,7 +18,7 @@ def cases(size=None):
     steps = paired_steps(
         lambda: SelfAttention(num_heads),
         lambda: keras.layers.MultiHeadAttention(num_heads, dim // num_heads),
-        (batch, tokens, dim),
+        noise((batch, tokens, dim)),
         lambda layer, x: layer(x, x, training=True),
     )
     name = f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads)"

@@ -1,42 +1,72 @@
-"""`bench`: measure this package against its peers, and print a table."""
+"""`bench`: measure this package against its peers; tables on the screen, and in files."""
 
 import argparse
 import importlib
 import json
 from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
 
 from kerasdl import cli
-from kerasdl.bench import paired
+from kerasdl.bench import export, paired
+from kerasdl.catalog import MODELS, nearest
+from kerasdl.folders import check_makeable
 
-PARTS = ("loop", "recurrent", "attention", "sampling", "remat", "infer")
+# Part, peer, and the functions below `kerasdl.bench` that yield `(name, steps)`. "keras" is what
+# Keras itself does with a model; "kerasdl" is the same done otherwise.
+PARTS = {
+    "train": {
+        "keras": ("loop.cases",),
+        "kerasdl": ("remat.cases",),
+        "keras.applications": ("networks.cnn_training",),
+        "keras_hub": ("networks.gpt2_training",),
+    },
+    "infer": {
+        "keras": ("infer.cases", "sampling.cases"),
+        "keras.applications": ("networks.cnn_inference",),
+        "keras_hub": ("networks.gpt2_writing",),
+    },
+    "data": {"keras": ("data.cases",)},
+    "layers": {
+        "keras.layers": ("recurrent.cases", "attention.cases"),
+        "torch": ("torch_layers.cases",),
+    },
+}
+PEERS = tuple(dict.fromkeys(peer for peers in PARTS.values() for peer in peers))
 HEADS = ("XLA", "ours", "peer", "ratio", "range")
 NAMES = {"off": "off", "on": "on", "better": "better of both"}
 
 
-def main(argv, cases=None) -> int:
+def main(argv, parts=None) -> int:
     """Run the command line of `bench`.
 
     Args:
         argv: Its arguments, without `bench`.
-        cases: `{part: function that yields (name, steps)}`; those of this package if None.
+        parts: As `PARTS`, with functions in place of their names; those of this package if None.
 
     Returns:
-        The exit status 0.
+        The exit status: 1 where a model could not be exported, else 0.
 
     Raises:
         UsageError: Arguments that cannot be understood.
     """
     args = parse(argv)
-    parts = PARTS if args.part == "all" else (args.part,)
-    cases = cases or {part: _cases(part) for part in parts}
-    found = []
-    for part in parts:
-        for name, steps in cases[part]():
-            found.append(paired.compare(name, steps, args.rounds, least=paired.LEAST))
+    cli.quiet_tensorflow()
+    if args.part == "export":
+        return _export(args)
+    parts, everything = parts or PARTS, []
+    for part in parts if args.part == "all" else (args.part,):
+        found, tables = [], []
+        for name, steps in _cases(parts[part], args.against):
+            one = paired.compare(name, steps, args.rounds, least=paired.LEAST)
+            found.append(_plain(one))
+            tables.append(table(one))
+            _write(args.output, part, found, "\n".join(tables))
             if not args.json:
-                print(table(found[-1]), flush=True)
+                print(tables[-1], flush=True)
+        everything += found
     if args.json:
-        print(json.dumps([_plain(one) for one in found], indent=1))
+        print(json.dumps(everything, indent=1))
     return 0
 
 
@@ -54,29 +84,95 @@ def parse(argv):
 
     parser = cli.command_parser("bench")
     parser.description = "measure against named peers; a ratio above 1 is ours faster"
-    parser.add_argument("part", nargs="?", default="all", choices=(*PARTS, "all"))
+    parser.add_argument(
+        "part", nargs="?", default="all", choices=(*PARTS, "export", "all"), help="all but export"
+    )
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="of export, which takes hours: all if not given"
+    )
+    parser.add_argument("--against", choices=PEERS, help="this peer alone")
     parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")
-    parser.add_argument("--json", action="store_true", help="as JSON")
-    return cli.parse_command(parser, argv)
+    parser.add_argument("--json", action="store_true", help="print JSON, not tables")
+    parser.add_argument(
+        "--output", metavar="DIR", default="runs/bench", help="for PART.json and PART.txt"
+    )
+    args = cli.parse_command(parser, argv)
+    if args.models and args.part != "export":
+        raise cli.UsageError(f"{args.models[0]}: models are for export alone")
+    for name in args.models:
+        if name not in MODELS:
+            raise cli.UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
+    if args.against:
+        having = [part for part, peers in PARTS.items() if args.against in peers]
+        if args.part not in (*having, "all"):
+            raise cli.UsageError(
+                f"--against {args.against}: is a peer of {', '.join(having)}, not of {args.part}"
+            )
+        if not _is_installed(args.against):
+            raise cli.UsageError(f"--against {args.against}: is not installed")
+    try:
+        check_makeable(args.output)
+    except OSError as error:
+        raise cli.UsageError(f"--output {args.output}: cannot be made: {error.strerror}") from error
+    return args
 
 
 def table(found) -> str:
     """What `paired.compare` found as text: a row for XLA off, on, and each side's better."""
-    rows = [HEADS]
+    rows = []
     for key, name in NAMES.items():
-        if key not in found:
-            continue
-        r = found[key]
-        times = (f"{1000 * seconds:.1f} ms" for seconds in (r.ours, r.peer))
-        rows.append((name, *times, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEADS))]
-    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join([found["case"], *(f"  {line.rstrip()}" for line in lines)])
+        if key in found:
+            r = found[key]
+            times = (f"{1000 * seconds:.1f} ms" for seconds in (r.ours, r.peer))
+            rows.append((name, *times, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"))
+    memory = found["memory"]
+    if None not in memory.values():
+        rows.append(("memory", *(f"{memory[side]:.1f} MiB" for side in paired.SIDES), "", ""))
+    lines = cli.table(HEADS, rows).splitlines()
+    return "\n".join([found["case"], *(f"  {line}" for line in lines)])
 
 
-def _cases(part):
-    return importlib.import_module(f"kerasdl.bench.{part}").cases
+def _cases(peers, against):
+    for peer, functions in peers.items():
+        if against in (None, peer) and _is_installed(peer):
+            for function in functions:
+                yield from (function if callable(function) else _imported(function))()
+
+
+def _imported(name):
+    module, function = name.split(".")
+    return getattr(importlib.import_module(f"kerasdl.bench.{module}"), function)
+
+
+def _is_installed(peer):
+    return find_spec(peer.split(".")[0]) is not None
+
+
+def _export(args):
+    wanted = args.models or MODELS
+    file = Path(args.output) / "export.json"
+    known = {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else {}
+    for name in wanted:
+        known[name] = export.measure(name)
+        found = [known[n] for n in MODELS if n in known]  # with those measured earlier
+        cells = [row for one in found for row in export.rows(one)]
+        _write(args.output, "export", found, cli.table(export.HEADS, cells))
+        if not args.json:
+            print(cli.table(export.HEADS, export.rows(known[name])), flush=True)
+    if args.json:
+        print(json.dumps([known[name] for name in wanted], indent=1))
+    return int(any("error" in known[name] for name in wanted))
+
+
+def _write(folder, part, found, text):
+    from kerasdl.training.runs import write_text
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{part}.json", json.dumps(found, indent=1) + "\n")
+    write_text(folder / f"{part}.txt", text + "\n")
 
 
 def _plain(found):
-    return {"case": found["case"], **{key: asdict(found[key]) for key in NAMES if key in found}}
+    ratios = {key: asdict(found[key]) for key in NAMES if key in found}
+    return {"case": found["case"], **ratios, "memory": found["memory"]}

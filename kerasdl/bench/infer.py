@@ -86,7 +86,9 @@ def keras_resnet20():
     """ResNet-20 of `keras.layers`."""
 
     def conv(x, filters, stride=1):
-        x = layers.Conv2D(filters, 3, stride, "same", use_bias=False)(x)
+        padding = "same" if stride == 1 else "valid"
+        x = x if stride == 1 else layers.ZeroPadding2D(1)(x)  # on both sides, as ours
+        x = layers.Conv2D(filters, 3, stride, padding, use_bias=False)(x)
         return layers.BatchNormalization(epsilon=1e-5)(x)
 
     inputs = keras.Input(SHAPE)

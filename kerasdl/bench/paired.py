@@ -1,9 +1,13 @@
 """Paired measurements: what is compared runs in turn, so that a busy machine slows all alike."""
 
+import ctypes
+import re
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
+SIDES = ("ours", "peer")
 ROUNDS = 7
 LEAST = 0.4  # seconds of one measurement at least, or it is repeated within its round
 
@@ -66,27 +70,51 @@ def ratio(ours: list, peer: list) -> Ratio:
     )
 
 
+def extra_memory(call) -> float | None:
+    """MiB that a call holds at most beyond what the process held before; None where not Linux."""
+    try:
+        ctypes.CDLL(None).malloc_trim(0)  # or it reuses what earlier calls left
+        Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+        before = _status("VmRSS")
+    except (OSError, AttributeError):
+        return None
+    call()
+    return max(_status("VmHWM") - before, 0.0)
+
+
+def _status(name):
+    """MiB of a line of this process' status."""
+    return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
+
+
 def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counter, least=LEAST):
-    """Measure one case without and with XLA, and each side at its better.
+    """Measure one case without and with XLA, and each side at its better; then its memory.
 
     Args:
         case: What it is called.
-        steps: `{(side, xla): function}` for the sides `ours` and `peer` and both values of `xla`,
-            or False alone.
+        steps: `{(side, xla): function}` for the sides `ours` and `peer` and the values of `xla`;
+            both are there with False.
         rounds, clock, least: As of `alternate`.
 
     Returns:
-        `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio}`, without the last two where
-        XLA is not tried.
+        `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio, "memory": {side: MiB}}`: "on"
+        where both sides have it, "better" where one has; the memory of a call is the side's least.
     """
     seconds = alternate(steps, rounds, clock, least)
     found = {"case": case}
-    if ("ours", True) not in steps:
-        return {**found, "off": ratio(seconds["ours", False], seconds["peer", False])}
     for key, xla in (("off", False), ("on", True)):
-        found[key] = ratio(seconds["ours", xla], seconds["peer", xla])
-    best = {
-        side: min((seconds[side, xla] for xla in (False, True)), key=statistics.median)
-        for side in ("ours", "peer")
+        if all((side, xla) in steps for side in SIDES):
+            found[key] = ratio(seconds["ours", xla], seconds["peer", xla])
+    if any(xla for _, xla in steps):
+        found["better"] = ratio(
+            *(
+                min((v for (s, _), v in seconds.items() if s == side), key=statistics.median)
+                for side in SIDES
+            )
+        )
+    memory = {key: extra_memory(call) for key, call in steps.items()}
+    found["memory"] = {
+        side: min((m for (s, _), m in memory.items() if s == side and m is not None), default=None)
+        for side in SIDES
     }
-    return {**found, "better": ratio(best["ours"], best["peer"])}
+    return found

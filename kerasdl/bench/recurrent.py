@@ -5,7 +5,7 @@ On a GPU Keras' may use cuDNN, with which ours are not compared.
 
 import keras
 
-from kerasdl.bench.steps import paired_steps
+from kerasdl.bench.steps import noise, paired_steps
 from kerasdl.layers.recurrent import GRU, LSTM
 
 SIZE = {"batch": 64, "time": 100, "dim": 128, "units": 256}
@@ -22,7 +22,7 @@ def cases(size=None):
         steps = paired_steps(
             lambda ours=ours: ours(units),
             lambda peer=peer: peer(units, return_sequences=True),
-            (batch, time, dim),
+            noise((batch, time, dim)),
         )
         name = f"{ours.__name__} (batch {batch}, time {time}, input {dim}, units {units})"
         yield f"{name} / keras.layers.{peer.__name__}", steps

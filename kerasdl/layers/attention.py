@@ -50,14 +50,14 @@ def attend(query, key, value, attention_mask=None, drop=None):
 
 def split_heads(x, num_heads):
     """`(B, N, h d)` to `(B, h, N, d)`; `B` and `N` may be unknown."""
-    b, n, dim = ops.shape(x)
-    return ops.transpose(ops.reshape(x, (b, n, num_heads, dim // num_heads)), (0, 2, 1, 3))
+    _, n, dim = ops.shape(x)
+    return ops.transpose(ops.reshape(x, (-1, n, num_heads, dim // num_heads)), (0, 2, 1, 3))
 
 
 def merge_heads(x):
     """`(B, h, N, d)` to `(B, N, h d)`, the inverse of `split_heads`."""
-    b, h, n, d = ops.shape(x)
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (b, n, h * d))
+    _, h, n, d = ops.shape(x)
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 3)), (-1, n, h * d))
 
 
 def causal_mask(queries, keys):
@@ -219,7 +219,7 @@ class CrossAttention(keras.layers.Layer):
         dim = x_shape[-1]
         check_heads(self.num_heads, dim)
         for name in ("query", "key", "value", "project"):
-            setattr(self, name, keras.layers.Dense(dim, name=name))
+            setattr(self, name, dense(dim, name))
         for child in (self.query, self.project):
             child.build(x_shape)
         for child in (self.key, self.value):

@@ -12,12 +12,32 @@ from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout
 
 
+@register
+class Dense(keras.layers.Dense):
+    """`keras.layers.Dense` that takes the tokens of known sequences as one long batch.
+
+    Keras' own works out the shape of what it multiplies at every call, in a TFLite file in more
+    operations than all others of a small Transformer together.
+
+    Call arguments:
+        x: float `(..., D)`.
+
+    Returns:
+        float `(..., units)`.
+    """
+
+    def call(self, x, training=None):
+        _, *tokens, dim = x.shape
+        if not tokens or None in tokens:
+            return super().call(x, training=training)
+        y = super().call(ops.reshape(x, (-1, dim)), training=training)
+        return ops.reshape(y, (-1, *tokens, self.units))
+
+
 def dense(units, name, stddev=None, use_bias=True, dtype=None):
-    """A dense layer whose kernel starts normal with `stddev`, or Glorot uniform if that is None."""
+    """A `Dense` whose kernel starts normal with `stddev`, or Glorot uniform if that is None."""
     start = "glorot_uniform" if stddev is None else keras.initializers.RandomNormal(0.0, stddev)
-    return keras.layers.Dense(
-        units, use_bias=use_bias, kernel_initializer=start, dtype=dtype, name=name
-    )
+    return Dense(units, use_bias=use_bias, kernel_initializer=start, dtype=dtype, name=name)
 
 
 @register

@@ -5,7 +5,21 @@ import json
 import numpy as np
 import pytest
 
-from kerasdl.bench import attention, command, infer, loop, paired, recurrent, remat, sampling
+from kerasdl import catalog
+from kerasdl.bench import (
+    attention,
+    command,
+    data,
+    export,
+    infer,
+    loop,
+    networks,
+    paired,
+    recurrent,
+    remat,
+    sampling,
+    torch_layers,
+)
 from kerasdl.cli import UsageError
 from kerasdl.ops import noise
 
@@ -68,6 +82,8 @@ def test_each_side_is_compared_at_its_better():
     }
     found = paired.compare("case", steps, rounds=7, clock=clock)
     assert found["case"] == "case"
+    assert set(found["memory"]) == {"ours", "peer"}
+    found["memory"] = {"ours": 1.25, "peer": 30.0}
     assert (found["off"].median, found["on"].median, found["better"].median) == (1.5, 5.0, 3.0)
     assert (found["better"].ours, found["better"].peer) == (1.0, 3.0)
     lines = command.table(found).splitlines()
@@ -76,7 +92,29 @@ def test_each_side_is_compared_at_its_better():
         ["off", "2000.0", "ms", "3000.0", "ms", "1.50", "1.50", "to", "1.50"],
         ["on", "1000.0", "ms", "5000.0", "ms", "5.00", "5.00", "to", "5.00"],
         ["better", "of", "both", "1000.0", "ms", "3000.0", "ms", "3.00", "3.00", "to", "3.00"],
+        ["memory", "1.2", "MiB", "30.0", "MiB"],
     ]
+
+
+def test_a_side_that_xla_compiles_is_compared_with_one_that_it_does_not():
+    clock = Clock()
+    steps = {
+        ("ours", False): clock.work(4.0),
+        ("ours", True): clock.work(1.0),
+        ("peer", False): clock.work(3.0),
+    }
+    found = paired.compare("case", steps, rounds=3, clock=clock)
+    assert (found["off"].median, found["better"].median) == (0.75, 3.0)
+    assert "on" not in found
+
+
+def test_the_memory_of_a_call_is_what_it_holds_at_most():
+    def hold(mib):
+        return lambda: np.ones((mib, 2**20), np.uint8).sum()
+
+    found = [paired.extra_memory(hold(mib)) for mib in (64, 16, 64)]
+    for mib, value in zip((64, 16, 64), found, strict=True):
+        assert mib - 2 <= value <= mib + 16
 
 
 CASES = {
@@ -85,7 +123,7 @@ CASES = {
 }
 
 
-def test_every_case_trains_both_sides():
+def test_every_case_of_a_layer_trains_both_sides():
     names = []
     for part in ("recurrent", "attention"):
         for name, steps in CASES[part]():
@@ -106,8 +144,8 @@ def test_both_ways_of_sampling_do_the_same_work(monkeypatch):
     np.testing.assert_allclose(single["ours", False](), single["peer", False](), atol=1e-5)
     assert batch["ours", False]().shape == batch["peer", False]().shape == (5, 8, 8, 1)
     found = paired.compare(one, single, rounds=1, least=0.0)
-    assert set(found) == {"case", "off"}
-    assert len(command.table(found).splitlines()) == 3
+    assert set(found) == {"case", "off", "memory"}
+    assert len(command.table(found).splitlines()) == 4
 
 
 class _Draws:
@@ -125,16 +163,25 @@ def test_a_step_loses_the_same_with_and_without_remat():
         np.testing.assert_allclose(steps["ours", False](), steps["peer", False](), rtol=1e-5)
 
 
-def test_the_command_prints_a_table_or_json(monkeypatch, capsys):
+def test_the_command_prints_and_writes_a_table_and_json(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(paired, "LEAST", 0.0)
-    fake = {"attention": lambda: [("one", dict.fromkeys(_keys(), lambda: None))]}
-    assert command.main(["attention", "--rounds", "2"], fake) == 0
-    shown = capsys.readouterr().out.splitlines()
-    assert shown[0] == "one" and len(shown) == 5
-    assert command.main(["attention", "--rounds", "2", "--json"], fake) == 0
+    fake = {
+        "layers": {
+            "keras.layers": [lambda: [("one", dict.fromkeys(_keys(), lambda: None))]],
+            "torch": [lambda: [("two", dict.fromkeys(_keys(), lambda: None))]],
+        }
+    }
+    argv = ["layers", "--against", "keras.layers", "--rounds", "2", "--output", str(tmp_path / "b")]
+    assert command.main(argv, fake) == 0
+    shown = capsys.readouterr().out
+    assert shown.splitlines()[0] == "one" and len(shown.splitlines()) == 6
+    assert (tmp_path / "b" / "layers.txt").read_text() == shown
+    assert command.main([*argv, "--json"], fake) == 0
     (found,) = json.loads(capsys.readouterr().out)
-    assert set(found) == {"case", "off", "on", "better"}
+    assert set(found) == {"case", "off", "on", "better", "memory"}
     assert set(found["better"]) == {"ours", "peer", "median", "low", "high"}
+    (written,) = json.loads((tmp_path / "b" / "layers.json").read_text())
+    assert set(written) == set(found)
 
 
 def _keys():
@@ -144,7 +191,12 @@ def _keys():
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["atention"], "invalid choice: 'atention'"),
+        (["layer"], "invalid choice: 'layer'"),
+        (["train", "resnet20"], "resnet20: models are for export alone"),
+        (["export", "resnet21"], r"unknown model 'resnet21' \(did you mean resnet\d+\?"),
+        (["--against", "pytorch"], "invalid choice: 'pytorch'"),
+        (["train", "--against", "keras.layers"], "is a peer of layers, not of train"),
+        (["--output", "/proc/bench"], "--output /proc/bench: cannot be made"),
         (["--rounds", "0"], "0: must be at least 1"),
         (["--rounds", "x"], "x: must be at least 1"),
         (["--fast"], "unknown argument --fast"),
@@ -152,7 +204,7 @@ def _keys():
 )
 def test_what_cannot_be_understood_is_refused(argv, message):
     with pytest.raises(UsageError, match=message):
-        command.main(argv, CASES)
+        command.main(argv, {})
 
 
 def test_loop_and_fit_take_the_same_steps(tmp_path, monkeypatch):
@@ -198,3 +250,95 @@ def test_every_exported_file_is_asked():
         else:
             assert len(answers) == 2 and all(answers.values())
     assert len(names) == 4
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [
+        lambda: networks.cnn_training({"batch": 2, "side": 32, "classes": 3}, ["resnet50"]),
+        lambda: networks.gpt2_training({"batch": 2, "tokens": 4}, GPT2),
+        lambda: torch_cases(),
+    ],
+    ids=["keras.applications", "keras_hub", "torch"],
+)
+@pytest.mark.slow
+def test_other_libraries_train_as_well(cases):
+    for name, steps in cases():
+        for key, step in steps.items():
+            losses = [step() for _ in range(6)]
+            assert np.isfinite(losses).all() and losses[-1] < losses[0], (name, key)
+
+
+GPT2 = {"vocab_size": 20, "max_length": 16, "dim": 8, "depth": 2, "num_heads": 2}
+
+
+def torch_cases():
+    pytest.importorskip("torch")
+    return torch_layers.cases(
+        {"batch": 2, "time": 3, "dim": 4, "units": 5},
+        {"batch": 2, "tokens": 3, "dim": 4, "num_heads": 2},
+    )
+
+
+@pytest.mark.slow
+def test_other_libraries_answer_in_the_same_shapes():
+    for name, steps in networks.cnn_inference({"batch": 2, "side": 32, "classes": 3}, ["resnet50"]):
+        ours, peer = (step() for step in steps.values())
+        assert ours.shape == peer.shape, name
+    for name, steps in networks.gpt2_writing({"batch": 2, "tokens": 4}, GPT2):
+        ours, peer = (step() for step in steps.values())
+        assert ours.shape == peer["token_ids"].shape == (len(ours), 8), name
+        assert (ours[:, :4] == np.asarray(peer["token_ids"])[:, :4]).all()
+
+
+def test_both_pipelines_give_batches():
+    for _, steps in data.cases({"files": 6, "batch": 2, "side": 8}):
+        for step in steps.values():
+            step()
+
+
+def test_a_keras_gpt2_has_as_many_weights():
+    ours, peer = networks._gpt2s(**GPT2)
+    assert ours.count_params() == peer.count_params()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "gpt2_small", "transformer_base", "ddpm_unet"])
+def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
+    """Without its weights: the facts that they follow from, and inputs that are real."""
+    found = export.facts(name)
+    assert keras_count(name, found.arguments) == catalog.row(name).parameters
+    for column, values in found.columns.items():
+        assert len(values) == export.EXAMPLES and values.any(), column
+
+
+def keras_count(name, arguments):
+    import math
+
+    import keras
+
+    with keras.StatelessScope():
+        model = catalog.build(name, **arguments)
+    return sum(math.prod(v.shape) for v in model.trainable_variables)
+
+
+@pytest.mark.slow
+def test_models_are_exported_in_processes_of_their_own(tmp_path, capsys):
+    argv = ["export", "--output", str(tmp_path)]
+    assert command.main([*argv, "mlp"]) == 0
+    shown = capsys.readouterr().out
+    assert "855,050" in shown and "tflite/int8" in shown
+    assert command.main([*argv, "vit_digits", "--json"]) == 0
+    (found,) = json.loads(capsys.readouterr().out)
+    assert found["artefacts"]["savedmodel"]["max_difference"] <= 1e-5
+    both = json.loads((tmp_path / "export.json").read_text())
+    assert [one["name"] for one in both] == ["mlp", "vit_digits"]
+    sizes = {name: facts["bytes"] for name, facts in both[0]["artefacts"].items()}
+    assert sizes["tflite/float16"] < 0.55 * sizes["tflite/float32"]
+    for kind in ("dynamic", "int8"):
+        assert sizes[f"tflite/{kind}"] < 0.3 * sizes["tflite/float32"]
+
+
+def test_a_model_that_cannot_be_exported_has_its_reason_in_the_table(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(export, "measure", lambda name: {"name": name, "error": "no memory"})
+    assert command.main(["export", "mlp", "--output", str(tmp_path)]) == 1
+    assert "none: no memory" in capsys.readouterr().out

@@ -57,7 +57,8 @@ class ResidualBlock(Block):
     def _shortcut(self, x, training):
         if self.project:
             return self.project(x, training=training)
-        x = x[:, :: self.stride, :: self.stride]
+        if self.stride > 1:  # TFLite would copy it even at stride 1
+            x = x[:, :: self.stride, :: self.stride]
         more = self.filters - x.shape[-1]
         return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
 

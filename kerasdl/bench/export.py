@@ -1,0 +1,213 @@
+"""Exports of models at full size: whether their files answer alike, how large and fast they are.
+
+The weights are the first ones, as to train so many networks is another matter, and noise, so that
+what starts at zero counts too; the inputs are real digits, docstrings and dates. Each model is
+exported by a process of its own: `python -m kerasdl.bench.export NAME KIND...` prints a line of
+JSON.
+"""
+
+import dataclasses
+import inspect
+import json
+import resource
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+from kerasdl import catalog, processes
+from kerasdl.export import QUANTIZED
+from kerasdl.recipe import Recipe
+
+RESULT = "@result "  # begins the line of JSON
+EXAMPLES = 32
+TOKENS = 32  # of a text, at most
+NOISE = 0.01  # its deviation
+HEADS = (
+    *("model", "parameters", "file", "MiB", "of float32", "largest difference"),
+    *("ms", "ms, all threads", "export: s", "GiB"),
+)
+
+
+def measure(name: str, kinds=QUANTIZED, say=lambda line: None) -> dict:
+    """Export a model in a process of its own.
+
+    Args:
+        name: Of the catalogue.
+        kinds: Of the TFLite files besides float32.
+        say: Called with a line of progress.
+
+    Returns:
+        `{"name", "parameters", "artefacts", "omitted", "seconds", "gib"}`: those in the middle are
+        the card's, `gib` is the most memory that one process held; or `{"name", "error"}`.
+    """
+    command = [sys.executable, "-m", "kerasdl.bench.export", name, *kinds]
+    start, result = time.perf_counter(), None
+    with processes.child(command, CUDA_VISIBLE_DEVICES="", TF_CPP_MIN_LOG_LEVEL="2") as (out, wait):
+        for line in out:
+            if line.startswith(RESULT):
+                result = json.loads(line.removeprefix(RESULT))
+            elif line.strip():
+                say(line.strip())
+        status, said = wait()
+    if result is None:
+        return {"name": name, "error": processes.why(status, said)}
+    return {"name": name, **result, "seconds": time.perf_counter() - start}
+
+
+def rows(found: dict) -> list[tuple]:
+    """Texts under `HEADS` of what `measure` returned, a row per file."""
+    if "error" in found:
+        return [(found["name"], "", f"none: {found['error']}", *[""] * (len(HEADS) - 3))]
+    files, texts = found["artefacts"], []
+    whole = files.get("tflite/float32", {}).get("bytes")
+    for number, (file, facts) in enumerate(files.items()):
+        times = facts["latency_ms"]
+        times = [*times.values()] if isinstance(times, dict) else [times]
+        texts.append(
+            (
+                "" if number else found["name"],
+                "" if number else f"{found['parameters']:,}",
+                file,
+                f"{facts['bytes'] / 2**20:.2f}",
+                f"{facts['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
+                f"{facts['max_difference']:.1e}",
+                f"{times[0]:.2f}" if len(times) > 1 else "",  # a SavedModel takes all threads
+                f"{times[-1]:.2f}",
+                "" if number else f"{found['seconds']:.0f}",
+                "" if number else f"{found['gib']:.1f}",
+            )
+        )
+    for file, reason in found["omitted"].items():
+        texts.append(("", "", f"without {file}: {reason}", *[""] * (len(HEADS) - 3)))
+    return texts
+
+
+@dataclasses.dataclass
+class Facts:
+    """What a model at full size is made of and given.
+
+    Attributes:
+        task: Its task.
+        arguments: Of its builder.
+        columns: `{name: (EXAMPLES, ...)}`, real examples as the data hold them.
+    """
+
+    task: object
+    arguments: dict
+    columns: dict
+
+
+def facts(name: str) -> Facts:
+    """Those of a model with the default arguments of its builder."""
+    from kerasdl import tasks
+
+    row = catalog.row(name)
+    builder = getattr(catalog.module_of(name), name)
+    given = {k: p.default for k, p in inspect.signature(builder).parameters.items()}
+    info, columns = _images(given) if "image_shape" in given else _texts(row, given)
+    settings = catalog.settings_of(name).get("task_kwargs", {})
+    recipe = Recipe(model=name, dataset=row.dataset, task_kwargs=settings)
+    task = tasks.get(row.task)(info, recipe)
+    return Facts(task, task.arguments(), columns)
+
+
+def parts(name: str):
+    """What `exporter.export` takes."""
+    import keras
+
+    from kerasdl.export.exporter import Parts
+
+    found = facts(name)
+    keras.utils.set_random_seed(0)
+    model = catalog.build(name, **found.arguments)
+    task, served = found.task, found.task.served(found.columns)
+    rng = np.random.default_rng(0)
+    for variable in model.trainable_variables:
+        variable.assign_add(NOISE * rng.standard_normal(variable.shape, "float32"))
+    if catalog.row(name).task == "classify":
+        _settle(model, found.columns["image"])
+    return Parts(model, name, task, task.info, task.run_recipe, served, served, found.arguments)
+
+
+def _images(defaults):
+    """Facts of digits as large and colourful as a model wants them, and such digits."""
+    from kerasdl.data import images
+    from kerasdl.data.sources import open_source
+    from kerasdl.data.splits import evenly
+    from kerasdl.tasks.task import DataInfo
+
+    part = open_source("digits").test
+    columns = part.read(evenly(len(part), EXAMPLES))
+    *size, channels = shape = defaults["image_shape"]
+    image = np.asarray(images.fit(images.to_float(_tensor(columns["image"])), size))
+    classes = map(str, range(defaults.get("num_classes") or 10))
+    info = DataInfo(tuple(shape), tuple(classes), (0.5,) * channels, (0.25,) * channels)
+    return info, {**columns, "image": np.repeat(image, channels, axis=-1)}
+
+
+def _texts(row, defaults):
+    """Facts of texts whose vocabulary is as large as a model's, with what no text has, and texts.
+
+    Of translators the context is that of the data: it adds no weights.
+    """
+    from kerasdl import tasks
+    from kerasdl.data.sources import open_source
+    from kerasdl.data.splits import evenly
+
+    task, length = tasks.get(row.task), defaults["max_length"]
+    pairs = "source_ids" in task.inputs
+    source = open_source(row.dataset, task=task, max_length=None if pairs else length)
+    columns = source.test.read(evenly(len(source.test), EXAMPLES))
+    facts = json.loads(source.info.tokenizer)
+    spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(facts["pieces"])), -1)
+    facts["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
+    info = dataclasses.replace(source.info, tokenizer=json.dumps(facts))
+    if not pairs:
+        columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
+    return info, columns
+
+
+def _tensor(array):
+    import tensorflow as tf
+
+    return tf.constant(array)
+
+
+def _settle(model, image):
+    """Give batch norm the statistics of some images."""
+    import keras
+
+    norms = [x for x in model._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    momenta = [x.momentum for x in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    if norms:
+        model(image, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+
+
+def main(name, *kinds):
+    """The process that `measure` starts."""
+    from kerasdl.export import exporter
+
+    def say(line):
+        print(f"{name}: {line}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = parts(name)
+        card = exporter.export(made, ("savedmodel", "tflite"), folder, say=say, quantized=kinds)
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    result = {
+        "parameters": card["trainable_parameters"],
+        "artefacts": card["artefacts"],
+        "omitted": card["omitted"],
+        "gib": max(resource.getrusage(one).ru_maxrss for one in who) / 2**20,
+    }
+    print(RESULT + json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
