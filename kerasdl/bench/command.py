@@ -51,11 +51,14 @@ def main(argv, parts=None) -> int:
         UsageError: Arguments that cannot be understood.
     """
     args = parse(argv)
+    parts, everything = parts or PARTS, []
+    wanted = parts if args.part == "all" else (args.part,)
+    if args.against in (None, "torch") and "layers" in wanted and _is_installed("torch"):
+        importlib.import_module("torch._dynamo")  # after TensorFlow it aborts the process
     cli.quiet_tensorflow()
     if args.part == "export":
         return _export(args)
-    parts, everything = parts or PARTS, []
-    for part in parts if args.part == "all" else (args.part,):
+    for part in wanted:
         found, tables = [], []
         for name, steps in _cases(parts[part], args.against):
             one = paired.compare(name, steps, args.rounds, least=paired.LEAST)
@@ -88,7 +91,11 @@ def parse(argv):
         "part", nargs="?", default="all", choices=(*PARTS, "export", "all"), help="all but export"
     )
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="of export, which takes hours: all if not given"
+        "--models",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="of export; all, which takes hours, if not given",
     )
     parser.add_argument("--against", choices=PEERS, help="this peer alone")
     parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")
@@ -98,7 +105,7 @@ def parse(argv):
     )
     args = cli.parse_command(parser, argv)
     if args.models and args.part != "export":
-        raise cli.UsageError(f"{args.models[0]}: models are for export alone")
+        raise cli.UsageError(f"--models {args.models[0]}: is for export alone")
     for name in args.models:
         if name not in MODELS:
             raise cli.UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")

@@ -62,6 +62,6 @@ def _torch_step(module, call, x):
         loss = call(x)[0].square().mean()
         loss.backward()
         optimizer.step()
-        return float(loss)
+        return loss.item()
 
     return step

@@ -6,7 +6,8 @@ import numpy as np
 
 from kerasdl.catalog import nearest
 from kerasdl.export import load
-from kerasdl.export.artefact import open_artefact
+from kerasdl.export.artefact import open_artefact, task_of
+from kerasdl.ops import noise
 from kerasdl.tasks.sampling import MOST
 from kerasdl.training import judge
 
@@ -15,10 +16,10 @@ SETTINGS = {"num": 16, "seed": 0, "label": None, "guidance": None}
 
 
 def draw_images(path, settings=None) -> np.ndarray:
-    """Draw images with the signature `sample`.
+    """Draw images with the signature `sample`; with a TFLite file of the same seed's noise.
 
     Args:
-        path: What `open_artefact` takes, but for TFLite files.
+        path: What `open_artefact` takes.
         settings: Any of `SETTINGS`: how many; the seed; a class by its name, all in turn if it is
             not given; and the guidance, 2 if it is not given.
 
@@ -30,17 +31,16 @@ def draw_images(path, settings=None) -> np.ndarray:
     """
     given = {k: v for k, v in (settings or {}).items() if v is not None}
     artefact, facts = open_artefact(path), load.load_info(path)
-    if artefact.kind == "tflite":
-        raise ValueError(f"{path}: a TFLite file draws from noise that is given, not from a seed")
-    taken = artefact.inputs("sample")
-    if not taken:
-        raise ValueError(f"{path}: {facts.model} draws no images")
     num, seed = given.get("num", SETTINGS["num"]), given.get("seed", SETTINGS["seed"])
     if not 1 <= num <= MOST:
         raise ValueError(f"--num {num}: must be at least 1 and at most {MOST}")
     if not 0 <= seed < 2**32:
         raise ValueError(f"--seed {seed}: must be at least 0 and below 2^32")
-    inputs = {"num": np.int32(num), "seed": np.array([0, seed], "uint32").view("int32")}
+    signature, inputs = _asked(artefact, facts, num, seed)
+    taken = artefact.inputs(signature)
+    if not taken:
+        lacks = "draws no images" if signature == "sample" else f"has no {signature} in this file"
+        raise ValueError(f"{path}: {facts.model} {lacks}")
     names = facts.info.class_names
     if "label" in given and "label" not in taken:
         raise ValueError(f"--label {given['label']}: the model is unconditional")
@@ -60,7 +60,18 @@ def draw_images(path, settings=None) -> np.ndarray:
         if not guidance >= 0:
             raise ValueError(f"--guidance {guidance}: must be 0 or more")
         inputs["guidance"] = np.float32(guidance)
-    return artefact.answer("sample", inputs)["image"]
+    return artefact.answer(signature, inputs)["image"]
+
+
+def _asked(artefact, facts, num, seed):
+    """The signature that draws, and the inputs that decide what."""
+    seed = np.array([0, seed], "uint32").view("int32")
+    if artefact.kind == "tflite":
+        task, model = task_of(facts), load.load(artefact.path)
+        if task.draws(model):
+            signature, inputs = task.drawn_from(model, noise.sample_keys(seed, num))
+            return signature, {k: np.asarray(v, "float32") for k, v in inputs.items()}
+    return "sample", {"num": np.int32(num), "seed": seed}
 
 
 def write_images(path, file, settings=None) -> Path:

@@ -143,6 +143,9 @@ class Adversarial(Task):
     def draw(self, model, key, label=None):
         return model.generate(self.latent(model, key))
 
+    def drawn_from(self, model, key):
+        return "generate", {"latent": self.latent(model, key)}
+
     def pictures(self, model, batch):
         key = noise.sample_keys((0, 0), SAMPLES)
         latent = self.latent(model, key)

@@ -158,6 +158,9 @@ class Denoise(Task):
         predict = self._predictor(model, label, guidance)
         return self._shown(self.sampler.run(predict, x, key, stream=STEPS))
 
+    def drawn_from(self, model, key):
+        return "sample_from", {"noise": self._noise(key)}
+
     def _noise(self, key):
         return noise.normal(key, tuple(self.info.image_shape), EPS)
 

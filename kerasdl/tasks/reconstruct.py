@@ -103,8 +103,13 @@ class Reconstruct(Task):
         return {"samples": {}} if model.variational else {}
 
     def draw(self, model, key, label=None):
-        z = noise.normal(key, (model.latent_dim,), CODE)
-        return ops.sigmoid(model.decode(z))
+        return ops.sigmoid(model.decode(self._latent(model, key)))
+
+    def drawn_from(self, model, key):
+        return "decode", {"latent": self._latent(model, key)}
+
+    def _latent(self, model, key):
+        return noise.normal(key, (model.latent_dim,), CODE)
 
     def pictures(self, model, batch):
         image = batch["image"][:SHOWN]

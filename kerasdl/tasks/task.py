@@ -218,6 +218,18 @@ class Task:
         """
         raise NotImplementedError
 
+    def drawn_from(self, model, key) -> tuple:
+        """What `draw` begins with, for files that draw no random numbers themselves.
+
+        Args:
+            model: The model.
+            key: uint32 `(B, 2)`; each decides its image.
+
+        Returns:
+            The name of a signature that makes images of it, and `{input: float (B, ...)}`.
+        """
+        raise NotImplementedError
+
     def signatures(self, model) -> list:
         """What export writes; a list of `Signature`, the main one first."""
         return []

@@ -149,12 +149,27 @@ def test_predict_draws_what_the_signature_draws(drawn, tmp_path):
     for message, settings in wrong.items():
         with pytest.raises(ValueError, match=message):
             drawing.draw_images(folder, settings)
-    with pytest.raises(ValueError, match="noise that is given"):
-        drawing.draw_images(Path(folder) / "tflite" / "float32.tflite")
     with pytest.raises(ValueError, match="there is no folder"):
         drawing.write_images(folder, tmp_path / "no" / "a.png")
 
 
+@pytest.mark.slow
+def test_a_tflite_file_draws_the_same_images(drawn):
+    name, _, card = drawn
+    folder = Path(card["folder"])
+    settings = {"num": 5, "seed": 2**32 - 1}
+    if name == "ddpm_unet_small":
+        settings |= {"label": card["data"]["class_names"][3], "guidance": 1.5}
+    expected = drawing.draw_images(folder, settings)
+    found = drawing.draw_images(folder / "tflite" / "float32.tflite", settings)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert np.std(expected, axis=0).max() > 1e-3
+    if "sample_from" in LITE[name]:
+        with pytest.raises(ValueError, match="has no sample_from in this file"):
+            drawing.draw_images(folder / "tflite" / "int8.tflite")
+
+
 def test_a_classifier_draws_nothing(exported):
-    with pytest.raises(ValueError, match="resnet20 draws no images"):
-        drawing.draw_images(exported["folder"])
+    for file in ("", "tflite/float32.tflite"):
+        with pytest.raises(ValueError, match="resnet20 draws no images"):
+            drawing.draw_images(Path(exported["folder"]) / file)
