@@ -22,6 +22,7 @@ from kerasdl.recipe import Recipe
 
 RESULT = "@result "  # begins the line of JSON
 EXAMPLES = 32
+CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
 TOKENS = 32  # of a text, at most
 NOISE = 0.01  # its deviation
 HEADS = (
@@ -128,7 +129,8 @@ def parts(name: str):
         variable.assign_add(NOISE * rng.standard_normal(variable.shape, "float32"))
     if catalog.row(name).task == "classify":
         _settle(model, found.columns["image"])
-    return Parts(model, name, task, task.info, task.run_recipe, served, served, found.arguments)
+    train = {column: values[:CALIBRATED] for column, values in served.items()}
+    return Parts(model, name, task, task.info, task.run_recipe, train, served, found.arguments)
 
 
 def _images(defaults):

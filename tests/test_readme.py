@@ -1,0 +1,141 @@
+"""Every command of the README, in its order, in one folder; those that train, for two steps."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.export.stand_in import serving
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+SHORT = "--epochs 1 --max-steps 2 --limit-batches 2 --log none"
+# What this machine lacks, and what is said of it.
+REFUSED = {
+    "--devices 8": "error: --devices 8: ",
+    "--strategy tpu": "error: --tpu local: ",
+}
+PROGRAMS = {
+    # What `ssh HOST COMMAND` and `srun FLAGS COMMAND` do, here.
+    "ssh": 'exec sh -c "${@: -1}"',
+    "srun": "while [ $1 != python ]; do shift; done\n"
+    "export SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_STEP_NUM_TASKS=1 SLURM_STEP_NODELIST=localhost\n"
+    'export SLURM_STEP_TASKS_PER_NODE=1 SLURM_JOB_ID=1 SLURM_LOCALID=0\nexec "$@"',
+}
+
+
+def commands():
+    """The README's, one by one, without comments; those of CI's own left out."""
+    found = []
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            parts = re.sub(r"\s{2,}#.*", "", line).split(" && ")
+            found += [p for p in parts if not p.startswith(("pip install", "pytest"))]
+    return found
+
+
+def test_there_are_commands():
+    assert len(commands()) > 40
+    served = set(re.findall(r"saved_models/(\w+)", " ".join(commands())))
+    assert served == {"resnet20", "char_gpt", "transformer_small", "ddpm_unet_small"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with what the README speaks of."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "train.py").write_text((ROOT / "train.py").read_text())
+    rng = np.random.default_rng(0)
+    for name, side in (("photos", 32), ("faces", 70)):
+        for kind in ("a", "b"):
+            (folder / name / kind).mkdir(parents=True)
+            for number in range(30):
+                pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+                Image.fromarray(pixels).save(folder / name / kind / f"{number}.png")
+    Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / "picture.png")
+    words = "the quick brown fox jumps over a lazy dog and returns to its den".split()
+    text = " ".join(rng.choice(words, 8000))
+    (folder / "my_novel.txt").write_text(text)
+    lines = (f"{a} {b} {c}\t{c} {b}" for a in words for b in words[:6] for c in words[:4])
+    (folder / "phrases.tsv").write_text("\n".join(lines))
+    (folder / "bin").mkdir()
+    for name, lines in PROGRAMS.items():
+        (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n")
+        (folder / "bin" / name).chmod(0o755)
+    return folder
+
+
+def shortened(command, exported):
+    """A command that trains, for two steps; with an export if it is asked for later."""
+    words = command.split()
+    trains = re.search(r"train\.py( --(?!help)| launch |$)", command)
+    if not trains:
+        return command + (" --rounds 1" if " bench " in command else "")
+    model = words[words.index("--model") + 1] if "--model" in words else "resnet20"
+    plain = words[2:] in ([], ["--model", model])
+    more = SHORT if plain and model in exported else f"{SHORT} --export none"
+    if re.search("folder:|text:|pairs:|--batch-size", command):
+        more += " --batch-size 4"
+    if "folder:photos" in command:
+        more += " --image-size 32"
+    return f"{command} {more}"
+
+
+@pytest.mark.slow
+def test_every_command_works(folder):
+    python = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}"
+    environment = {
+        **os.environ,
+        "PATH": python + os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+    }
+    everything = " ".join(commands())
+    exported = set(re.findall(r"saved_models/(\w+)", everything))
+    ports, server = None, None
+    for command in commands():
+        if command.startswith("docker"):
+            volume = re.search(r'-v "\$PWD/(\S+):/models" .*=/models/(\S+)', command)
+            assert (folder / volume[1] / volume[2]).exists()
+            server = serving(folder / volume[1])
+            ports = server.__enter__()
+            continue
+        command = shortened(command, exported)
+        command = command.replace("a,b,c,d", "127.0.0.1").replace("/shared", f"{folder}/shared")
+        if command.startswith("curl"):
+            command = command.replace("localhost:8501", f"127.0.0.1:{ports[0]}") + " --fail"
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        refusal = next((line for flag, line in REFUSED.items() if flag in command), None)
+        if refusal:
+            assert done.returncode == 2 and done.stderr.startswith(refusal), done.stderr
+            assert len(done.stderr.splitlines()) == 1
+        else:
+            assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+        if "predict" in command:
+            check_answer(command, done.stdout, folder)
+    server.__exit__(None, None, None)
+    assert {p.name for p in (folder / "saved_models" / "resnet20").iterdir()} == {"1", "2"}
+
+
+def check_answer(command, said, folder):
+    """Whether `predict` said, or drew, what its model answers."""
+    if "picture.png" in command:
+        assert re.fullmatch(r"picture\.png: \d 0\.\d{4}\n", said)
+    elif "--output" in command:
+        file = folder / command.split("--output ")[1]
+        with Image.open(file) as image:
+            assert said == f"{file.name}\n" and np.asarray(image).std() > 0
+        file.unlink()
+    else:
+        assert said.startswith("Return the ") or "Wednesday" in command
