@@ -131,7 +131,7 @@ def test_every_command_works(folder):
 def check_answer(command, said, folder):
     """Whether `predict` said, or drew, what its model answers."""
     if "picture.png" in command:
-        assert re.fullmatch(r"picture\.png: \d 0\.\d{4}\n", said)
+        assert re.fullmatch(r"picture\.png: \d [01]\.\d{4}\n", said)
     elif "--output" in command:
         file = folder / command.split("--output ")[1]
         with Image.open(file) as image:

@@ -2,8 +2,8 @@
 
 The weights are the first ones, as to train so many networks is another matter, and noise, so that
 what starts at zero counts too; the inputs are real digits, docstrings and dates. Each model is
-exported by a process of its own: `python -m kerasdl.bench.export NAME KIND...` prints a line of
-JSON.
+exported by a process of its own, and its SavedModel loaded and asked by a program in C++ as well:
+`python -m kerasdl.bench.export NAME PROGRAM KIND...` prints a line of JSON.
 """
 
 import dataclasses
@@ -26,24 +26,26 @@ CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
 TOKENS = 32  # of a text, at most
 NOISE = 0.01  # its deviation
 HEADS = (
-    *("model", "parameters", "file", "MiB", "of float32", "largest difference"),
+    *("model", "parameters", "file", "MiB", "of float32", "largest difference", "in C++"),
     *("ms", "ms, all threads", "export: s", "GiB"),
 )
 
 
-def measure(name: str, kinds=QUANTIZED, say=lambda line: None) -> dict:
+def measure(name: str, program=None, kinds=QUANTIZED, say=lambda line: None) -> dict:
     """Export a model in a process of its own.
 
     Args:
         name: Of the catalogue.
+        program: Of `native.compile_replay`, or None.
         kinds: Of the TFLite files besides float32.
         say: Called with a line of progress.
 
     Returns:
-        `{"name", "parameters", "artefacts", "omitted", "seconds", "gib"}`: those in the middle are
-        the card's, `gib` is the most memory that one process held; or `{"name", "error"}`.
+        `{"name", "parameters", "artefacts", "omitted", "native", "seconds", "gib"}`: those in the
+        middle are the card's, `native` is the largest difference in C++ or None, `gib` the most
+        memory that one process held; or `{"name", "error"}`.
     """
-    command = [sys.executable, "-m", "kerasdl.bench.export", name, *kinds]
+    command = [sys.executable, "-m", "kerasdl.bench.export", name, program or "", *kinds]
     start, result = time.perf_counter(), None
     with processes.child(command, CUDA_VISIBLE_DEVICES="", TF_CPP_MIN_LOG_LEVEL="2") as (out, wait):
         for line in out:
@@ -74,6 +76,7 @@ def rows(found: dict) -> list[tuple]:
                 f"{facts['bytes'] / 2**20:.2f}",
                 f"{facts['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
                 f"{facts['max_difference']:.1e}",
+                "" if number or found["native"] is None else f"{found['native']:.1e}",
                 f"{times[0]:.2f}" if len(times) > 1 else "",  # a SavedModel takes all threads
                 f"{times[-1]:.2f}",
                 "" if number else f"{found['seconds']:.0f}",
@@ -191,8 +194,9 @@ def _settle(model, image):
         norm.momentum = momentum
 
 
-def main(name, *kinds):
+def main(name, program, *kinds):
     """The process that `measure` starts."""
+    from kerasdl.bench import native
     from kerasdl.export import exporter
 
     def say(line):
@@ -201,11 +205,13 @@ def main(name, *kinds):
     with tempfile.TemporaryDirectory() as folder:
         made = parts(name)
         card = exporter.export(made, ("savedmodel", "tflite"), folder, say=say, quantized=kinds)
+        far = native.prove(program, made, card["folder"]) if program else None
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     result = {
         "parameters": card["trainable_parameters"],
         "artefacts": card["artefacts"],
         "omitted": card["omitted"],
+        "native": far,
         "gib": max(resource.getrusage(one).ru_maxrss for one in who) / 2**20,
     }
     print(RESULT + json.dumps(result), flush=True)

@@ -142,7 +142,7 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     tokenizer = saved_model.tokenizer_of(parts.task)
     served = saved_model.functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(parts.model, served, folder, tokenizer)
-    examples, meta = _examples(parts, load.load_keras(extra / "model.keras"), only)
+    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
         (signature, next(parity.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
@@ -182,7 +182,7 @@ def _publish(folder, facts, version) -> Path:
                 raise
 
 
-def _examples(parts, model, only=()) -> tuple[dict, dict]:
+def examples_of(parts, model, only=()) -> tuple[dict, dict]:
     """Inputs, the answers of `model` to them, and what `parity` must know.
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.

@@ -1,6 +1,7 @@
 """What `bench` promises: measurements in turn, right ratios, a table. Nothing is timed."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -338,6 +339,7 @@ def test_models_are_exported_in_processes_of_their_own(tmp_path, capsys):
     assert command.main([*argv, "--models", "vit_digits", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["artefacts"]["savedmodel"]["max_difference"] <= 1e-5
+    assert found["native"] is None if shutil.which("g++") is None else found["native"] <= 1e-5
     both = json.loads((tmp_path / "export.json").read_text())
     assert [one["name"] for one in both] == ["mlp", "vit_digits"]
     sizes = {name: facts["bytes"] for name, facts in both[0]["artefacts"].items()}
@@ -347,6 +349,11 @@ def test_models_are_exported_in_processes_of_their_own(tmp_path, capsys):
 
 
 def test_a_model_that_cannot_be_exported_has_its_reason_in_the_table(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(export, "measure", lambda name: {"name": name, "error": "no memory"})
+    monkeypatch.setattr(
+        export, "measure", lambda name, program: {"name": name, "error": "no memory"}
+    )
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     assert command.main(["export", "--models", "mlp", "--output", str(tmp_path)]) == 1
-    assert "none: no memory" in capsys.readouterr().out
+    shown = capsys.readouterr()
+    assert "none: no memory" in shown.out
+    assert shown.err == "note: not asked in C++: there is no g++\n"

@@ -25,7 +25,7 @@ def exported(parts, tmp_path_factory):
 @pytest.fixture(scope="session")
 def replay(tmp_path_factory):
     """The compiled program of `replay.cc`."""
-    from tests.export.native import compile_replay
+    from kerasdl.bench.native import compile_replay
 
     if not shutil.which("g++"):
         pytest.skip("needs g++")

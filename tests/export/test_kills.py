@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kerasdl import processes
-from tests.export import native
+from kerasdl.bench import native
 
 SCRIPT = Path(__file__).with_name("kills.py")
 ROOT = Path(__file__).parents[2]

@@ -86,7 +86,7 @@ def test_keras_cannot_be_imported_there():
 
 
 def test_it_runs_as_a_script(exported, parts, tmp_path):
-    examples, meta = exporter._examples(parts, parts.model)
+    examples, meta = exporter.examples_of(parts, parts.model)
     np.savez(tmp_path / "examples.npz", meta=json.dumps(meta), **examples)
     report = tmp_path / "report.json"
     command = [sys.executable, "-P", parity.__file__, exported["folder"]]

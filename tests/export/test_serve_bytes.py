@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasdl.bench import native
 from kerasdl.data import images
-from tests.export import native
 
 
 @pytest.fixture(scope="module")

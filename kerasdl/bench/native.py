@@ -1,19 +1,21 @@
 """SavedModels as a server sees them: loaded and run by `replay.cc`, without any Python."""
 
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from kerasdl.export import parity
+from kerasdl import processes
+from kerasdl.export import exporter, parity
 
 SOURCE = Path(__file__).with_name("replay.cc")
 
 
 def compile_replay(folder) -> Path:
-    """Compile the program against the installed TensorFlow."""
+    """Compile the program against the installed TensorFlow, which takes `g++`."""
     program, libraries = Path(folder) / "replay", Path(tf.sysconfig.get_lib())
     flags = [f.replace("-I", "-isystem") for f in tf.sysconfig.get_compile_flags()]
     names = ("libtensorflow_cc.so.2", "libtensorflow_framework.so.2")
@@ -23,13 +25,33 @@ def compile_replay(folder) -> Path:
     return program
 
 
+def prove(program, parts, folder) -> float:
+    """The largest difference of a SavedModel's answers in C++ from its model's.
+
+    Args:
+        program: Of `compile_replay`.
+        parts: What was exported.
+        folder: Where to.
+
+    Raises:
+        ValueError: It does not load, refuses a request, or a difference exceeds its limit.
+    """
+    examples, meta = exporter.examples_of(parts, parts.model)
+    with tempfile.TemporaryDirectory() as work:
+        served = Native(program, folder, examples, meta, work)
+        found = parity.check(served, examples, meta["savedmodel"]["signatures"])
+    if lines := parity.failures({"artefacts": {"savedmodel": found}}):
+        raise ValueError(f"in C++: {'; '.join(lines)}")
+    return max(found["difference"].values(), default=0.0)
+
+
 class Native:
     """A SavedModel's answers to requests that are known beforehand, as `parity.check` asks it.
 
     Args:
         program: Of `compile_replay`.
         saved_model: Its folder.
-        examples, meta: Of `exporter._examples`.
+        examples, meta: Of `exporter.examples_of`.
         work: An empty folder.
     """
 
@@ -43,8 +65,10 @@ class Native:
         self.answers = iter(replay(program, saved_model, asked, work, meta["text_ops"]))
 
     def answer(self, signature, inputs):
+        """`{output: array}`, of the requests in their order."""
         found = next(self.answers)
-        assert not isinstance(found, str), found
+        if isinstance(found, str):
+            raise ValueError(f"{signature}: {found}")
         return found
 
 
@@ -69,8 +93,9 @@ def replay(program, saved_model, requests, work, text_ops=False) -> list:
             content = tf.make_tensor_proto(value).SerializeToString()
             (folder / "in" / name).write_bytes(content)
     command = [program, saved_model, work, *(parity.text_libraries() if text_ops else ())]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
+    if done.returncode:
+        raise ValueError(f"{saved_model}: {processes.why(done.returncode, done.stderr)}")
     return [_answer(folder) for folder in folders]
 
 
