@@ -357,7 +357,7 @@ def _list_results(args, names):
     if args.json:
         print(json.dumps(cards, indent=1))
     else:
-        cells = [row for card in cards for row in results.rows(card)]
+        cells = [results.row(card) for card in cards]
         print(table(results.HEADS, cells, args.markdown))
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kerasdl import catalog, cli
+from kerasdl.export import results
 from kerasdl.recipe import Recipe, from_dict, to_dict
 
 ROOT = Path(__file__).parents[1]
@@ -175,6 +176,17 @@ def write_card(folder, name, version, top1):
     (extra / "card.json").write_text(json.dumps(card))
 
 
+def test_the_readmes_results_are_of_the_catalogue():
+    table = (ROOT / "README.md").read_text().split("list --results --markdown -->\n")[1]
+    head, _, *rows = table.split("<!-- end")[0].strip().splitlines()
+    assert head == f"| {' | '.join(results.HEADS)} |"
+    names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert len(names) >= 10 and set(names) <= set(catalog.MODELS)
+    for row in rows:
+        name, _, parameters, test, *_ = row.removeprefix("| ").split(" | ")
+        assert test and int(parameters.replace(",", "")) > 0, name
+
+
 def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     assert cli.main(["list", "--results", "--export-dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err.endswith("holds no exported model\n")
@@ -183,8 +195,8 @@ def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     words = ["list", "--results", "--export-dir", str(tmp_path)]
     assert cli.main([*words, "--markdown"]) == 0
     assert capsys.readouterr().out.splitlines()[2:] == [
-        "| net | digits | 269,434 | top1 0.9700 | savedmodel | 2 | top1 0.9600 | 1.25 |",
-        "|  |  |  |  | tflite/int8 | 2 | top1 0.9600 | 0.50 |",
+        "| net | digits | 269,434 | top1 0.9700 | 2 KiB, 0.9600, 1.25 ms |  |  |  "
+        "| 2 KiB, 0.9600, 0.50 ms |",
     ]
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["figures"]["test"]["top1"] == 0.97

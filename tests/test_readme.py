@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     for name, side in (("photos", 32), ("faces", 70)):
         for kind in ("a", "b"):
             (folder / name / kind).mkdir(parents=True)
-            for number in range(30):
+            for number in range(50):
                 pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
                 Image.fromarray(pixels).save(folder / name / kind / f"{number}.png")
     Image.fromarray(rng.integers(0, 256, (20, 30, 3), np.uint8)).save(folder / "picture.png")

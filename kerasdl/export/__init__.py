@@ -2,6 +2,7 @@
 
 # Kinds of TFLite files besides float32, where nothing else is asked for
 QUANTIZED = ("float16", "dynamic", "int8")
+CALIBRATED = ("int8", "int8_full")  # kinds that examples are needed for; they hold no loops
 
 
 class ExportError(RuntimeError):

@@ -11,6 +11,7 @@ from kerasdl import catalog
 from kerasdl import recipe as recipes
 
 TEST = ("top1", "exact_match", "mse", "loss")  # figures that stand in the table
+SHARES, LOSS = ("top1", "exact_match"), 0.02  # of right answers; what is worth a line
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -83,6 +84,21 @@ def write(card: dict, folder: Path) -> None:
     """Write `card.json` and `card.md` into `folder`."""
     (folder / "card.json").write_text(json.dumps(card, indent=1))
     (folder / "card.md").write_text(markdown(card))
+
+
+def losses(artefacts: dict) -> list[str]:
+    """Lines on files that are right less often than the SavedModel, by more than `LOSS`.
+
+    Args:
+        artefacts: Those of `parity.run`.
+    """
+    whole, lines = artefacts["savedmodel"]["test"] or {}, []
+    for name, file in artefacts.items():
+        for key in SHARES:
+            value = (file["test"] or {}).get(key, 1.0)
+            if value < whole.get(key, 0.0) - LOSS:
+                lines.append(f"{name} has {key} {value:.4f}, the SavedModel {whole[key]:.4f}")
+    return lines
 
 
 def table(card: dict) -> tuple[list[str], list[list[str]]]:

@@ -6,15 +6,23 @@ kind it prints the name and writes `<kind>.tflite`, or why there is none to `<ki
 """
 
 import json
+import math
 import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.tools import flatbuffer_utils
+
+from kerasdl.export import CALIBRATED
+
+EIGHT_BITS = ("dynamic", *CALIBRATED)
+LARGE, SHARE = 2**20, 0.3  # bytes of a float32 file, and how much of it 8 bits may take
+NAMED = 2**26  # bytes of a file in which names are next to nothing
 
 
-def convert(source, signatures: dict, kind: str, examples: dict) -> bytes:
+def convert(source, signatures: dict, kind: str, examples: dict, coarse=False) -> bytes:
     """A TFLite file of builtin operations only.
 
     Args:
@@ -22,15 +30,17 @@ def convert(source, signatures: dict, kind: str, examples: dict) -> bytes:
         signatures: `{name: names of its inputs}`.
         kind: Of `parity.KINDS`.
         examples: `{input: (N, ...)}` that calibrate int8.
+        coarse: Whether a dense layer's 8-bit weights have one scale, not one per output.
     """
     converter = tf.lite.TFLiteConverter.from_saved_model(str(source), signature_keys=[*signatures])
     # No interpreter on PyPI runs the others any more: let them fail here.
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
     if kind != "float32":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter._experimental_disable_per_channel_quantization_for_dense_layers = coarse
     if kind == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if kind in ("int8", "int8_full"):
+    if kind in CALIBRATED:
         converter.representative_dataset = lambda: _single_examples(signatures, examples)
     if kind == "int8_full":
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
@@ -39,6 +49,41 @@ def convert(source, signatures: dict, kind: str, examples: dict) -> bytes:
         # The converter calibrates with an interpreter that TensorFlow itself calls deprecated.
         warnings.filterwarnings("ignore", "[\\s\\S]*tf.lite.Interpreter is deprecated")
         return converter.convert()
+
+
+def small(source, signatures: dict, kind: str, examples: dict, whole: int) -> bytes:
+    """As `convert`, and, of other files than float32, no larger than they need be.
+
+    Args:
+        whole: Bytes of the float32 file, or 0.
+
+    Raises:
+        ValueError: A calibrated file would take more than `SHARE` of that nevertheless.
+    """
+    content = convert(source, signatures, kind, examples)
+    if kind == "float32":
+        return content
+    content = _without_names(content)
+    most = SHARE * whole if whole > LARGE else math.inf
+    if kind in EIGHT_BITS and len(content) > most:
+        # Many scales; or a table, looked up and multiplied with, is there in both forms.
+        again = _without_names(convert(source, signatures, kind, examples, coarse=True))
+        content = min(content, again, key=len)
+    if kind in CALIBRATED and len(content) > most:
+        share = len(content) / whole
+        raise ValueError(f"would take {share:.2f} of the float32 file; dynamic takes less")
+    return content
+
+
+def _without_names(content) -> bytes:
+    """A file without the names of what lies between inputs and outputs, where they count."""
+    if len(content) > NAMED:
+        return content
+    file = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    for graph in file.subgraphs:
+        for tensor in graph.tensors:
+            tensor.name = None
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(file))
 
 
 def _single_examples(signatures, examples):
@@ -61,13 +106,16 @@ def main(folder, *kinds):
     signatures = json.loads((folder / "signatures.json").read_text())
     with np.load(folder / "examples.npz") as arrays:
         examples = dict(arrays)
+    float32 = folder / "float32.tflite"
+    whole = float32.stat().st_size if float32.exists() else 0
     for kind in kinds:
         print(kind, flush=True)
         try:
-            content = convert(folder / "source", signatures[kind], kind, examples)
+            content = small(folder / "source", signatures[kind], kind, examples, whole)
         except Exception as error:  # its own exceptions have no public class
             (folder / f"{kind}.txt").write_text(reason(error))
         else:
+            whole = len(content) if kind == "float32" else whole
             (folder / f"{kind}.tflite").write_bytes(content)
 
 

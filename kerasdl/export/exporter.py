@@ -166,6 +166,8 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     for missing, reason in omitted.items():
         (folder / f"{missing}.tflite").unlink(missing_ok=True)
         say(f"without {missing}: {reason}")
+    for line in card.losses(report["artefacts"]):
+        say(f"note: {line}")
     facts = card.facts(parts, name, folder, report, omitted)
     card.write_metadata(facts, folder / "tflite")
     return facts

@@ -350,7 +350,8 @@ def run(folder, examples: dict) -> dict:
 
 def _check_lite(path, examples, test, meta) -> dict:
     """What `run` finds of one TFLite file."""
-    lite = TFLite(path)
+    cores = os.cpu_count() or 1
+    lite = TFLite(path, cores)
     promised = dict(meta["tflite"]["signatures"])
     if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
@@ -361,9 +362,9 @@ def _check_lite(path, examples, test, meta) -> dict:
     facts["signatures"], facts["latency_ms"] = lite.interface(), {}
     main = next(iter(promised))
     first = _first(promised, main, examples)
-    for threads in sorted({1, os.cpu_count() or 1}):
-        lite = TFLite(path, threads)
-        facts["latency_ms"][str(threads)] = latency(lambda lite=lite: lite.answer(main, first))
+    for threads in sorted({1, cores}):
+        timed = TFLite(path, threads)
+        facts["latency_ms"][str(threads)] = latency(lambda timed=timed: timed.answer(main, first))
     facts["test"] = judge(lite, test, judged_by, batch or 64)
     return facts
 

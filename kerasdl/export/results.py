@@ -1,11 +1,12 @@
-"""The results table: what the cards of all exported models say, one row each."""
+"""The results table: what the cards of all exported models say, a row each."""
 
 import json
 from pathlib import Path
 
 from kerasdl.export.card import TEST
 
-HEADS = ("model", "data", "parameters", "test", "file", "KiB", "test of the file", "ms")
+FILES = ("savedmodel", "tflite/float32", "tflite/float16", "tflite/dynamic", "tflite/int8")
+HEADS = ("model", "data", "parameters", "test", *(name.removeprefix("tflite/") for name in FILES))
 
 
 def cards(export_dir) -> list[dict]:
@@ -25,24 +26,25 @@ def cards(export_dir) -> list[dict]:
     return found
 
 
-def rows(card: dict) -> list[tuple]:
-    """Texts under `HEADS`, a row per file; what is the model's stands in the first."""
-    found = []
-    for number, (name, file) in enumerate(card["artefacts"].items()):
-        latency = file["latency_ms"]
-        latency = latency["1"] if isinstance(latency, dict) else latency
-        whole = (card["name"], card["dataset"], f"{card['trainable_parameters']:,}", _test(card))
-        figures = _first(file["test"] or {})
-        size = f"{file['bytes'] / 1024:,.0f}"
-        start = ("",) * len(whole) if number else whole
-        found.append((*start, name, size, figures, f"{latency:.2f}"))
-    return found
+def row(card: dict) -> tuple:
+    """Texts under `HEADS`; of each file its KiB, the test's figure and the time of one example."""
+    figure = _first(card["figures"].get("test", {}))
+    files = (_file(card["artefacts"].get(name), figure[:1]) for name in FILES)
+    whole = (card["name"], card["dataset"], f"{card['trainable_parameters']:,}")
+    return (*whole, " ".join(figure), *files)
 
 
-def _test(card):
-    return _first(card["figures"].get("test", {}))
+def _file(facts, named):
+    if not facts:
+        return ""
+    latency = facts["latency_ms"]
+    latency = latency["1"] if isinstance(latency, dict) else latency
+    figure = " ".join(text for text in _first(facts["test"] or {}) if text not in named)
+    texts = (f"{facts['bytes'] / 1024:,.0f} KiB", figure, f"{latency:.2f} ms")
+    return ", ".join(filter(None, texts))
 
 
-def _first(figures):
+def _first(figures) -> tuple:
+    """The figure that stands for all: its name and itself; nothing where there is none."""
     name = next((n for n in TEST if isinstance(figures.get(n), int | float)), None)
-    return f"{name} {figures[name]:.4f}" if name else ""
+    return (name, f"{figures[name]:.4f}") if name else ()

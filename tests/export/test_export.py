@@ -10,10 +10,20 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from kerasdl import catalog
 from kerasdl.bench import native
-from kerasdl.export import ExportError, exporter, parity, saved_model, serving, tflite
+from kerasdl.export import (
+    ExportError,
+    card,
+    convert,
+    exporter,
+    parity,
+    saved_model,
+    serving,
+    tflite,
+)
 from tests.export.examples import make_parts, quiet
 from tests.test_every_model import BATTERY
 
@@ -243,6 +253,17 @@ def test_a_quantised_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path
     )
 
 
+def test_a_file_that_is_right_less_often_is_said():
+    def of(**figures):
+        return {"test": figures or None}
+
+    files = {"savedmodel": of(top1=0.97, loss=0.1), "tflite/float32": of(top1=0.97, loss=9.0)}
+    assert card.losses({**files, "tflite/int8": of(top1=0.951)}) == []
+    worse = {**files, "tflite/int8": of(top1=0.9), "tflite/dynamic": of()}
+    assert card.losses(worse) == ["tflite/int8 has top1 0.9000, the SavedModel 0.9700"]
+    assert card.losses({"savedmodel": of(), "tflite/int8": of()}) == []
+
+
 @pytest.fixture(scope="module")
 def chosen(parts, tmp_path_factory):
     """Cards of versions with other files and signatures than usual."""
@@ -308,3 +329,31 @@ def test_a_converter_that_dies_is_said_and_costs_its_file_alone(parts, tmp_path)
     card = exporter.export(parts, ("tflite",), tmp_path, None, kill, quantized=kinds)
     assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/dynamic"]
     assert card["omitted"]["tflite/int8"].endswith("the converter died: ended by SIGKILL")
+
+
+class Tied(tf.Module):
+    """Words and scores of words by one table, as language models have."""
+
+    def __init__(self, rng):
+        super().__init__()
+        self.table = tf.Variable(rng.standard_normal((6000, 64), "float32"))
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 3), tf.int32, name="ids")])
+    def score(self, ids):
+        """Of what follows the words."""
+        mean = tf.nn.relu(tf.reduce_mean(tf.gather(self.table, ids), 1))
+        return {"scores": tf.matmul(mean, self.table, transpose_b=True)}
+
+
+def test_a_table_that_is_looked_up_and_multiplied_with_is_written_once(tmp_path, rng):
+    model = Tied(rng)
+    tf.saved_model.save(model, str(tmp_path / "source"), signatures={"score": model.score})
+    kinds = ("float32", "float16", "dynamic", "int8")
+    (tmp_path / "signatures.json").write_text(json.dumps({k: {"score": ["ids"]} for k in kinds}))
+    np.savez(tmp_path / "examples.npz", ids=rng.integers(0, 6000, (8, 3)).astype("int32"))
+    convert.main(tmp_path, *kinds)
+    size = {p.stem: p.stat().st_size for p in tmp_path.glob("*.tflite")}
+    assert size["float32"] > 2**20 and size["float16"] <= 0.55 * size["float32"]
+    assert size["dynamic"] <= 0.3 * size["float32"]
+    assert "int8" not in size  # where it is there twice nevertheless
+    assert "would take 0.50 of the float32 file" in (tmp_path / "int8.txt").read_text()
