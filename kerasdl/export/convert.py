@@ -1,8 +1,9 @@
 """The process that converts a SavedModel to TFLite files: the converter may die of what it reads.
 
-`python -m kerasdl.export.convert FOLDER KIND...` reads `FOLDER/source`, a SavedModel,
-`FOLDER/examples.npz` and `FOLDER/signatures.json`, `{kind: {signature: names of its inputs}}`. Per
-kind it prints the name and writes `<kind>.tflite`, or why there is none to `<kind>.txt`.
+`python -m kerasdl.export.convert FOLDER KIND...` reads the SavedModel `FOLDER/source`, of
+calibrated kinds `FOLDER/source_of_8_bits` where that is there; `FOLDER/examples.npz`; and
+`FOLDER/signatures.json`, `{kind: {signature: names of its inputs}}`. Per kind it prints the name
+and writes `<kind>.tflite`, or why there is none to `<kind>.txt`.
 """
 
 import json
@@ -111,7 +112,9 @@ def main(folder, *kinds):
     for kind in kinds:
         print(kind, flush=True)
         try:
-            content = small(folder / "source", signatures[kind], kind, examples, whole)
+            own = folder / "source_of_8_bits"
+            source = own if kind in CALIBRATED and own.exists() else folder / "source"
+            content = small(source, signatures[kind], kind, examples, whole)
         except Exception as error:  # its own exceptions have no public class
             (folder / f"{kind}.txt").write_text(reason(error))
         else:

@@ -11,7 +11,9 @@ import tensorflow as tf
 
 from kerasdl import processes
 from kerasdl.export import CALIBRATED, QUANTIZED, ExportError, saved_model
+from kerasdl.layers import attention
 
+HIDDEN = 16.0  # of attention's scores; e^-16 of a weight is nothing in 8 bits
 CALIBRATION = 200  # examples that the ranges of int8 are taken from
 
 
@@ -64,6 +66,10 @@ def write(
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
         saved_model.write(model, signatures, work / "source")
+        if plain and task.info.tokenizer and set(jobs) & set(CALIBRATED):
+            with attention.hide_by(HIDDEN):
+                chosen = {name: signatures[name] for name in plain}
+                saved_model.write(model, chosen, work / "source_of_8_bits")
         (work / "signatures.json").write_text(json.dumps(jobs))
         asked = {n for names in plain.values() for n in names}
         np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in asked})

@@ -4,13 +4,25 @@ Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.2;
         Ainslie et al. 2023, https://arxiv.org/abs/2305.13245 (grouped heads).
 """
 
+import contextvars
+
 import keras
 from keras import ops
 
-from kerasdl.layers.core import register
+from kerasdl.layers.core import having, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import dense
 from kerasdl.layers.position import check_positions, positions_of, rotate
+
+_hidden = contextvars.ContextVar("hidden", default=-3e4)
+
+
+def hide_by(score):
+    """Within it, what a query may not look at has its score lowered by no more than this.
+
+    For 8-bit activations: their one scale has to hold the scores, and the lowest.
+    """
+    return having(_hidden, -score)
 
 
 def attend(query, key, value, attention_mask=None, drop=None):
@@ -39,7 +51,8 @@ def attend(query, key, value, attention_mask=None, drop=None):
     if attention_mask is not None:
         # Finite, and in range of float16 too, so that a row without any True gives no NaN. Added,
         # because to select among all scores takes longer than to do so among the mask's.
-        scores = scores + ops.cast(ops.where(attention_mask, 0.0, -3e4), scores.dtype)
+        hidden = ops.where(attention_mask, 0.0, _hidden.get())
+        scores = scores + ops.cast(hidden, scores.dtype)
     weights = ops.softmax(scores, axis=-1)  # (B, h, N, M)
     used = drop(weights) if drop else weights
     if k < h:

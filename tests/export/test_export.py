@@ -24,6 +24,7 @@ from kerasdl.export import (
     serving,
     tflite,
 )
+from kerasdl.models.sequence import gpt
 from tests.export.examples import make_parts, quiet
 from tests.test_every_model import BATTERY
 
@@ -357,3 +358,16 @@ def test_a_table_that_is_looked_up_and_multiplied_with_is_written_once(tmp_path,
     assert size["dynamic"] <= 0.3 * size["float32"]
     assert "int8" not in size  # where it is there twice nevertheless
     assert "would take 0.50 of the float32 file" in (tmp_path / "int8.txt").read_text()
+
+
+def test_masked_attention_keeps_its_scores_in_eight_bits(tmp_path, rng):
+    """One scale for scores and for what hides others, -3e4 in floats, would leave none of them."""
+    parts = make_parts("gpt2_small", **gpt.TINY["gpt2_small"])
+    for weight in parts.model.trainable_variables:
+        weight.assign_add(0.3 * rng.standard_normal(weight.shape))
+    tflite.write(parts.task, parts.model, parts.train, tmp_path / "files", quiet, None, ("int8",))
+    lite = parity.TFLite(tmp_path / "files" / "int8.tflite")
+    token_ids = parts.test["token_ids"][:8]
+    expected = np.asarray(parts.model(token_ids))[:, -1]
+    found = lite.answer("next_token", {"token_ids": token_ids})["logits"]
+    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
