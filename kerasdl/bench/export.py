@@ -24,6 +24,7 @@ RESULT = "@result "  # begins the line of JSON
 EXAMPLES = 32
 CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
 TOKENS = 32  # of a text, at most
+STEPS = 4  # of samplers: their loop is the same
 NOISE = 0.01  # its deviation
 HEADS = (
     *("model", "parameters", "file", "MiB", "of float32", "largest difference", "in C++"),
@@ -111,7 +112,9 @@ def facts(name: str) -> Facts:
     builder = getattr(catalog.module_of(name), name)
     given = {k: p.default for k, p in inspect.signature(builder).parameters.items()}
     info, columns = _images(given) if "image_shape" in given else _texts(row, given)
-    settings = catalog.settings_of(name).get("task_kwargs", {})
+    settings = dict(catalog.settings_of(name).get("task_kwargs", {}))
+    if row.task == "denoise":
+        settings["steps"] = STEPS
     recipe = Recipe(model=name, dataset=row.dataset, task_kwargs=settings)
     task = tasks.get(row.task)(info, recipe)
     return Facts(task, task.arguments(), columns)
