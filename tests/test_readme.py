@@ -1,5 +1,6 @@
 """Every command of the README, in its order, in one folder; those that train, for two steps."""
 
+import contextlib
 import os
 import re
 import subprocess
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdl.launch import hosts
 from tests.export.stand_in import serving
 
 ROOT = Path(__file__).parents[1]
@@ -92,45 +94,49 @@ def shortened(command, exported):
 
 @pytest.mark.slow
 def test_every_command_works(folder):
-    python = f"{folder / 'bin'}{os.pathsep}{Path(sys.executable).parent}{os.pathsep}"
+    programs = (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
     environment = {
         **{k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
-        "PATH": python + os.environ["PATH"],
+        "PATH": os.pathsep.join(programs),
         "PYTHONPATH": str(ROOT),
     }
-    everything = " ".join(commands())
-    exported = set(re.findall(r"saved_models/(\w+)", everything))
-    ports, server = None, None
-    for command in commands():
-        if command.startswith("docker"):
-            volume = re.search(r'-v "\$PWD/(\S+):/models" .*=/models/(\S+)', command)
-            assert (folder / volume[1] / volume[2]).exists()
-            server = serving(folder / volume[1])
-            ports = server.__enter__()
-            continue
-        command = shortened(command, exported)
-        command = command.replace("a,b,c,d", "127.0.0.1,127.0.0.1")
-        command = command.replace("/shared", f"{folder}/shared")
-        if command.startswith("curl"):
-            command = command.replace("localhost:8501", f"127.0.0.1:{ports[0]}") + " --fail"
-        done = subprocess.run(
-            ["bash", "-c", command],
-            cwd=folder,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=600,
-        )
-        refusal = next((line for flag, line in REFUSED.items() if flag in command), None)
-        if refusal:
-            assert done.returncode == 2 and done.stderr.startswith(refusal), done.stderr
-            assert len(done.stderr.splitlines()) == 1
-        else:
-            assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
-        if "predict" in command:
-            check_answer(command, done.stdout, folder)
-    server.__exit__(None, None, None)
+    exported = set(re.findall(r"saved_models/(\w+)", " ".join(commands())))
+    with contextlib.ExitStack() as stack:
+        for command in commands():
+            if command.startswith("docker"):
+                mounted, config = re.search(
+                    r'"\$PWD/(\S+):/models" .*/models/(\S+)', command
+                ).groups()
+                assert (folder / mounted / config).exists()
+                rest, _ = stack.enter_context(serving(folder / mounted))
+                continue
+            if command.startswith("curl"):
+                command = command.replace("localhost:8501", f"127.0.0.1:{rest}") + " --fail"
+            command = shortened(command, exported).replace("/shared", f"{folder}/shared")
+            free = f"127.0.0.1,127.0.0.1 --port {hosts.free_ports(1)[0]}"
+            command = command.replace("a,b,c,d", free)
+            done = subprocess.run(
+                ["bash", "-c", command],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=900,
+            )
+            check(command, done)
+            if "predict" in command:
+                check_answer(command, done.stdout, folder)
     assert {p.name for p in (folder / "saved_models" / "resnet20").iterdir()} == {"1", "2"}
+
+
+def check(command, done):
+    """Whether a command succeeded, or was refused for want of its machines."""
+    refusal = next((line for flag, line in REFUSED.items() if flag in command), None)
+    if refusal:
+        assert done.returncode == 2 and done.stderr.startswith(refusal), done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    else:
+        assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
 
 
 def check_answer(command, said, folder):
