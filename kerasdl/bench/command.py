@@ -159,9 +159,7 @@ def _is_installed(peer):
 
 
 def _export(args):
-    wanted = args.models or MODELS
-    file = Path(args.output) / "export.json"
-    known = {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else {}
+    wanted, known = args.models or MODELS, _known(Path(args.output) / "export.json")
     with tempfile.TemporaryDirectory() as work:
         program = _replay(work)
         for name in wanted:
@@ -174,6 +172,14 @@ def _export(args):
     if args.json:
         print(json.dumps([known[name] for name in wanted], indent=1))
     return int(any("error" in known[name] for name in wanted))
+
+
+def _known(file):
+    """`{name: what was found}` of models that were measured earlier."""
+    try:
+        return {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else {}
+    except (ValueError, TypeError, KeyError):
+        raise cli.UsageError(f"{file}: holds something else than `bench export` wrote") from None
 
 
 def _replay(work):
