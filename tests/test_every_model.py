@@ -295,13 +295,19 @@ def test_mixed_precision_answers_in_float32(name):
     assert keras.backend.standardize_dtype(loss.dtype) == "float32"
 
 
-@every_row
-def test_parameters_are_those_of_the_catalogue(row):
-    # The variables get no memory; the scope must not make them at its end either.
+def built_without_memory(name, **arguments):
+    """A model whose weights have no values, and how many numbers are trained."""
+    # The scope must not make them at its end either.
     with keras.StatelessScope(initialize_variables=False):
-        model = catalog.build(row.name)
+        model = catalog.build(name, **arguments)
     count = sum(int(np.prod(w.shape)) for w in model.trainable_variables)
     keras.backend.clear_session()  # forgets the variables that wait for their values
+    return model, count
+
+
+@every_row
+def test_parameters_are_those_of_the_catalogue(row):
+    model, count = built_without_memory(row.name)
     assert count == row.parameters
     assert model.name == row.name
     config = model.get_config()

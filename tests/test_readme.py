@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdl import processes
 from kerasdl.launch import hosts
 from tests.export.stand_in import serving
 
@@ -95,11 +96,8 @@ def shortened(command, exported):
 @pytest.mark.slow
 def test_every_command_works(folder):
     programs = (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
-    environment = {
-        **{k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"},
-        "PATH": os.pathsep.join(programs),
-        "PYTHONPATH": str(ROOT),
-    }
+    environment = processes.environment(PATH=os.pathsep.join(programs))
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which a person has not set
     exported = set(re.findall(r"saved_models/(\w+)", " ".join(commands())))
     with contextlib.ExitStack() as stack:
         for command in commands():

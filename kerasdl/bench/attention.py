@@ -21,5 +21,10 @@ def cases(size=None):
         noise((batch, tokens, dim)),
         lambda layer, x: layer(x, x, training=True),
     )
-    name = f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads)"
-    yield f"{name} / keras.layers.MultiHeadAttention", steps
+    yield f"{title(size)} / keras.layers.MultiHeadAttention", steps
+
+
+def title(size=None) -> str:
+    """What the case is called, but for its peer."""
+    batch, tokens, dim, num_heads = (size or SIZE).values()
+    return f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads)"

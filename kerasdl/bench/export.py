@@ -17,10 +17,9 @@ import time
 import numpy as np
 
 from kerasdl import catalog, processes
-from kerasdl.export import QUANTIZED
+from kerasdl.export import QUANTIZED, worker
 from kerasdl.recipe import Recipe
 
-RESULT = "@result "  # begins the line of JSON
 EXAMPLES = 32
 CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
 TOKENS = 32  # of a text, at most
@@ -47,15 +46,14 @@ def measure(name: str, program=None, kinds=QUANTIZED, say=lambda line: None) -> 
         memory that one process held; or `{"name", "error"}`.
     """
     command = [sys.executable, "-m", "kerasdl.bench.export", name, program or "", *kinds]
-    start, result = time.perf_counter(), None
-    with processes.child(command, CUDA_VISIBLE_DEVICES="", TF_CPP_MIN_LOG_LEVEL="2") as (out, wait):
-        for line in out:
-            if line.startswith(RESULT):
-                result = json.loads(line.removeprefix(RESULT))
-            elif line.strip():
-                say(line.strip())
+    start, variables = (
+        time.perf_counter(),
+        {"CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"},
+    )
+    with processes.child(command, **variables) as (lines, wait):
+        _, result = worker.follow(lines, say)
         status, said = wait()
-    if result is None:
+    if not result:
         return {"name": name, "error": processes.why(status, said)}
     return {"name": name, **result, "seconds": time.perf_counter() - start}
 
@@ -141,6 +139,8 @@ def parts(name: str):
 
 def _images(defaults):
     """Facts of digits as large and colourful as a model wants them, and such digits."""
+    import tensorflow as tf
+
     from kerasdl.data import images
     from kerasdl.data.sources import open_source
     from kerasdl.data.splits import evenly
@@ -149,7 +149,7 @@ def _images(defaults):
     part = open_source("digits").test
     columns = part.read(evenly(len(part), EXAMPLES))
     *size, channels = shape = defaults["image_shape"]
-    image = np.asarray(images.fit(images.to_float(_tensor(columns["image"])), size))
+    image = np.asarray(images.fit(images.to_float(tf.constant(columns["image"])), size))
     classes = map(str, range(defaults.get("num_classes") or 10))
     info = DataInfo(tuple(shape), tuple(classes), (0.5,) * channels, (0.25,) * channels)
     return info, {**columns, "image": np.repeat(image, channels, axis=-1)}
@@ -175,12 +175,6 @@ def _texts(row, defaults):
     if not pairs:
         columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
     return info, columns
-
-
-def _tensor(array):
-    import tensorflow as tf
-
-    return tf.constant(array)
 
 
 def _settle(model, image):
@@ -224,7 +218,7 @@ def main(name, program, *kinds):
         "native": far,
         "gib": max(resource.getrusage(one).ru_maxrss for one in who) / 2**20,
     }
-    print(RESULT + json.dumps(result), flush=True)
+    print(worker.RESULT + json.dumps(result), flush=True)
 
 
 if __name__ == "__main__":

@@ -120,29 +120,29 @@ def gpt2_writing(size=None, arguments=None):
     info = DataInfo(max_length=arguments["max_length"])
     task = tasks.get("generate_text")(info, Recipe(model="gpt2_small"))
     peer.compile(sampler="greedy")
+
+    @tf.function(autograph=False)
+    def write(prompt):
+        filled = tf.zeros_like(prompt[:, 0])
+        return task.generate(
+            ours,
+            prompt,
+            token_ids_length=filled + tokens,
+            max_new_tokens=filled + tokens,
+            temperature=tf.zeros_like(filled, tf.float32),
+            top_k=filled,
+            seed=filled,
+        )["token_ids"]
+
     for count in (1, batch):
         ids = np.full((count, 2 * tokens), SPECIAL, "int32")
-
-        @tf.function(autograph=False)
-        def write(prompt):
-            filled = tf.zeros_like(prompt[:, 0])
-            return task.generate(
-                ours,
-                prompt,
-                token_ids_length=filled + tokens,
-                max_new_tokens=filled + tokens,
-                temperature=tf.zeros_like(filled, tf.float32),
-                top_k=filled,
-                seed=filled,
-            )["token_ids"]
-
         read = np.broadcast_to(np.arange(2 * tokens) < tokens, ids.shape)
         given = {"token_ids": ids, "padding_mask": read.astype("int32")}
         prompt = tf.constant(ids[:, :tokens])
         yield (
             f"{tokens} tokens by GPT-2 after {tokens}, batch {count} / keras_hub's generate",
             {
-                ("ours", False): lambda write=write, prompt=prompt: write(prompt).numpy(),
+                ("ours", False): lambda prompt=prompt: write(prompt).numpy(),
                 ("peer", False): lambda given=given: peer.generate(given, stop_token_ids=None),
             },
         )

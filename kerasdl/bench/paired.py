@@ -105,16 +105,10 @@ def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counte
     for key, xla in (("off", False), ("on", True)):
         if all((side, xla) in steps for side in SIDES):
             found[key] = ratio(seconds["ours", xla], seconds["peer", xla])
+    keys = {side: [key for key in steps if key[0] == side] for side in SIDES}
     if any(xla for _, xla in steps):
-        found["better"] = ratio(
-            *(
-                min((v for (s, _), v in seconds.items() if s == side), key=statistics.median)
-                for side in SIDES
-            )
-        )
-    memory = {key: extra_memory(call) for key, call in steps.items()}
-    found["memory"] = {
-        side: min((m for (s, _), m in memory.items() if s == side and m is not None), default=None)
-        for side in SIDES
-    }
+        best = (min((seconds[k] for k in keys[s]), key=statistics.median) for s in SIDES)
+        found["better"] = ratio(*best)
+    memory = {side: [extra_memory(steps[k]) for k in keys[side]] for side in SIDES}
+    found["memory"] = {s: None if None in values else min(values) for s, values in memory.items()}
     return found

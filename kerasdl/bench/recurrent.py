@@ -24,5 +24,10 @@ def cases(size=None):
             lambda peer=peer: peer(units, return_sequences=True),
             noise((batch, time, dim)),
         )
-        name = f"{ours.__name__} (batch {batch}, time {time}, input {dim}, units {units})"
-        yield f"{name} / keras.layers.{peer.__name__}", steps
+        yield f"{title(ours, size)} / keras.layers.{peer.__name__}", steps
+
+
+def title(layer, size=None) -> str:
+    """What a case of a layer's class is called, but for its peer."""
+    batch, time, dim, units = (size or SIZE).values()
+    return f"{layer.__name__} (batch {batch}, time {time}, input {dim}, units {units})"

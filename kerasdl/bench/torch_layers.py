@@ -21,15 +21,13 @@ def cases(recurrent_size=None, attention_size=None):
     for ours, peer in ((LSTM, torch.nn.LSTM), (GRU, torch.nn.GRU)):
         x, theirs = noise((batch, time, dim)), peer(dim, units, batch_first=True)
         yield (
-            f"{ours.__name__} (batch {batch}, time {time}, input {dim}, units {units}) "
-            f"/ torch.nn.{peer.__name__}",
+            f"{recurrent.title(ours, recurrent_size)} / torch.nn.{peer.__name__}",
             _sides(lambda ours=ours: ours(units), theirs, theirs, x),
         )
     batch, tokens, dim, num_heads = (attention_size or attention.SIZE).values()
     theirs = torch.nn.MultiheadAttention(dim, num_heads, batch_first=True)
     yield (
-        f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads) "
-        "/ torch.nn.MultiheadAttention",
+        f"{attention.title(attention_size)} / torch.nn.MultiheadAttention",
         _sides(
             lambda: SelfAttention(num_heads),
             theirs,

@@ -107,18 +107,16 @@ def main(folder, *kinds):
     signatures = json.loads((folder / "signatures.json").read_text())
     with np.load(folder / "examples.npz") as arrays:
         examples = dict(arrays)
-    float32 = folder / "float32.tflite"
-    whole = float32.stat().st_size if float32.exists() else 0
+    source, own, float32 = (folder / n for n in ("source", "source_of_8_bits", "float32.tflite"))
+    sources = dict.fromkeys(CALIBRATED, own) if own.exists() else {}
     for kind in kinds:
         print(kind, flush=True)
+        whole = float32.stat().st_size if float32.exists() else 0
         try:
-            own = folder / "source_of_8_bits"
-            source = own if kind in CALIBRATED and own.exists() else folder / "source"
-            content = small(source, signatures[kind], kind, examples, whole)
+            content = small(sources.get(kind, source), signatures[kind], kind, examples, whole)
         except Exception as error:  # its own exceptions have no public class
             (folder / f"{kind}.txt").write_text(reason(error))
         else:
-            whole = len(content) if kind == "float32" else whole
             (folder / f"{kind}.tflite").write_bytes(content)
 
 

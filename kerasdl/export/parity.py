@@ -350,8 +350,8 @@ def run(folder, examples: dict) -> dict:
 
 def _check_lite(path, examples, test, meta) -> dict:
     """What `run` finds of one TFLite file."""
-    cores = os.cpu_count() or 1
-    lite = TFLite(path, cores)
+    lites = {threads: TFLite(path, threads) for threads in sorted({1, os.cpu_count() or 1})}
+    lite = lites[max(lites)]
     promised = dict(meta["tflite"]["signatures"])
     if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
@@ -362,8 +362,7 @@ def _check_lite(path, examples, test, meta) -> dict:
     facts["signatures"], facts["latency_ms"] = lite.interface(), {}
     main = next(iter(promised))
     first = _first(promised, main, examples)
-    for threads in sorted({1, cores}):
-        timed = TFLite(path, threads)
+    for threads, timed in lites.items():
         facts["latency_ms"][str(threads)] = latency(lambda timed=timed: timed.answer(main, first))
     facts["test"] = judge(lite, test, judged_by, batch or 64)
     return facts

@@ -66,13 +66,13 @@ def export_run(
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }
     with processes.child(command, clean, **variables) as (lines, wait):
-        step, result = _follow(lines, say)
+        step, result = follow(lines, say)
         status, said = wait()
     return _outcome(result, status, step, said)
 
 
-def _follow(lines, say) -> tuple[str, dict]:
-    """Pass on the lines of progress; return the last of them, and the result."""
+def follow(lines, say) -> tuple[str, dict]:
+    """Pass on the lines of progress; return the last of them, and the result, {} if none came."""
     step, result = "starting", {}
     for line in lines:
         if line.startswith(RESULT):

@@ -24,6 +24,7 @@ from kerasdl.bench import (
 )
 from kerasdl.cli import UsageError
 from kerasdl.ops import noise
+from tests.test_every_model import built_without_memory
 
 
 class Clock:
@@ -315,19 +316,10 @@ def test_a_keras_gpt2_has_as_many_weights():
 def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
     """Without its weights: the facts that they follow from, and inputs that are real."""
     found = export.facts(name)
-    assert keras_count(name, found.arguments) == catalog.row(name).parameters
+    _, count = built_without_memory(name, **found.arguments)
+    assert count == catalog.row(name).parameters
     for column, values in found.columns.items():
         assert len(values) == export.EXAMPLES and values.any(), column
-
-
-def keras_count(name, arguments):
-    import math
-
-    import keras
-
-    with keras.StatelessScope():
-        model = catalog.build(name, **arguments)
-    return sum(math.prod(v.shape) for v in model.trainable_variables)
 
 
 @pytest.mark.slow
