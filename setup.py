@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["kerasdl", "kerasdl.*"]),
-    package_data={"kerasdl.training": ["*.html"], "kerasdl.bench": ["*.cc"]},
+    package_data={"kerasdl.report": ["*.html"], "kerasdl.bench": ["*.cc"]},
     entry_points={"console_scripts": ["kerasdl=kerasdl.cli:run"]},
     install_requires=[
         # Upper bounds: the loop and the base model rely on what these versions do.

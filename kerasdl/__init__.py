@@ -19,6 +19,6 @@ def list_models(task: str | None = None, text: str | None = None) -> list[str]:
 
 def load(path):
     """The Keras model of a `.keras` file, a run folder or a SavedModel folder of this project."""
-    from kerasdl.export import load as loading
+    from kerasdl.store import load as loading
 
     return loading.load(path)

@@ -4,6 +4,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 from typing import Literal, get_args, get_origin
 
+from kerasdl.errors import UserError
+
 AUGMENTATIONS = ("shift", "flip", "color", "cutout", "noise", "randaugment")
 
 
@@ -152,13 +154,13 @@ class Recipe:
             if value is not None and not low <= value <= high:
                 least = "above 0" if low == _LEAST else f"at least {low}"
                 most = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
-                raise ValueError(f"--{flag(name)} {value}: must be {least}{most}")
+                raise UserError(f"--{flag(name)} {value}: must be {least}{most}")
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:
-                    from kerasdl.catalog import nearest
+                    from kerasdl.system.names import nearest
 
-                    raise ValueError(
+                    raise UserError(
                         f"--{flag(name)} {value}: not one of {', '.join(allowed)}"
                         f"{nearest(value, allowed)}"
                     )
@@ -225,9 +227,9 @@ def from_dict(settings: dict) -> Recipe:
     names = {f.name: f for f in fields(Recipe)}
     for name in settings:
         if name not in names:
-            from kerasdl.catalog import nearest
+            from kerasdl.system.names import nearest
 
-            raise ValueError(f"unknown setting {name!r}{nearest(name, names)}")
+            raise UserError(f"unknown setting {name!r}{nearest(name, names)}")
     return Recipe(
         **{k: tuple(v or ()) if is_multiple(names[k]) else v for k, v in settings.items()}
     )

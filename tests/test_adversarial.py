@@ -12,12 +12,12 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kerasdl.columns import DataInfo
 from kerasdl.layers.core import Model
 from kerasdl.models.generative import dcgan, gan
 from kerasdl.ops import noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.adversarial import LOSSES, TASK, linear, slerp
-from kerasdl.tasks.task import DataInfo
 from kerasdl.training import schedules
 from kerasdl.training.step import Trainer
 
@@ -27,7 +27,7 @@ SHAPE = (8, 8, 1)
 
 def make_task(label_smoothing=0.0, **settings):
     recipe = Recipe(task_kwargs=settings, label_smoothing=label_smoothing)
-    return TASK(DataInfo(image_shape=SHAPE), recipe)
+    return TASK(DataInfo.of_images(SHAPE), recipe)
 
 
 def make_model(**kwargs):

@@ -6,14 +6,14 @@ import tensorflow as tf
 from keras import ops
 
 from kerasdl import create_model
+from kerasdl.columns import DataInfo
 from kerasdl.models.generative.ddpm import TINY
 from kerasdl.ops import noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.denoise import Denoise
-from kerasdl.tasks.task import DataInfo
 from tests.test_diffusion import every_pair
 
-INFO = DataInfo((8, 8, 2), tuple("abc"))
+INFO = DataInfo.of_images((8, 8, 2), "abc")
 
 
 def make(**settings):

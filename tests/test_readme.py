@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdl import processes
 from kerasdl.launch import hosts
+from kerasdl.system import processes
 from tests.export.stand_in import serving
 
 ROOT = Path(__file__).parents[1]

@@ -8,18 +8,18 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kerasdl.columns import DataInfo
 from kerasdl.models.generative.autoencoder import autoencoder
 from kerasdl.models.generative.vae import vae_mlp
 from kerasdl.ops import likelihood, noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.reconstruct import Reconstruct
-from kerasdl.tasks.task import DataInfo
 
 MANY = 200_000
 
 
 def task_of(**settings):
-    return Reconstruct(DataInfo(image_shape=(8, 8, 1)), Recipe(task_kwargs=settings))
+    return Reconstruct(DataInfo.of_images((8, 8, 1)), Recipe(task_kwargs=settings))
 
 
 def example_batch(size, seed=0):
@@ -165,7 +165,7 @@ def test_losses_are_the_bounds_parts():
 def test_summary(law, more):
     task, means = task_of(), {"loss": 5.0, "reconstruction": 20.0, "kl": 4.0}
     task.losses(vae_mlp(image_shape=(8, 8, 1), beta=0.5, likelihood=law), example_batch(1))
-    found = task.summarize(means)
+    found = task.summarize(means, "test")
     assert found["elbo"] == -24.0 and found["loss"] == 5.0
     assert found["bits_per_dim"] == pytest.approx(24 / 64 / math.log(2) + more)
 
@@ -177,7 +177,7 @@ def test_an_autoencoder_has_no_prior():
     np.testing.assert_array_equal(metrics["kl"], np.zeros(3))
     np.testing.assert_array_equal(loss, metrics["reconstruction"])
     means = {"loss": 9.0, "reconstruction": 9.0, "kl": 0.0}
-    assert task.summarize(means) == means
+    assert task.summarize(means, "test") == means
     assert task.draws(model) == {}
     assert [s.name for s in task.signatures(model)] == ["reconstruct", "encode", "decode"]
     assert set(task.pictures(model, batch)) == {"reconstructions", "walk", "interpolation"}

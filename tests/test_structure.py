@@ -16,74 +16,116 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 MODELS = [p for p in FILES if p.is_relative_to(PACKAGE / "models") and p.name != "__init__.py"]
 
-OTHERS = "any library that is no framework"
 FRAMEWORKS = ("tensorflow", "keras", "jax", "torch", "keras_cv", "keras_hub", "keras_nlp")
-_CORE = {"numpy", "keras", "kerasdl.ops"}
-# What a part of the package may import besides itself and the standard library; a name allows
-# what lies below it.
+OTHERS = "any library that is no framework"
+_BASE = {"errors", "system"}
+_KERAS = {*_BASE, "keras", "numpy", "ops"}
+_RUN = {*_KERAS, "tensorflow", "layers", "tasks", "recipe", "catalog", "weights", "store", OTHERS}
+# What a part of the package may import besides itself and the standard library: parts of ours,
+# frameworks, and other libraries. Parts that are not listed may import anything.
 ALLOWED = {
-    "catalog.py": set(),
-    "recipe.py": set(),
-    "folders.py": set(),
-    "processes.py": set(),
-    "__init__.py": set(),
-    "cli.py": {"kerasdl.catalog", "kerasdl.recipe", OTHERS},
-    "launch": {"kerasdl.catalog", "kerasdl.recipe", "kerasdl.processes", "kerasdl.cli"},
-    "ops": {"numpy", "keras"},
-    "layers": _CORE,
-    "models": _CORE | {"kerasdl.layers", "kerasdl.recipe", "kerasdl.tasks.task", "kerasdl.catalog"},
-    "tasks": _CORE | {"kerasdl.layers", "kerasdl.metrics", "kerasdl.recipe"},
-    "metrics": _CORE | {"keras_cv", OTHERS},
-    "data": _CORE | {"tensorflow", "keras_cv", "keras_hub", "kerasdl.tasks", OTHERS},
-    "training": _CORE
-    | {"tensorflow", "kerasdl.layers", "kerasdl.tasks", "kerasdl.metrics", "kerasdl.data"}
-    | {"kerasdl.recipe", "kerasdl.catalog", "kerasdl.processes", "kerasdl.folders", OTHERS}
-    # A run may start from a saved model, and ends in an export.
-    | {"kerasdl.export", "kerasdl.models"},
+    "errors": set(),
+    "system": {"errors", "tensorflow"},  # one function, which loads TensorFlow without its notes
+    "recipe": _BASE,
+    "catalog": _BASE,
+    "kerasdl": {"catalog", "store"},
+    "launch": _BASE,
+    "ops": {*_BASE, "keras", "numpy"},
+    "layers": _KERAS,
+    "models": {*_KERAS, "layers", "recipe", "catalog", "tasks.task"},
+    "metrics": {*_KERAS, "keras_cv", OTHERS},
+    "tasks": {*_KERAS, "layers", "metrics", "recipe"},
+    "data": {*_KERAS, "tensorflow", "keras_cv", "keras_hub", "tasks.task", OTHERS},
+    "weights": {*_KERAS, "catalog", OTHERS},
+    "store": _RUN - {"store"},
+    "training": {*_RUN, "data"},
+    "inference": {*_RUN, "data", "metrics"},
+    "export": {*_RUN, "data", "inference", "kerasdl"},
+    "report": {*_RUN, "inference"},
 }
-EVERYTHING = ("export", "bench")
-LAZY = ("cli.py", "__init__.py")  # inside functions these import everything as well
 
 
-def part_of(path):
-    """`layers` of `kerasdl/layers/core.py`, `cli.py` of `kerasdl/cli.py`."""
-    return path.relative_to(PACKAGE).parts[0]
+def module_of(path):
+    """`kerasdl.layers.core` of its file, `kerasdl.layers` of that folder's `__init__.py`."""
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(tree):
-    """Yield (dotted module, names taken from it) of every import in a tree."""
-    for node in ast.walk(tree):
+def part_of(module):
+    """`layers` of `kerasdl.layers.core`, `app` of `kerasdl.app`, `kerasdl` of the package's top."""
+    return module.split(".")[1] if "." in module else module
+
+
+MODULES = {module_of(path): path for path in FILES}
+
+
+def imports(path):
+    """Every module that a file imports, within functions too."""
+    for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, ()) for alias in node.names)
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or "", tuple(alias.name for alias in node.names)
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole in MODULES else node.module
 
 
-def allowed(part, module, names):
-    """Whether files of `part` may import `names` from `module`."""
+GRAPH = {m: {i for i in imports(p) if i in MODULES and i != m} for m, p in MODULES.items()}
+
+
+def circle(graph):
+    """Some nodes of a graph that import each other in a circle, or an empty list."""
+    done, on_path = set(), []
+
+    def visit(node):
+        if node in on_path:
+            return [*on_path[on_path.index(node) :], node]
+        if node in done:
+            return []
+        on_path.append(node)
+        for neighbor in sorted(graph.get(node, ())):
+            if result := visit(neighbor):
+                return result
+        done.add(on_path.pop())
+        return []
+
+    return next(filter(None, map(visit, sorted(graph))), [])
+
+
+def test_no_circle_of_files():
+    assert not circle(GRAPH), " -> ".join(circle(GRAPH))
+
+
+def test_no_circle_of_packages():
+    packages = {}
+    for module, others in GRAPH.items():
+        own = packages.setdefault(part_of(module), set())
+        own |= {part_of(other) for other in others} - {part_of(module)}
+    assert not circle(packages), " -> ".join(circle(packages))
+
+
+def test_a_circle_is_noticed():
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"b"}}) == ["b", "c", "b"]
+    assert circle({"a": {"b", "c"}, "b": {"c"}}) == []
+
+
+def allowed(part, module):
+    """Whether files of `part` may import a module."""
     top = module.split(".")[0]
     if top in sys.stdlib_module_names:
         return True
-    if module == "kerasdl.catalog" and set(names) == {"nearest"}:
-        return True  # for messages
-    if module == "kerasdl":  # `from kerasdl import catalog`, or the version
-        modules = [f"kerasdl.{name}" for name in names if name != "__version__"]
-        return all(allowed(part, m, ()) for m in modules)
-    if top not in ("kerasdl", *FRAMEWORKS) and OTHERS in ALLOWED[part]:
-        return True
-    inside = {f"kerasdl.{part}", *ALLOWED[part]}
-    return any(module == name or module.startswith(name + ".") for name in inside)
+    if top != "kerasdl":
+        return top in ALLOWED[part] or (top not in FRAMEWORKS and OTHERS in ALLOWED[part])
+    below = module.removeprefix("kerasdl.")
+    inside = {part, *ALLOWED[part]}
+    return any(below == name or below.startswith(name + ".") for name in inside)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_imports_point_inwards(path):
-    part = part_of(path)
-    if part in EVERYTHING:
+    part = part_of(module_of(path))
+    if part not in ALLOWED:
         return
-    tree = TREES[path]
-    if part in LAZY:
-        tree = ast.Module([n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)], [])
-    wrong = [m for m, names in imports(tree) if not allowed(part, m, names)]
+    wrong = sorted({m for m in imports(path) if not allowed(part, m)})
     assert not wrong, f"{path.relative_to(ROOT)} may not import {', '.join(wrong)}"
 
 

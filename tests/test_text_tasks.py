@@ -8,19 +8,19 @@ import pytest
 import sacrebleu
 from keras import ops
 
+from kerasdl.columns import DataInfo
 from kerasdl.metrics.translation import Translations
 from kerasdl.ops.losses import cross_entropy, token_cross_entropy
 from kerasdl.ops.text import BOS, EOS, PAD, Pieces
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.generate_text import GenerateText
-from kerasdl.tasks.task import DataInfo
 from kerasdl.tasks.translate import Translate
 
 LETTERS = [chr(ord("a") + i) for i in range(9)]
 TOKENIZER = json.dumps({"kind": "char", "pieces": ["", "", "", "?", *LETTERS]})
 SPACED = json.dumps({"kind": "char", "pieces": ["", "", "", "?", *LETTERS[:1], " ", *LETTERS[1:]]})
 V = 13
-INFO = DataInfo(tokenizer=TOKENIZER, max_length=6, tokens_per_character=0.5)
+INFO = DataInfo.of_texts(TOKENIZER, 6, tokens_per_character={"test": 0.5})
 
 
 def ids(text, tokenizer=TOKENIZER):
@@ -77,7 +77,9 @@ def test_equal_scores_cost_ln_v():
 
 
 def test_bits_count_characters_not_tokens():
-    found = GenerateText(INFO, Recipe()).summarize({"loss": 2 * math.log(2), "accuracy": 0.5})
+    found = GenerateText(INFO, Recipe()).summarize(
+        {"loss": 2 * math.log(2), "accuracy": 0.5}, "test"
+    )
     assert found["bits_per_character"] == pytest.approx(1.0)  # two bits a token of two characters
     assert found["perplexity"] == pytest.approx(4.0)
 

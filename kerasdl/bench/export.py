@@ -16,9 +16,10 @@ import time
 
 import numpy as np
 
-from kerasdl import catalog, processes
+from kerasdl import catalog
 from kerasdl.export import QUANTIZED, worker
 from kerasdl.recipe import Recipe
+from kerasdl.system import processes
 
 EXAMPLES = 32
 CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
@@ -122,7 +123,7 @@ def parts(name: str):
     """What `exporter.export` takes."""
     import keras
 
-    from kerasdl.export.exporter import Parts
+    from kerasdl.export.parts import Parts
 
     found = facts(name)
     keras.utils.set_random_seed(0)
@@ -141,17 +142,17 @@ def _images(defaults):
     """Facts of digits as large and colourful as a model wants them, and such digits."""
     import tensorflow as tf
 
+    from kerasdl.columns import DataInfo
     from kerasdl.data import images
     from kerasdl.data.sources import open_source
     from kerasdl.data.splits import evenly
-    from kerasdl.tasks.task import DataInfo
 
     part = open_source("digits").test
     columns = part.read(evenly(len(part), EXAMPLES))
     *size, channels = shape = defaults["image_shape"]
     image = np.asarray(images.fit(images.to_float(tf.constant(columns["image"])), size))
     classes = map(str, range(defaults.get("num_classes") or 10))
-    info = DataInfo(tuple(shape), tuple(classes), (0.5,) * channels, (0.25,) * channels)
+    info = DataInfo.of_images(shape, classes, (0.5,) * channels, (0.25,) * channels)
     return info, {**columns, "image": np.repeat(image, channels, axis=-1)}
 
 

@@ -14,9 +14,11 @@ import tensorflow as tf
 from keras import layers, ops
 
 from kerasdl import catalog, tasks
-from kerasdl.export import parity, saved_model, tflite
+from kerasdl.columns import DataInfo
+from kerasdl.export import saved_model, tflite
+from kerasdl.inference import proof
+from kerasdl.inference.signatures import functions
 from kerasdl.recipe import Recipe
-from kerasdl.tasks.task import DataInfo
 
 SHAPE, CLASSES = (32, 32, 3), 10
 VIT = {"patch_size": 4, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
@@ -35,7 +37,7 @@ def cases(batches=BATCHES):
         task, model = _made(name, arguments)
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            saved_model.write(model, saved_model.functions(task, model, "savedmodel"), folder / "s")
+            saved_model.write(model, functions(task, model, "savedmodel"), folder / "s")
             loaded = tf.saved_model.load(str(folder / "s"))
             for batch in batches:
                 yield (
@@ -53,7 +55,7 @@ def cases(batches=BATCHES):
 
 
 def _made(name, arguments):
-    info = DataInfo(SHAPE, tuple(map(str, range(CLASSES))), (0.5,) * 3, (0.25,) * 3)
+    info = DataInfo.of_images(SHAPE, range(CLASSES), (0.5,) * 3, (0.25,) * 3)
     task = tasks.get(catalog.row(name).task)(info, Recipe(model=name))
     return task, catalog.build(name, **task.arguments(), **arguments)
 
@@ -72,7 +74,7 @@ def _saved(signature, task, model, batch):
 
 
 def _lite(path):
-    lite = parity.TFLite(path, THREADS)
+    lite = proof.TFLite(path, THREADS)
     (name, names), *_ = lite.signatures.items()
     inputs = {names["inputs"][0]: _image(1)}
     return lambda: lite.answer(name, inputs)

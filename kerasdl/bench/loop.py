@@ -50,8 +50,10 @@ def sides(name: str, folder, **settings) -> dict:
 
 
 def _session(name, folder, settings):
-    from kerasdl.training import run
+    from kerasdl.store import settings
+    from kerasdl.store.settings import resolve
+    from kerasdl.training import session
 
     given = {"model": name, "strategy": "one_device", "log": (), "export": (), **settings}
-    recipe = run.resolve({**given, "output": str(folder)})
-    return run.Session(recipe, folder, lambda line: None)
+    recipe = resolve({**given, "output": str(folder)})
+    return session.Session(recipe, folder, lambda line: None)

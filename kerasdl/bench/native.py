@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import tensor_pb2
 
-from kerasdl import processes
-from kerasdl.export import exporter, parity
+from kerasdl.errors import UserError
+from kerasdl.export import exporter
+from kerasdl.inference import proof
+from kerasdl.system import processes
 
 SOURCE = Path(__file__).with_name("replay.cc")
 
@@ -39,14 +41,14 @@ def prove(program, parts, folder) -> float:
     examples, meta = exporter.examples_of(parts, parts.model)
     with tempfile.TemporaryDirectory() as work:
         served = Native(program, folder, examples, meta, work)
-        found = parity.check(served, examples, meta["savedmodel"]["signatures"])
-    if lines := parity.failures({"artefacts": {"savedmodel": found}}):
-        raise ValueError(f"in C++: {'; '.join(lines)}")
+        found = proof.check(served, examples, meta["savedmodel"]["signatures"])
+    if lines := proof.failures({"artefacts": {"savedmodel": found}}):
+        raise UserError(f"in C++: {'; '.join(lines)}")
     return max(found["difference"].values(), default=0.0)
 
 
 class Native:
-    """A SavedModel's answers to requests that are known beforehand, as `parity.check` asks it.
+    """A SavedModel's answers to requests that are known beforehand, as `proof.check` asks it.
 
     Args:
         program: Of `compile_replay`.
@@ -60,7 +62,7 @@ class Native:
         asked = [
             (name, inputs)
             for name, names in self.signatures.items()
-            for inputs, _ in parity.requests(examples, name, names)
+            for inputs, _ in proof.requests(examples, name, names)
         ]
         self.answers = iter(replay(program, saved_model, asked, work, meta["text_ops"]))
 
@@ -68,7 +70,7 @@ class Native:
         """`{output: array}`, of the requests in their order."""
         found = next(self.answers)
         if isinstance(found, str):
-            raise ValueError(f"{signature}: {found}")
+            raise UserError(f"{signature}: {found}")
         return found
 
 
@@ -92,10 +94,10 @@ def replay(program, saved_model, requests, work, text_ops=False) -> list:
         for name, value in inputs.items():
             content = tf.make_tensor_proto(value).SerializeToString()
             (folder / "in" / name).write_bytes(content)
-    command = [program, saved_model, work, *(parity.text_libraries() if text_ops else ())]
+    command = [program, saved_model, work, *(proof.text_libraries() if text_ops else ())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     if done.returncode:
-        raise ValueError(f"{saved_model}: {processes.why(done.returncode, done.stderr)}")
+        raise UserError(f"{saved_model}: {processes.why(done.returncode, done.stderr)}")
     return [_answer(folder) for folder in folders]
 
 

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from kerasdl import catalog, tasks
 from kerasdl.bench.steps import noise, training_step
+from kerasdl.columns import DataInfo
 from kerasdl.ops.text import SPECIAL
 from kerasdl.recipe import Recipe
-from kerasdl.tasks.task import DataInfo
 
 CNN = {"batch": 8, "side": 96, "classes": 1000}
 PEERS = {"resnet50": "ResNet50", "densenet121": "DenseNet121"}
@@ -117,7 +117,7 @@ def gpt2_writing(size=None, arguments=None):
     batch, tokens = (size or TEXT).values()
     arguments = arguments or GPT2
     ours, peer = _gpt2s(**arguments)
-    info = DataInfo(max_length=arguments["max_length"])
+    info = DataInfo.of_texts(max_length=arguments["max_length"])
     task = tasks.get("generate_text")(info, Recipe(model="gpt2_small"))
     peer.compile(sampler="greedy")
 

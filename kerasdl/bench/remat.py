@@ -5,8 +5,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog, tasks
+from kerasdl.columns import DataInfo
 from kerasdl.recipe import Recipe
-from kerasdl.tasks.task import DataInfo
 from kerasdl.training import schedules, step
 
 # Of each model: examples in a batch, side of the images, arguments.
@@ -41,7 +41,7 @@ def train(name, batch, side, arguments, on):
     shape = (side, side, 3)
     recipe = Recipe(model=name, remat=on)
     keras.utils.set_random_seed(0)
-    task = tasks.get(catalog.row(name).task)(DataInfo(shape, tuple("abcd")), recipe)
+    task = tasks.get(catalog.row(name).task)(DataInfo.of_images(shape, "abcd"), recipe)
     model = catalog.build(name, **{**task.arguments(), **arguments})
     trainer = step.Trainer(model, task, recipe, schedules.from_recipe(recipe, 1, 10))
     rng = np.random.default_rng(0)

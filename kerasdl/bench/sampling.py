@@ -5,13 +5,13 @@ import tensorflow as tf
 from keras import ops
 
 import kerasdl
+from kerasdl.columns import DataInfo
 from kerasdl.ops import noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.denoise import Denoise
-from kerasdl.tasks.task import DataInfo
 
 SIZE = {"steps": 50, "batch": 64}
-DIGITS = DataInfo((8, 8, 1), tuple("0123456789"))
+DIGITS = DataInfo.of_images((8, 8, 1), "0123456789")
 
 
 def cases(size=None, arguments=None):

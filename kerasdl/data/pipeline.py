@@ -7,6 +7,7 @@ without reading what lies before it.
 import tensorflow as tf
 
 from kerasdl.data.images import to_float
+from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
 ORDER = 1 << 62  # sets the seed of the order apart from that of the examples' keys
@@ -16,7 +17,7 @@ LOW = 2**31 - 1
 def steps_per_epoch(split, batch_size: int) -> int:
     """Whole batches in a split; ValueError where there is none."""
     if batch_size > len(split):
-        raise ValueError(f"--batch-size {batch_size}: there are only {len(split)} examples")
+        raise UserError(f"--batch-size {batch_size}: there are only {len(split)} examples")
     return len(split) // batch_size
 
 

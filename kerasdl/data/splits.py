@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import DataInfo
 from kerasdl.data.images import decode, fit, to_float
-from kerasdl.tasks.task import DataInfo
+from kerasdl.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -148,7 +149,7 @@ def cut(n, share, seed=None):
 def check_val_split(options):
     """ValueError where a validation part must be cut, but its share is 0."""
     if options.val_split <= 0:
-        raise ValueError(
+        raise UserError(
             f"--val-split {options.val_split}: {options.name} has no validation part, so a share "
             "of its training examples must be held out"
         )
@@ -162,25 +163,25 @@ def check_images(images, where):
         where: What to call them in a ValueError.
     """
     if images.ndim not in (3, 4):
-        raise ValueError(f"{where}: images must have 3 or 4 axes, these have {images.ndim}")
+        raise UserError(f"{where}: images must have 3 or 4 axes, these have {images.ndim}")
     if not len(images):
-        raise ValueError(f"{where}: is empty")
+        raise UserError(f"{where}: is empty")
     images = images[..., None] if images.ndim == 3 else images
     if 0 in images.shape:
-        raise ValueError(f"{where}: images have the shape {images.shape[1:]}")
+        raise UserError(f"{where}: images have the shape {images.shape[1:]}")
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind not in "iufb":
-        raise ValueError(f"{where}: images are {images.dtype}, not numbers")
+        raise UserError(f"{where}: images are {images.dtype}, not numbers")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise ValueError(f"{where}: images hold NaN or infinite values")
+        raise UserError(f"{where}: images hold NaN or infinite values")
     low, high = images.min(), images.max()
     if images.dtype.kind in "iu":
         if low < 0 or high > 255:
-            raise ValueError(f"{where}: integer images must lie in 0..255, found {low}..{high}")
+            raise UserError(f"{where}: integer images must lie in 0..255, found {low}..{high}")
         return images.astype(np.uint8)
     if low < 0 or high > 1:
-        raise ValueError(f"{where}: float images must lie in [0, 1], found {low:g}..{high:g}")
+        raise UserError(f"{where}: float images must lie in [0, 1], found {low:g}..{high:g}")
     return images.astype(np.float32)
 
 
@@ -188,13 +189,13 @@ def check_labels(labels, n, num_classes, where):
     """Labels as int32 `(n,)` below `num_classes`, where that is not None; else a ValueError."""
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.dtype.kind not in "iu":
-        raise ValueError(f"{where}: labels must be integers, these are {labels.dtype}")
+        raise UserError(f"{where}: labels must be integers, these are {labels.dtype}")
     if labels.shape != (n,):
-        raise ValueError(f"{where}: {n} images, but labels of the shape {labels.shape}")
+        raise UserError(f"{where}: {n} images, but labels of the shape {labels.shape}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         allowed = "0 or more" if num_classes is None else f"0..{num_classes - 1}"
-        raise ValueError(f"{where}: labels must be {allowed}, found {low}..{high}")
+        raise UserError(f"{where}: labels must be {allowed}, found {low}..{high}")
     return labels.astype(np.int32)
 
 
@@ -237,7 +238,7 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
             check_labels(arrays["label"], len(arrays["label"]), top, f"{options.name} ({part})")
     shapes = {arrays["image"].shape[1:] for arrays in checked.values()}
     if len(shapes) > 1:
-        raise ValueError(f"{options.name}: the parts' images differ in shape: {sorted(shapes)}")
+        raise UserError(f"{options.name}: the parts' images differ in shape: {sorted(shapes)}")
 
     for part, share in (("test", test_share), ("validation", None)):
         if part in checked:
@@ -264,7 +265,7 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
 def source(options, splits, image_shape, class_names, notes):
     """A `Source` of images in three splits, none of which may be empty."""
     shape = tuple(int(n) for n in image_shape)
-    info = DataInfo(image_shape=shape, class_names=tuple(str(c) for c in class_names))
+    info = DataInfo.of_images(shape, class_names)
     return make_source(options, splits, info, notes)
 
 
@@ -273,7 +274,7 @@ def make_source(options, splits, info, notes, baseline=None):
     for part, split in splits.items():
         if not len(split):
             counts = ", ".join(f"{len(s)} {p}" for p, s in splits.items())
-            raise ValueError(f"{options.name}: the {part} part is empty ({counts})")
+            raise UserError(f"{options.name}: the {part} part is empty ({counts})")
     return Source(
         options.name,
         info,

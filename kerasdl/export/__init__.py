@@ -3,7 +3,3 @@
 # Kinds of TFLite files besides float32, where nothing else is asked for
 QUANTIZED = ("float16", "dynamic", "int8")
 CALIBRATED = ("int8", "int8_full")  # kinds that examples are needed for; they hold no loops
-
-
-class ExportError(RuntimeError):
-    """An export failed for a reason that is not the user's input; nothing was left behind."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import kerasdl
 from kerasdl import catalog
 from kerasdl import recipe as recipes
+from kerasdl.columns import DataInfo
 
 TEST = ("top1", "exact_match", "mse", "loss")  # figures that stand in the table
 SHARES, LOSS = ("top1", "exact_match"), 0.02  # of right answers; what is worth a line
@@ -49,7 +50,9 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
         "figures": parts.figures,
         "signatures": report["signatures"],
-        "batch": f"dynamic; of TFLite 1: {row.no_lite_batch}" if row.no_lite_batch else "dynamic",
+        "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
+        if row.tflite_static_batch
+        else "dynamic",
         "artefacts": artefacts,
         "omitted": omitted,
         "warmup_requests": report["warmup_requests"],
@@ -67,13 +70,13 @@ def write_metadata(card: dict, folder: Path) -> None:
         for name, found in card["artefacts"].items()
         if name.startswith("tflite/")
     }
-    data = card["data"]
+    data = DataInfo.from_dict(card["data"])
     facts = {
         "description": f"{card['model']} ({card['paper']}), trained on {card['dataset']}",
         "task": card["task"],
         "input": _input(data),
         "batch": card["batch"],
-        "labels": list(data["class_names"]),
+        "labels": list(data.class_names),
         "files": files,
     }
     if files:
@@ -131,7 +134,7 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
 
 def markdown(card: dict) -> str:
     """The card as a page of Markdown."""
-    data = card["data"]
+    data = DataInfo.from_dict(card["data"])
     lines = [
         f"# {card['name']}, version {card['version']}",
         "",
@@ -174,16 +177,16 @@ def markdown(card: dict) -> str:
 
 
 def _classes(data) -> list[str]:
-    if not data["class_names"]:
+    if not data.class_names:
         return []
-    what = "Groups that are judged apart" if data["tokenizer"] else "Classes"
-    return [f"- {what}: {', '.join(map(str, data['class_names']))}."]
+    what = "Groups that are judged apart" if data.tokenizer else "Classes"
+    return [f"- {what}: {', '.join(data.class_names)}."]
 
 
 def _input(data) -> str:
-    if data["image_shape"]:
-        return f"{data['image_shape']}, floats in [0, 1]"
-    tokenizer = json.loads(data["tokenizer"] or "{}")
+    if data.image_shape:
+        return f"{list(data.image_shape)}, floats in [0, 1]"
+    tokenizer = json.loads(data.tokenizer or "{}")
     kind, pieces = tokenizer.get("kind", "no"), len(tokenizer.get("pieces", ()))
     return f"texts in UTF-8, or tokens of a `{kind}` vocabulary of {pieces}"
 

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.lite.tools import flatbuffer_utils
 
+from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATED
 
 EIGHT_BITS = ("dynamic", *CALIBRATED)
@@ -72,7 +73,7 @@ def small(source, signatures: dict, kind: str, examples: dict, whole: int) -> by
         content = min(content, again, key=len)
     if kind in CALIBRATED and len(content) > most:
         share = len(content) / whole
-        raise ValueError(f"would take {share:.2f} of the float32 file; dynamic takes less")
+        raise UserError(f"would take {share:.2f} of the float32 file; dynamic takes less")
     return content
 
 

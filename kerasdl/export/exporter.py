@@ -6,56 +6,23 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
-from kerasdl import catalog, processes
-from kerasdl.export import (
-    QUANTIZED,
-    ExportError,
-    card,
-    load,
-    parity,
-    saved_model,
-    serving,
-    serving_page,
-    tflite,
-    warmup,
-)
-from kerasdl.recipe import CHOICES, Recipe
-from kerasdl.tasks.task import DataInfo
+from kerasdl import catalog
+from kerasdl.errors import ExportError, UserError
+from kerasdl.export import QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
+from kerasdl.export.parts import Parts
+from kerasdl.inference import proof
+from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.recipe import CHOICES
+from kerasdl.store import load
+from kerasdl.system import processes
+from kerasdl.system.names import nearest
 
-EXAMPLES = 32  # that every signature answers; see `parity.BATCHES`
-
-
-@dataclass
-class Parts:
-    """What is exported, and what it is judged on.
-
-    Attributes:
-        model: The trained Keras model, in float32.
-        model_name: Of the catalogue.
-        task: Its task.
-        info: Facts of the data.
-        recipe: The training settings.
-        train: `{input: (N, ...)}`, training examples that calibrate int8.
-        test: `{input or target: (N, ...)}`, examples that every file is judged on.
-        model_arguments: What the model was built with.
-        figures: Of the training run, for the card.
-    """
-
-    model: object
-    model_name: str
-    task: object
-    info: DataInfo
-    recipe: Recipe
-    train: dict
-    test: dict
-    model_arguments: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
+EXAMPLES = 32  # that every signature answers; see `proof.BATCHES`
 
 
 def export(
@@ -93,11 +60,11 @@ def export(
     """
     for value in formats:
         if value not in CHOICES["export"]:
-            near = catalog.nearest(value, CHOICES["export"])
-            raise ValueError(f"--export {value}: not one of {', '.join(CHOICES['export'])}{near}")
+            near = nearest(value, CHOICES["export"])
+            raise UserError(f"--export {value}: not one of {', '.join(CHOICES['export'])}{near}")
     name = name or parts.model_name
     if parts.model.compute_dtype != "float32":
-        raise ValueError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
+        raise UserError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
     serving.check_version(export_dir, name, version)
     if signatures:
         _check_signatures(parts, signatures)
@@ -120,14 +87,12 @@ def save_keras(model, facts: load.Facts, path) -> None:
 
 
 def _check_signatures(parts, names):
-    known = saved_model.functions(
-        parts.task, parts.model, "savedmodel", saved_model.tokenizer_of(parts.task)
-    )
+    known = functions(parts.task, parts.model, "savedmodel", tokenizer_of(parts.task))
     for name in names:
         if name not in known:
-            raise ValueError(
+            raise UserError(
                 f"--signatures {name}: {parts.model_name} has {', '.join(known)}"
-                f"{catalog.nearest(name, known)}"
+                f"{nearest(name, known)}"
             )
 
 
@@ -139,12 +104,12 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     facts = load.Facts(parts.model_name, parts.info, parts.recipe)
     save_keras(parts.model, facts, extra / "model.keras")
     say("SavedModel")
-    tokenizer = saved_model.tokenizer_of(parts.task)
-    served = saved_model.functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
+    tokenizer = tokenizer_of(parts.task)
+    served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(parts.model, served, folder, tokenizer)
     examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
-        (signature, next(parity.requests(examples, signature, names))[0])
+        (signature, next(proof.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
     ]
     warmup.write(extra / warmup.FILE, name, requests)
@@ -155,7 +120,7 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     elif "tflite" in formats and not meta["tflite"]["signatures"]:
         omitted["tflite"] = f"{', '.join(only)}: not in TFLite files"
     elif "tflite" in formats:
-        batch, lite = 1 if row.no_lite_batch else None, folder / "tflite"
+        batch, lite = 1 if row.tflite_static_batch else None, folder / "tflite"
         omitted = tflite.write(
             parts.task, parts.model, parts.train, lite, say, batch, quantized, only
         )
@@ -190,13 +155,13 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
     """
     arrays, meta = {f"test/{k}": v for k, v in parts.test.items()}, {}
-    tokenizer = saved_model.tokenizer_of(parts.task)
+    tokenizer = tokenizer_of(parts.task)
     described = parts.task.signatures(model)
     columns = parts.test | {k: v for s in described for k, v in s.examples.items()}
     cases = {s.name: s.cases for s in described}
     for target in ("savedmodel", "tflite"):
         signatures = {}
-        served = saved_model.functions(parts.task, model, target, tokenizer, only=only)
+        served = functions(parts.task, model, target, tokenizer, only=only)
         for signature, (function, specs) in served.items():
             if signature in meta.get("savedmodel", {}).get("signatures", ()):
                 signatures[signature] = meta["savedmodel"]["signatures"][signature]
@@ -221,13 +186,13 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
             if "0" in asked:
                 signatures[signature]["cases"] = len(asked)
         meta[target] = {"signatures": signatures, "judged_by": parts.task.judged_by(target)}
-    meta["lite_batch"] = 1 if catalog.row(parts.model_name).no_lite_batch else None
+    meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
     return {k: _bytes(v) for k, v in arrays.items()}, meta
 
 
 def prove(folder, examples: dict, meta: dict) -> dict:
-    """Run `parity.py` on a version folder, in a process without Keras; return its report.
+    """Run `proof.py` on a version folder, in a process without Keras; return its report.
 
     Raises:
         ExportError: It failed, or a difference exceeds its limit.
@@ -236,14 +201,14 @@ def prove(folder, examples: dict, meta: dict) -> dict:
         arrays, report = Path(work) / "examples.npz", Path(work) / "report.json"
         np.savez(arrays, meta=json.dumps(meta), **examples)
         # -P keeps this folder's modules from shadowing others.
-        command = [sys.executable, "-P", parity.__file__, folder, arrays, report]
+        command = [sys.executable, "-P", proof.__file__, folder, arrays, report]
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             why = processes.why(done.returncode, done.stderr)
             raise ExportError(f"the files cannot be run without Keras: {why}")
         found = json.loads(report.read_text())
-    lines = parity.failures(found)
+    lines = proof.failures(found)
     if lines:
         raise ExportError(f"not exported: {'; '.join(lines)}")
     return found

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from kerasdl.errors import UserError
 from kerasdl.export.card import TEST
 
 FILES = ("savedmodel", "tflite/float32", "tflite/float16", "tflite/dynamic", "tflite/int8")
@@ -22,7 +23,7 @@ def cards(export_dir) -> list[dict]:
             path = folder / str(max(versions)) / "assets.extra" / "card.json"
             found.append(json.loads(path.read_text()))
     if not found:
-        raise ValueError(f"--export-dir {export_dir}: holds no exported model")
+        raise UserError(f"--export-dir {export_dir}: holds no exported model")
     return found
 
 

@@ -10,7 +10,8 @@ import shutil
 import socket
 from pathlib import Path
 
-from kerasdl import folders
+from kerasdl.errors import UserError
+from kerasdl.system import files
 
 CONFIG, BATCHING = "models.config", "batching.config"
 MODEL_BATCHING = "batching_params.pbtxt"  # in a version folder; the server knows the name
@@ -36,7 +37,7 @@ def check_writable(export_dir, name: str) -> None:
     """
     parent = _parent(export_dir, name)
     try:
-        folders.check_makeable(parent)
+        files.check_makeable(parent)
     except OSError as error:
         raise _unwritable(export_dir, error) from None
 
@@ -51,10 +52,10 @@ def check_version(export_dir, name: str, version: int | None) -> None:
         return
     parent = _parent(export_dir, name)
     if version < 1:
-        raise ValueError(f"--version {version}: must be at least 1, or next")
+        raise UserError(f"--version {version}: must be at least 1, or next")
     if (parent / str(version)).exists():
         following = next_version(parent)
-        raise ValueError(f"--version {version}: {parent} has it; the next is {following}")
+        raise UserError(f"--version {version}: {parent} has it; the next is {following}")
 
 
 @contextlib.contextmanager
@@ -85,12 +86,12 @@ def making(export_dir, name: str):
 def _parent(export_dir, name):
     """The folder of a model's versions."""
     if not NAME.fullmatch(name):
-        raise ValueError(f"--export-name {name}: must be letters, digits and _ - . only")
+        raise UserError(f"--export-name {name}: must be letters, digits and _ - . only")
     return Path(export_dir) / name
 
 
 def _unwritable(export_dir, error):
-    return ValueError(f"--export-dir {export_dir}: cannot be written: {error.strerror}")
+    return UserError(f"--export-dir {export_dir}: cannot be written: {error.strerror}")
 
 
 def remove(folder: Path) -> None:

@@ -6,8 +6,9 @@ import shlex
 
 import numpy as np
 
-from kerasdl.export import load
+from kerasdl.errors import UserError
 from kerasdl.export.serving import BATCHING, CONFIG
+from kerasdl.store import load
 
 REQUESTS = "requests"  # below assets.extra; one JSON file per signature
 
@@ -52,7 +53,7 @@ def page(path) -> str:
     kind, folder = load.find(path)
     extra = folder / "assets.extra"
     if kind != "saved_model" or not (extra / REQUESTS).is_dir():
-        raise ValueError(f"{path}: holds no model that `export` wrote, with {REQUESTS}")
+        raise UserError(f"{path}: holds no model that `export` wrote, with {REQUESTS}")
     card = json.loads((extra / "card.json").read_text())
     root, name = folder.parents[1], folder.parent.name
     lines = [

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerasdl import processes
-from kerasdl.export import CALIBRATED, QUANTIZED, ExportError, saved_model
+from kerasdl.errors import ExportError
+from kerasdl.export import CALIBRATED, QUANTIZED, saved_model
+from kerasdl.inference.signatures import functions
 from kerasdl.layers import attention
+from kerasdl.system import processes
 
 HIDDEN = 16.0  # of attention's scores; e^-16 of a weight is nothing in 8 bits
 CALIBRATION = 200  # examples that the ranges of int8 are taken from
@@ -52,7 +54,7 @@ def write(
     """
     folder = Path(folder)
     folder.mkdir()
-    signatures = saved_model.functions(task, model, "tflite", batch=batch, only=only)
+    signatures = functions(task, model, "tflite", batch=batch, only=only)
     described = task.signatures(model)
     examples = examples | {k: v for s in described for k, v in s.examples.items()}
     inputs = {n: [spec.name for spec in specs] for n, (_, specs) in signatures.items()}

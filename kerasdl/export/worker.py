@@ -10,8 +10,9 @@ import json
 import sys
 from pathlib import Path
 
-from kerasdl import processes
-from kerasdl.export import ExportError, serving
+from kerasdl.errors import ExportError, UserError
+from kerasdl.export import serving
+from kerasdl.system import processes
 
 RESULT = "@result "  # begins the last line
 
@@ -87,7 +88,7 @@ def _outcome(result, status, step, log) -> dict:
     if "card" in result:
         return result["card"]
     if "refused" in result:
-        raise ValueError(result["refused"])
+        raise UserError(result["refused"])
     if "failed" in result:
         raise ExportError(f"export failed: {result['failed']}")
     why = processes.why(status, log)
@@ -112,14 +113,14 @@ def main(arguments=None) -> int:
         print(line, flush=True)
 
     try:
-        from kerasdl.training.runs import open_run
+        from kerasdl.store.runs import open_run
 
         run = open_run(given.run)
         serving.check_writable(given.export_dir, given.export_name or run.model_name)
-        from kerasdl.export import exporter, sets
+        from kerasdl.export import exporter, parts
 
         card = exporter.export(
-            sets.parts_of(run, given.weights, given.task_kwargs),
+            parts.parts_of(run, given.weights, given.task_kwargs),
             given.formats,
             given.export_dir,
             given.export_name,
@@ -127,7 +128,7 @@ def main(arguments=None) -> int:
             **given.options,
         )
         result = {"card": card}
-    except ValueError as error:
+    except UserError as error:
         result = {"refused": str(error)}
     except ExportError as error:
         result = {"failed": str(error)}

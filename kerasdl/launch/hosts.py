@@ -10,9 +10,9 @@ import threading
 from collections import Counter
 from dataclasses import dataclass
 
-from kerasdl import processes
-from kerasdl.cli import UsageError
+from kerasdl.errors import UsageError
 from kerasdl.launch import guard
+from kerasdl.system import processes
 
 LOOPBACK = "127.0.0.1"
 RESOLVE_SECONDS = 5

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from pathlib import Path
 
-from kerasdl.cli import UsageError
+from kerasdl.errors import UsageError
 from kerasdl.launch import guard
 
 PAUSES = (1, 2, 4, 8, 16, 30)  # seconds before the first restart, the second, ...

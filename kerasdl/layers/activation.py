@@ -10,8 +10,8 @@ Source: He et al. 2015, https://arxiv.org/abs/1502.01852 (PReLU, and the initial
 import keras
 from keras import ops
 
-from kerasdl.catalog import nearest
 from kerasdl.layers.core import register
+from kerasdl.system.names import nearest
 
 ACTIVATIONS = (
     "relu",

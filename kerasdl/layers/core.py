@@ -10,7 +10,7 @@ import inspect
 import keras
 from keras import ops
 
-from kerasdl.catalog import nearest
+from kerasdl.system.names import nearest
 
 
 def register(cls):

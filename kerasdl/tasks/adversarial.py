@@ -5,11 +5,13 @@ import math
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
+from kerasdl.errors import UserError
 from kerasdl.layers.core import keep_statistics
 from kerasdl.ops import noise
 from kerasdl.ops.gradient import value_and_gradient
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 LOSSES = ("non_saturating", "minimax", "hinge", "wasserstein_gp")
 OF_PROBABILITIES = ("non_saturating", "minimax")
@@ -56,11 +58,11 @@ class Adversarial(Task):
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.loss = self.settings["loss"]
         self.label_smoothing = recipe.label_smoothing
         if self.label_smoothing and self.loss not in OF_PROBABILITIES:
-            raise ValueError(
+            raise UserError(
                 f"--label-smoothing {self.label_smoothing}: the {self.loss} loss has no labels to "
                 f"smooth; {' and '.join(OF_PROBABILITIES)} have"
             )

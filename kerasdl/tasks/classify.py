@@ -2,9 +2,10 @@
 
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.ops import losses as loss_functions
-from kerasdl.tasks.task import Signature, Spec, Task
+from kerasdl.tasks.task import Signature, Task
 
 AUX_WEIGHT = 0.3  # of GoogLeNet's auxiliary heads, section 5 of its paper
 
@@ -15,15 +16,15 @@ class Classify(Task):
     `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's.
     """
 
-    inputs = {"image": Spec(("H", "W", "C"), "float32")}
-    targets = {"label": Spec((), "int32")}
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
     metrics = ("loss", "top1", "top5")
     monitor = "top1"
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
         self.num_classes = len(info.class_names)
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.loss = recipe.loss
         self.label_smoothing = recipe.label_smoothing
 

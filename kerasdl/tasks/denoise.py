@@ -3,9 +3,11 @@
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
+from kerasdl.errors import UserError
 from kerasdl.ops import diffusion, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 # Streams of an example's key; the sampler's steps have one each, from STEPS on.
 EPS, TIME, DROP, STEPS = 0, 1, 2, 8
@@ -25,8 +27,8 @@ class Denoise(Task):
     `eps`, whatever is predicted.
     """
 
-    inputs = {"image": Spec(("H", "W", "C"), "float32")}
-    targets = {"label": Spec((), "int32")}
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
     settings = {
         "law": "cosine",
         "prediction": "v",
@@ -61,10 +63,10 @@ class Denoise(Task):
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
         s = self.settings
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.num_classes = len(info.class_names) if s["conditional"] else None
         if s["conditional"] and not self.num_classes:
-            raise ValueError("--task-kwargs conditional=true: the data have no classes")
+            raise UserError("--task-kwargs conditional=true: the data have no classes")
         self.guides = bool(s["conditional"] and s["label_drop"])
         try:
             self.diffusion = diffusion.Diffusion(s["law"], s["prediction"])
@@ -74,7 +76,7 @@ class Denoise(Task):
             plain = "ddim" if self.sampler.draws_noise else s["sampler"]
             self.noiseless = diffusion.Sampler(self.diffusion, plain, s["steps"], clip=s["clip"])
         except ValueError as error:
-            raise ValueError(f"--task-kwargs {error}") from None
+            raise UserError(f"--task-kwargs {error}") from None
 
     def arguments(self):
         return {"image_shape": tuple(self.info.image_shape), "num_classes": self.num_classes}
@@ -151,9 +153,9 @@ class Denoise(Task):
                 never dropped.
         """
         if label is not None and not self.num_classes:
-            raise ValueError("label: the model is unconditional")
+            raise UserError("label: the model is unconditional")
         if not self.guides and not (isinstance(guidance, float) and guidance == 1.0):
-            raise ValueError("guidance: the model was trained without dropping labels")
+            raise UserError("guidance: the model was trained without dropping labels")
         x = self.sampler.first(self._noise(key))
         predict = self._predictor(model, label, guidance)
         return self._shown(self.sampler.run(predict, x, key, stream=STEPS))
@@ -239,7 +241,7 @@ class Denoise(Task):
 
     def signatures(self, model):
         shape = Spec(tuple(self.info.image_shape), "float32")
-        label = {"label": Spec((), "int32")} if self.num_classes else {}
+        label = {"label": Spec((), "int32", "label")} if self.num_classes else {}
         weight = {"guidance": Spec((), "float32", batched=False)} if self.guides else {}
 
         def denoise(image, time, label=None):

@@ -5,10 +5,11 @@ import math
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import SPECIAL, Pieces
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
 SAMPLES = 4  # texts written after an epoch
@@ -24,7 +25,7 @@ class GenerateText(Task):
     (0 is all), `top_p`, and `sample_tokens`, how many.
     """
 
-    inputs = {"token_ids": Spec(("N",), "int32")}
+    inputs = {"token_ids": Spec(("N",), "int32", "tokens")}
     settings = {"temperature": 0.8, "top_k": 0, "top_p": 1.0, "sample_tokens": 200}
     allowed = {
         "temperature": Number(0, 1_000_000),
@@ -58,10 +59,14 @@ class GenerateText(Task):
             loss = loss + BALANCE_WEIGHT * ops.cast(heads["balance_loss"], loss.dtype)
         return loss, {"accuracy": ops.mean(right, axis=-1)}
 
-    def summarize(self, means):
+    def summarize(self, means, part):
         if "loss" not in means:
             return means
-        bits = means["loss"] / math.log(2) * self.info.tokens_per_character
+        bits = (
+            means["loss"]
+            / math.log(2)
+            * self.info.first("tokens").tokens_per_character.get(part, 1.0)
+        )
         perplexity = math.exp(min(means["loss"], 700.0))
         return {**means, "perplexity": perplexity, "bits_per_character": bits}
 
@@ -177,7 +182,7 @@ class GenerateText(Task):
         return [
             Signature(
                 "serving_default",
-                {"token_ids": Spec(("N",), "int32"), **settings},
+                {"token_ids": Spec(("N",), "int32", "tokens"), **settings},
                 serve,
                 formats=("savedmodel",),
                 text_inputs={"token_ids": "text"},
@@ -185,8 +190,13 @@ class GenerateText(Task):
                 examples=examples,
                 requires=requires,
             ),
-            Signature("next_token", {"token_ids": Spec(("N",), "int32")}, next_token),
-            Signature("greedy", {"token_ids": Spec(("N",), "int32")}, greedy, formats=("tflite",)),
+            Signature("next_token", {"token_ids": Spec(("N",), "int32", "tokens")}, next_token),
+            Signature(
+                "greedy",
+                {"token_ids": Spec(("N",), "int32", "tokens")},
+                greedy,
+                formats=("tflite",),
+            ),
         ]
 
     def served(self, columns):

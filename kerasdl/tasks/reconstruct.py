@@ -5,9 +5,11 @@ from math import prod
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
+from kerasdl.errors import UserError
 from kerasdl.ops import likelihood, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 CODE = 0  # the stream of the code's noise; those after it are the importance samples'
 MOST_SAMPLES = 10_000
@@ -31,7 +33,7 @@ class Reconstruct(Task):
     lower bound too, the tighter the more.
     """
 
-    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
     settings = {"importance_samples": 0}
     allowed = {"importance_samples": Number(0, MOST_SAMPLES, whole=True)}
     metrics = ("loss", "reconstruction", "kl")
@@ -39,7 +41,7 @@ class Reconstruct(Task):
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.model = None  # whose losses were last asked for: what `summarize` is given is its
         self.importance_samples = self.settings["importance_samples"]
 
@@ -64,7 +66,7 @@ class Reconstruct(Task):
         drawn = noise.normal(key, (model.latent_dim,), stream)
         return likelihood.reparameterise(encoded["mean"], encoded["log_variance"], drawn)
 
-    def summarize(self, means):
+    def summarize(self, means, part):
         if self.model is None or not self.model.variational:
             return means
         nll = means["reconstruction"] + means["kl"]
@@ -86,7 +88,7 @@ class Reconstruct(Task):
             batch: `image` `(B, H, W, C)` and `key` `(B, 2)`.
         """
         if not model.variational:
-            raise ValueError("importance_samples: an autoencoder has no prior, give 0")
+            raise UserError("importance_samples: an autoencoder has no prior, give 0")
         encoded = model.encode(batch["image"])
 
         def weight(k):

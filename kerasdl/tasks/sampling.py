@@ -3,8 +3,9 @@
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.ops import noise
-from kerasdl.tasks.task import Signature, Spec
+from kerasdl.tasks.task import Signature
 
 MOST = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
@@ -27,7 +28,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
         "seed": Spec((2,), "int32", batched=False),
     }
     if num_classes:
-        inputs["label"] = Spec(("num",), "int32", batched=False)
+        inputs["label"] = Spec(("num",), "int32", "label", batched=False)
     if guidance:
         inputs["guidance"] = Spec((), "float32", batched=False)
 

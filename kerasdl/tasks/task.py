@@ -1,61 +1,11 @@
 """What a model is trained for, judged by and served as: the protocol of all tasks."""
 
-import dataclasses
-import json
 import math
 from dataclasses import dataclass, field
 
-from kerasdl.catalog import nearest
-
-
-@dataclass(frozen=True)
-class Spec:
-    """Shape (without the batch; a letter is a free axis) and dtype of one named tensor.
-
-    `batched` is False where the tensor has no batch axis.
-    """
-
-    shape: tuple
-    dtype: str
-    batched: bool = True
-
-
-@dataclass(frozen=True)
-class DataInfo:
-    """The facts of a data set that a model and its users need; JSON both ways.
-
-    Attributes:
-        image_shape: `(H, W, C)`, or None where the data are no images.
-        class_names: One name per class, in the order of the labels; of pairs, one per group that is
-            judged by itself.
-        input_mean: Per channel, of images in [0, 1]; what the model subtracts.
-        input_std: Per channel; what the model divides by.
-        tokenizer: The tokenizer of `kerasdl.data.tokenizer`, as JSON, or None.
-        max_length: Tokens per example, or None.
-        tokens_per_character: Of the test text: what bits per character are computed with.
-    """
-
-    image_shape: tuple | None = None
-    class_names: tuple = ()
-    input_mean: tuple = ()
-    input_std: tuple = ()
-    tokenizer: str | None = None
-    max_length: int | None = None
-    tokens_per_character: float = 1.0
-
-    @property
-    def vocab_size(self) -> int:
-        """Tokens of the tokenizer's vocabulary, 0 where there is none."""
-        return len(json.loads(self.tokenizer)["pieces"]) if self.tokenizer else 0
-
-    def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "DataInfo":
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()}
-        )
+from kerasdl.columns import DataInfo
+from kerasdl.errors import UserError
+from kerasdl.system.names import nearest
 
 
 @dataclass(frozen=True)
@@ -126,7 +76,7 @@ class Task:
         unknown = set(recipe.task_kwargs) - set(self.settings)
         if unknown:
             name = sorted(unknown)[0]
-            raise ValueError(
+            raise UserError(
                 f"--task-kwargs {name}: no such setting{nearest(name, self.settings)}; "
                 f"this task takes {', '.join(self.settings) or 'none'}"
             )
@@ -141,11 +91,11 @@ class Task:
         if isinstance(allowed, Number):
             number = allowed.read(value)
             if number is None:
-                raise ValueError(f"--task-kwargs {name}={value}: must be {allowed}")
+                raise UserError(f"--task-kwargs {name}={value}: must be {allowed}")
             return number
         if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
             words = ", ".join(str(a).lower() for a in allowed)
-            raise ValueError(
+            raise UserError(
                 f"--task-kwargs {name}={value}: not one of {words}{nearest(value, allowed)}"
             )
         return value
@@ -179,8 +129,9 @@ class Task:
         """`{name: per-example output}` of a batch."""
         return {}
 
-    def summarize(self, means: dict) -> dict:
-        """What is reported of the metrics' means over a set: these, and figures made from them."""
+    def summarize(self, means: dict, part: str) -> dict:
+        """What is reported of the metrics' means over a part of the data, "train", "validation" or
+        "test": these, and metrics made from them."""
         return means
 
     def evaluators(self) -> list:

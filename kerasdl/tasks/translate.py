@@ -3,11 +3,12 @@
 import numpy as np
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.metrics.translation import Translations
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import EOS, PAD, Pieces
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 
 class Translate(Task):
@@ -18,7 +19,10 @@ class Translate(Task):
     The settings: `beam_width` (1 is greedy) and `length_penalty`, the exponent alpha of Wu et al.
     """
 
-    inputs = {"source_ids": Spec(("S",), "int32"), "target_ids": Spec(("T",), "int32")}
+    inputs = {
+        "source_ids": Spec(("S",), "int32", "tokens"),
+        "target_ids": Spec(("T",), "int32", "tokens"),
+    }
     settings = {"beam_width": 4, "length_penalty": 0.6}
     allowed = {"beam_width": Number(1, whole=True), "length_penalty": Number(0)}
     metrics = ("loss", "token_accuracy")
@@ -88,7 +92,7 @@ class Translate(Task):
         def greedy(source_ids):
             return self.translate(model, source_ids)
 
-        source = {"source_ids": Spec(("S",), "int32")}
+        source = {"source_ids": Spec(("S",), "int32", "tokens")}
         return [
             Signature(
                 "serving_default",

@@ -13,8 +13,8 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from kerasdl.ops.text import Pieces
-from kerasdl.training import judge
-from kerasdl.training.runs import write_text
+from kerasdl.store import pictures
+from kerasdl.system.files import write_text
 
 SECONDS_BETWEEN_LINES = 2.0  # where the output is no terminal
 SECONDS_BETWEEN_SUMMARIES = 5.0
@@ -147,9 +147,9 @@ class Pictures(keras.callbacks.Callback):
             if value.dtype.kind == "i":
                 self._append(self.folder / f"{name}.txt", epoch + 1, value)
             else:
-                judge.write_picture(self.folder / f"{name}.png", value)
+                pictures.write_picture(self.folder / f"{name}.png", value)
                 if value.ndim == 5 and name.endswith("trajectory"):
-                    judge.write_moving_picture(self.folder / f"{name}.gif", value)
+                    pictures.write_moving_picture(self.folder / f"{name}.gif", value)
         now = time.perf_counter()
         took = now - began if self.next else 0.0  # the first time is mostly tracing
         self.next = now + max(SECONDS_BETWEEN_SUMMARIES, 9 * took)
@@ -182,7 +182,7 @@ class TensorBoard(keras.callbacks.Callback):
         self.writer = tf.summary.create_file_writer(str(self.folder))
         if self.batch is not None and self.loop.step == 0:
             with self.writer.as_default():
-                tf.summary.image("training batch", judge.grid(self.batch)[None], step=0)
+                tf.summary.image("training batch", pictures.grid(self.batch)[None], step=0)
 
     def on_epoch_end(self, epoch, logs=None):
         self.waiting.append(logs)

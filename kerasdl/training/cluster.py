@@ -15,6 +15,8 @@ import tensorflow as tf
 from tensorflow.compiler.xla.tsl.protobuf import coordination_config_pb2
 from tensorflow.python.eager import context
 
+from kerasdl.errors import UserError
+
 START_SECONDS = 300  # that workers wait for each other, where KERASDL_START_TIMEOUT does not say
 FINISH_SECONDS = 24 * 3600  # that they wait for the chief to judge and to export
 SILENT_SECONDS = 20  # after which a worker counts as dead
@@ -33,7 +35,7 @@ def find():
         try:
             return _of(tf.distribute.cluster_resolver.TFConfigClusterResolver())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"TF_CONFIG: names no worker of its cluster: {error}") from error
+            raise UserError(f"TF_CONFIG: names no worker of its cluster: {error}") from error
     if int(os.environ.get("SLURM_NTASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
         return _of(_slurm())
     if "KUBERNETES_SERVICE_HOST" in os.environ and "JOB_NAME" in os.environ:
@@ -64,7 +66,7 @@ def _slurm():
         resolver.cluster_spec()  # sets its task
         return resolver
     except Exception as error:  # it runs programs of SLURM
-        raise ValueError(f"SLURM: {type(error).__name__}: {error}") from error
+        raise UserError(f"SLURM: {type(error).__name__}: {error}") from error
 
 
 def _kubernetes():
@@ -76,10 +78,10 @@ def _kubernetes():
         )
         workers = resolver.cluster_spec().as_dict()["worker"]
     except Exception as error:  # it needs a package, and asks a server
-        raise ValueError(f"Kubernetes: {type(error).__name__}: {error}") from error
+        raise UserError(f"Kubernetes: {type(error).__name__}: {error}") from error
     hosts = [worker.rpartition(":")[0] for worker in workers]
     if address not in hosts:
-        raise ValueError(f"POD_IP {address}: is none of the pods of JOB_NAME {name}")
+        raise UserError(f"POD_IP {address}: is none of the pods of JOB_NAME {name}")
     resolver.task_type, resolver.task_id = "worker", hosts.index(address)
     return resolver
 
@@ -120,7 +122,7 @@ class Cluster:
             else:
                 answer = self._gather(server, facts, limit)
         if answer:
-            raise ValueError(answer)
+            raise UserError(answer)
 
     def _own_port(self):
         """A server at this worker's address; all its interfaces where it has a name."""
@@ -130,7 +132,7 @@ class Cluster:
             return socket.create_server((host if host == "127.0.0.1" else "", int(port)))
         except (OSError, ValueError, OverflowError) as error:
             why = getattr(error, "strerror", None) or error
-            raise ValueError(f"worker {self.index} at {address}: {why}") from error
+            raise UserError(f"worker {self.index} at {address}: {why}") from error
 
     def _gather(self, server, facts, limit):
         """The chief's side: what is wrong, or an empty text."""

@@ -8,16 +8,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.training import checkpoint
+from kerasdl.errors import CheckpointError, TrainingError
+from kerasdl.store import checkpoint
 from kerasdl.training.cluster import is_chief
 
 SECONDS_PER_CALL = 0.5  # of one `tf.function` call: how soon Ctrl-C and the display react
 SECONDS_PER_CHECKPOINT = 15.0  # at the ends of epochs
 SECONDS_WITHOUT_CHECKPOINT = 300.0  # inside long ones
-
-
-class TrainingError(Exception):
-    """Training cannot go on: the loss is not a number, or the disk is full."""
 
 
 class Stopped(Exception):
@@ -209,7 +206,7 @@ class Loop:
             header = {**self.header, "step": self.step, "loop": state}
             checkpoint.write(path, header, checkpoint.values(self.variables))
             checkpoint.prune(self.folder, self.recipe.keep_checkpoints)
-        except checkpoint.CheckpointError as error:
+        except CheckpointError as error:
             kept = checkpoint.newest_first(self.folder)
             last = f"the last good one is {kept[0].name}" if kept else "there is none before it"
             raise TrainingError(f"{error}; {last}") from error
@@ -355,13 +352,14 @@ class Loop:
         # One by one in float64: the same sum however the steps fell into calls.
         self.sums = np.cumsum(np.vstack([self.sums, rows]), 0)[-1]
 
-    def _means(self, sums):
+    def _means(self, sums, part="train"):
         pairs = zip(self.trainer.names, sums[1:], strict=True)
-        return self.trainer.task.summarize({name: float(s / sums[0]) for name, s in pairs})
+        means = {name: float(s / sums[0]) for name, s in pairs}
+        return self.trainer.task.summarize(means, part)
 
     def evaluate(self, iterator, batches: int) -> dict:
-        """Means over a split, of batches from an iterator."""
-        return self._means(self._judge(iterator, tf.constant(batches)).numpy())
+        """Means over the validation part, of batches from an iterator."""
+        return self._means(self._judge(iterator, tf.constant(batches)).numpy(), "validation")
 
     def _end_epoch(self, epoch):
         row = {"epoch": epoch + 1, "step": self.step, "lr": self.learning_rate()}

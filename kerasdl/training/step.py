@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from kerasdl.errors import UserError
 from kerasdl.layers import dropout, remat
 from kerasdl.training import optimizers, schedules
 
@@ -29,11 +30,11 @@ class Trainer(keras.Model):
         self.task = task
         self.settings = recipe
         if task.coupled and recipe.grad_accum_steps > 1:
-            raise ValueError(
+            raise UserError(
                 "--grad-accum-steps: the loss of this task couples the examples of a batch"
             )
         if recipe.remat and not remat.blocks(model):
-            raise ValueError(f"--remat: {recipe.model} has no blocks to recompute")
+            raise UserError(f"--remat: {recipe.model} has no blocks to recompute")
         self.player_variables = {p: task.variables(model, p) for p in task.players}
         self.optimizers = {
             p: optimizers.make(recipe, schedules.stretched(schedule, self.repeats(p)))
@@ -79,7 +80,7 @@ class Trainer(keras.Model):
             pairs += [("loss_scale", self.loss_scale), ("good_steps", self.good_steps)]
         named = dict(pairs)
         if len(named) < len(pairs):
-            raise ValueError(f"two weights of {self.net.name}, or their slots, have one path")
+            raise UserError(f"two weights of {self.net.name}, or their slots, have one path")
         return named
 
     # -- one step -------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ import os
 
 import tensorflow as tf
 
-from kerasdl.catalog import nearest_multiples
+from kerasdl.errors import UserError
+from kerasdl.system.names import nearest_multiples
 from kerasdl.training import cluster as clusters
 
 
@@ -36,7 +37,7 @@ def make(recipe, say=print, facts=None):
     count = recipe.devices or there
     if count > there:
         more = "" if gpus else "; --logical-devices splits the CPU for trying out"
-        raise ValueError(f"--devices {count}: this machine has {there} {kind}(s){more}")
+        raise UserError(f"--devices {count}: this machine has {there} {kind}(s){more}")
     if gpus:
         tf.config.set_visible_devices(gpus[:count], "GPU")
     if name == "auto":
@@ -48,7 +49,7 @@ def make(recipe, say=print, facts=None):
         return _tpu(recipe.tpu), None
     if name == "multi_worker_mirrored":
         if cluster is None:
-            raise ValueError(
+            raise UserError(
                 "--strategy multi_worker_mirrored: neither TF_CONFIG nor SLURM nor Kubernetes "
                 "names more than one worker; `launch` starts them"
             )
@@ -80,7 +81,7 @@ def _tpu(name):
         return tf.distribute.TPUStrategy(resolver)
     except Exception as error:  # of many kinds, some of a network
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"--tpu {name}: cannot be used: {line}") from error
+        raise UserError(f"--tpu {name}: cannot be used: {line}") from error
 
 
 def check_jit(recipe, strategy, cluster) -> None:
@@ -93,12 +94,12 @@ def check_jit(recipe, strategy, cluster) -> None:
         return
     workers = cluster.size if cluster else 1
     if strategy.num_replicas_in_sync > workers:
-        raise ValueError(
+        raise UserError(
             f"--jit: {strategy.num_replicas_in_sync // workers} replicas of one process cannot be "
             "compiled; `launch` starts a process for each"
         )
     if recipe.sync_batch_norm and workers > 1:
-        raise ValueError("--jit: the statistics of --sync-batch-norm leave the compiled part")
+        raise UserError("--jit: the statistics of --sync-batch-norm leave the compiled part")
 
 
 def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) -> None:
@@ -106,7 +107,7 @@ def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) ->
     part = replicas * micro * updates
     if batch_size % part:
         near = " or ".join(nearest_multiples(batch_size, part))
-        raise ValueError(
+        raise UserError(
             f"--batch-size {batch_size}: {replicas} replica(s) x {micro} micro-batch(es) "
             f"{f'x {updates} updates ' if updates > 1 else ''}cannot share it evenly; "
             f"the nearest that work: {near}"

@@ -11,7 +11,6 @@ import pytest
 from kerasdl import catalog
 from kerasdl.bench import (
     attention,
-    command,
     data,
     export,
     infer,
@@ -22,7 +21,8 @@ from kerasdl.bench import (
     remat,
     sampling,
 )
-from kerasdl.cli import UsageError
+from kerasdl.cli import bench
+from kerasdl.errors import UsageError
 from kerasdl.ops import noise
 from tests.test_every_model import built_without_memory
 
@@ -89,7 +89,7 @@ def test_each_side_is_compared_at_its_better():
     found["memory"] = {"ours": 1.25, "peer": 30.0}
     assert (found["off"].median, found["on"].median, found["better"].median) == (1.5, 5.0, 3.0)
     assert (found["better"].ours, found["better"].peer) == (1.0, 3.0)
-    lines = command.table(found).splitlines()
+    lines = bench.table(found).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["XLA", "ours", "peer", "ratio", "range"],
         ["off", "2000.0", "ms", "3000.0", "ms", "1.50", "1.50", "to", "1.50"],
@@ -148,7 +148,7 @@ def test_both_ways_of_sampling_do_the_same_work(monkeypatch):
     assert batch["ours", False]().shape == batch["peer", False]().shape == (5, 8, 8, 1)
     found = paired.compare(one, single, rounds=1, least=0.0)
     assert set(found) == {"case", "off", "memory"}
-    assert len(command.table(found).splitlines()) == 4
+    assert len(bench.table(found).splitlines()) == 4
 
 
 class _Draws:
@@ -175,11 +175,11 @@ def test_the_command_prints_and_writes_a_table_and_json(monkeypatch, capsys, tmp
         }
     }
     argv = ["layers", "--against", "keras.layers", "--rounds", "2", "--output", str(tmp_path / "b")]
-    assert command.main(argv, fake) == 0
+    assert bench.main(argv, fake) == 0
     shown = capsys.readouterr().out
     assert shown.splitlines()[0] == "one" and len(shown.splitlines()) == 6
     assert (tmp_path / "b" / "layers.txt").read_text() == shown
-    assert command.main([*argv, "--json"], fake) == 0
+    assert bench.main([*argv, "--json"], fake) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert set(found) == {"case", "off", "on", "better", "memory"}
     assert set(found["better"]) == {"ours", "peer", "median", "low", "high"}
@@ -210,7 +210,7 @@ def _keys():
 )
 def test_what_cannot_be_understood_is_refused(argv, message):
     with pytest.raises(UsageError, match=message):
-        command.main(argv, {})
+        bench.main(argv, {})
 
 
 def test_loop_and_fit_take_the_same_steps(tmp_path, monkeypatch):
@@ -325,10 +325,10 @@ def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
 @pytest.mark.slow
 def test_models_are_exported_in_processes_of_their_own(tmp_path, capsys):
     argv = ["export", "--output", str(tmp_path)]
-    assert command.main([*argv, "--models", "mlp"]) == 0
+    assert bench.main([*argv, "--models", "mlp"]) == 0
     shown = capsys.readouterr().out
     assert "855,050" in shown and "tflite/int8" in shown
-    assert command.main([*argv, "--models", "vit_digits", "--json"]) == 0
+    assert bench.main([*argv, "--models", "vit_digits", "--json"]) == 0
     (found,) = json.loads(capsys.readouterr().out)
     assert found["artefacts"]["savedmodel"]["max_difference"] <= 1e-5
     assert found["native"] is None if shutil.which("g++") is None else found["native"] <= 1e-5
@@ -345,10 +345,10 @@ def test_a_model_that_cannot_be_exported_has_its_reason_in_the_table(monkeypatch
         export, "measure", lambda name, program: {"name": name, "error": "no memory"}
     )
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    assert command.main(["export", "--models", "mlp", "--output", str(tmp_path)]) == 1
+    assert bench.main(["export", "--models", "mlp", "--output", str(tmp_path)]) == 1
     shown = capsys.readouterr()
     assert "none: no memory" in shown.out
     assert shown.err == "note: not asked in C++: there is no g++\n"
     (tmp_path / "export.json").write_text("[1]")
     with pytest.raises(UsageError, match="export.json: holds something else"):
-        command.main(["export", "--models", "mlp", "--output", str(tmp_path)])
+        bench.main(["export", "--models", "mlp", "--output", str(tmp_path)])

@@ -5,9 +5,9 @@ import datetime
 import numpy as np
 import pytest
 
-from kerasdl.data.dates import COUNTS, FIRST, FORMATS, LAST, write
 from kerasdl.data.sources import open_source
-from kerasdl.data.tokenizer import Tokenizer
+from kerasdl.data.sources.dates import COUNTS, FIRST, FORMATS, LAST, write
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.ops.text import BOS, EOS, PAD
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasdl.data.ngram import NGram, figures
+from kerasdl.data.text.ngram import NGram, figures
 
 V = 5
 RNG = np.random.default_rng(0)

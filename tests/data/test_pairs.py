@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasdl.data.sources import open_source
-from kerasdl.data.tokenizer import Tokenizer
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.ops.text import BOS, EOS, PAD
 from kerasdl.tasks.translate import Translate
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdl.data import folder, splits
+from kerasdl.columns import Spec
+from kerasdl.data import splits
 from kerasdl.data.pipeline import training_batches
-from kerasdl.data.sources import input_statistics, open_source
-from kerasdl.tasks.task import Spec
+from kerasdl.data.sources import folder, input_statistics, open_source
 
 
 def lengths(source):

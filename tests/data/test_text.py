@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from kerasdl.data import python_docs
 from kerasdl.data.pipeline import evaluation_batches, training_batches
-from kerasdl.data.sources import open_source
-from kerasdl.data.text import WindowSplit
-from kerasdl.data.tokenizer import Tokenizer
+from kerasdl.data.sources import open_source, python_docs
+from kerasdl.data.sources.text import WindowSplit
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.tasks.generate_text import GenerateText
 from kerasdl.tasks.translate import Translate
 

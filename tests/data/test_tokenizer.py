@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.data import tokenizer as tokenizers
-from kerasdl.data.tokenizer import KINDS, SPLIT, Tokenizer, train
+from kerasdl.data.text import tokenizer as tokenizers
+from kerasdl.data.text.tokenizer import KINDS, SPLIT, Tokenizer, train
 from kerasdl.ops.text import BOS, EOS, PAD, SPECIAL, UNK
 
 TEXTS = inspect.getsource(textwrap).split("\n\n") + ["naïve 日本 😀"]

@@ -36,8 +36,8 @@ def make_parts(
 
     import kerasdl
     from kerasdl import catalog, tasks
+    from kerasdl.columns import DataInfo
     from kerasdl.recipe import Recipe
-    from kerasdl.tasks.task import DataInfo
 
     keras.utils.set_random_seed(0)
     if "vocab_size" in arguments:
@@ -51,7 +51,7 @@ def make_parts(
             part["label"] = part["label"][:40]
             part["image"] = rng.random((40, *image_shape), "float32")
     statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
-    info = DataInfo(image_shape, tuple("0123456789"), *statistics)
+    info = DataInfo.of_images(image_shape, "0123456789", *statistics)
     own = catalog.settings_of(model_name).get("task_kwargs", {})
     settings = {**own, **(task_kwargs or {})}
     recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
@@ -67,7 +67,7 @@ def make_parts(
 
 def _parts(model_name, task, arguments, train, test, model=None):
     import kerasdl
-    from kerasdl.export.exporter import Parts
+    from kerasdl.export.parts import Parts
 
     return Parts(
         model=model or kerasdl.create_model(model_name, **arguments),

@@ -16,7 +16,7 @@ from google.protobuf import text_format
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 from tensorflow_serving.config import model_server_config_pb2
 
-from kerasdl.export import load
+from kerasdl.store import load
 
 
 def signatures(export_dir) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasdl.export import artefact
+from kerasdl.inference import artifact
 
 FORMATS = {
     "saved_model": ("", 1e-5),
@@ -23,7 +23,7 @@ def place(request, exported):
 def test_predict(place, parts):
     path, tolerance = place
     images = parts.test["image"][:70]  # more than one batch, the last one smaller
-    found = artefact.open_artefact(path).predict(images)
+    found = artifact.open_artefact(path).predict(images)
     expected = parts.task.predict(parts.model, {"image": images})
     assert set(found) >= {"probabilities", "logits", "label"}
     for name in ("probabilities", "logits"):
@@ -36,8 +36,8 @@ def test_predict_files(place, exported, pictures, tmp_path):
     for kind, content in pictures.items():
         files.append(tmp_path / f"{kind}.image")
         files[-1].write_bytes(content)
-    found = artefact.predict_files(place[0], files)
-    reference = artefact.predict_files(exported["folder"], files)
+    found = artifact.predict_files(place[0], files)
+    reference = artifact.predict_files(exported["folder"], files)
     for a, b, file in zip(found, reference, files, strict=True):
         assert a["file"] == str(file)
         assert a["class_name"] == b["class_name"]
@@ -51,19 +51,19 @@ def test_bad_files_are_named(place, pictures, tmp_path):
     (tmp_path / "good.png").write_bytes(pictures["rgba"])
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"bad.png: is no image"):
-        artefact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "bad.png"])
+        artifact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "bad.png"])
     with pytest.raises(ValueError, match=r"gone.png: cannot be read"):
-        artefact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "gone.png"])
+        artifact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "gone.png"])
 
 
 def test_evaluate(place, exported):
-    found = artefact.evaluate_artefact(place[0])
+    found = artifact.evaluate_artefact(place[0])
     expected = exported["artefacts"]["savedmodel"]["test"]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_evaluate_all_gives_the_cards_figures(exported):
-    found = artefact.evaluate_all(Path(exported["folder"]).parent)
+    found = artifact.evaluate_all(Path(exported["folder"]).parent)
     assert list(found) == list(exported["artefacts"])
     for name, figures in found.items():
         assert figures == pytest.approx(exported["artefacts"][name]["test"], abs=1e-5)
@@ -71,13 +71,13 @@ def test_evaluate_all_gives_the_cards_figures(exported):
 
 def test_unknown_split(exported):
     with pytest.raises(ValueError, match="did you mean test"):
-        artefact.evaluate_artefact(exported["folder"], "tests")
+        artifact.evaluate_artefact(exported["folder"], "tests")
 
 
 def test_broken_files(tmp_path):
     (tmp_path / "net.tflite").write_bytes(b"no model")
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ValueError, match="no TFLite file"):
-        artefact.open_artefact(tmp_path / "net.tflite")
+        artifact.open_artefact(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="no SavedModel"):
-        artefact.open_artefact(tmp_path)
+        artifact.open_artefact(tmp_path)

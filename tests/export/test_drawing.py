@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from kerasdl import catalog
-from kerasdl.export import drawing, exporter
-from kerasdl.export.parity import SavedModel, TFLite
+from kerasdl.export import exporter
+from kerasdl.inference import sampling
+from kerasdl.inference.proof import SavedModel, TFLite
 from kerasdl.ops import noise
 from tests.export.examples import make_parts, quiet
 
@@ -129,12 +130,14 @@ def test_what_a_request_may_not_be(drawn):
 def test_predict_draws_what_the_signature_draws(drawn, tmp_path):
     name, _, card = drawn
     folder = card["folder"]
-    images = drawing.draw_images(folder, {"num": 3, "seed": 7})
+    images = sampling.draw_images(folder, {"num": 3, "seed": 7})
     asked = request_of(name, 3, (0, 7))
     np.testing.assert_array_equal(images, SavedModel(folder).answer("sample", asked)["image"])
-    kept = drawing.draw_images(Path(folder) / "assets.extra" / "model.keras", {"num": 3, "seed": 7})
+    kept = sampling.draw_images(
+        Path(folder) / "assets.extra" / "model.keras", {"num": 3, "seed": 7}
+    )
     np.testing.assert_allclose(kept, images, atol=1e-4)
-    file = drawing.write_images(folder, tmp_path / "a.png", {"num": 3})
+    file = sampling.write_images(folder, tmp_path / "a.png", {"num": 3})
     assert tf.io.decode_png(file.read_bytes()).shape[-1] == 3
     wrong = {
         "--num 0: must be at least 1 and at most 1024": {"num": 0},
@@ -148,9 +151,9 @@ def test_predict_draws_what_the_signature_draws(drawn, tmp_path):
         wrong["--guidance 2.0: the model is unconditional"] = {"guidance": 2.0}
     for message, settings in wrong.items():
         with pytest.raises(ValueError, match=message):
-            drawing.draw_images(folder, settings)
+            sampling.draw_images(folder, settings)
     with pytest.raises(ValueError, match="there is no folder"):
-        drawing.write_images(folder, tmp_path / "no" / "a.png")
+        sampling.write_images(folder, tmp_path / "no" / "a.png")
 
 
 @pytest.mark.slow
@@ -160,16 +163,16 @@ def test_a_tflite_file_draws_the_same_images(drawn):
     settings = {"num": 5, "seed": 2**32 - 1}
     if name == "ddpm_unet_small":
         settings |= {"label": card["data"]["class_names"][3], "guidance": 1.5}
-    expected = drawing.draw_images(folder, settings)
-    found = drawing.draw_images(folder / "tflite" / "float32.tflite", settings)
+    expected = sampling.draw_images(folder, settings)
+    found = sampling.draw_images(folder / "tflite" / "float32.tflite", settings)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert np.std(expected, axis=0).max() > 1e-3
     if "sample_from" in LITE[name]:
         with pytest.raises(ValueError, match="has no sample_from in this file"):
-            drawing.draw_images(folder / "tflite" / "int8.tflite")
+            sampling.draw_images(folder / "tflite" / "int8.tflite")
 
 
 def test_a_classifier_draws_nothing(exported):
     for file in ("", "tflite/float32.tflite"):
         with pytest.raises(ValueError, match="resnet20 draws no images"):
-            drawing.draw_images(Path(exported["folder"]) / file)
+            sampling.draw_images(Path(exported["folder"]) / file)

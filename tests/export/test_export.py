@@ -14,16 +14,10 @@ import tensorflow as tf
 
 from kerasdl import catalog
 from kerasdl.bench import native
-from kerasdl.export import (
-    ExportError,
-    card,
-    convert,
-    exporter,
-    parity,
-    saved_model,
-    serving,
-    tflite,
-)
+from kerasdl.errors import ExportError
+from kerasdl.export import card, convert, exporter, serving, tflite
+from kerasdl.inference import proof
+from kerasdl.inference.signatures import functions
 from kerasdl.models.sequence import gpt
 from tests.export.examples import make_parts, quiet
 from tests.test_every_model import BATTERY
@@ -68,7 +62,7 @@ def test_names_are_exact(exported):
 
 
 def test_tflite_names_and_dynamic_batch(exported, parts):
-    from kerasdl.export.parity import TFLite
+    from kerasdl.inference.proof import TFLite
 
     lite = TFLite(Path(exported["folder"]) / "tflite" / "float32.tflite")
     assert lite.signatures == {
@@ -224,7 +218,7 @@ def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
 
     with pytest.raises(ExportError, match="TFLite float32: .*BitwiseAnd"):
         tflite.write(Task(), parts.model, parts.train, tmp_path / "tflite", quiet)
-    assert "serve_bytes" in saved_model.functions(Task(), parts.model, "savedmodel")
+    assert "serve_bytes" in functions(Task(), parts.model, "savedmodel")
 
 
 @pytest.mark.slow
@@ -278,7 +272,7 @@ def chosen(parts, tmp_path_factory):
 def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
     assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
-    lite = parity.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
+    lite = proof.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
     found = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
     assert found["labels"] == [str(i) for i in range(10)]
     assert found["files"]["float32.tflite"]["serving_default"]["inputs"] == {
@@ -366,7 +360,7 @@ def test_masked_attention_keeps_its_scores_in_eight_bits(tmp_path, rng):
     for weight in parts.model.trainable_variables:
         weight.assign_add(0.3 * rng.standard_normal(weight.shape))
     tflite.write(parts.task, parts.model, parts.train, tmp_path / "files", quiet, None, ("int8",))
-    lite = parity.TFLite(tmp_path / "files" / "int8.tflite")
+    lite = proof.TFLite(tmp_path / "files" / "int8.tflite")
     token_ids = parts.test["token_ids"][:8]
     expected = np.asarray(parts.model(token_ids))[:, -1]
     found = lite.answer("next_token", {"token_ids": token_ids})["logits"]

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasdl import processes
 from kerasdl.bench import native
+from kerasdl.system import processes
 
 SCRIPT = Path(__file__).with_name("kills.py")
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import kerasdl
-from kerasdl.export import load
+from kerasdl.store import load
 
 
 def archive(path, config):

@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.export import load, parity, serving_page
+from kerasdl.export import serving_page
 from kerasdl.export.exporter import export
+from kerasdl.inference import proof
 from kerasdl.models.generative import ddpm
 from kerasdl.models.sequence import gpt, transformer
+from kerasdl.store import load
 from tests.export.examples import make_parts, quiet
 from tests.export.stand_in import serving
 
@@ -76,7 +78,7 @@ def load_card(version):
 
 def _warm_up(version, signature, function):
     """A signature's answer to its warm-up request."""
-    inputs = dict(parity.warm_ups(version / parity.WARMUP))[signature]
+    inputs = dict(proof.warm_ups(version / proof.WARMUP))[signature]
     outputs = function(**{name: tf.constant(value) for name, value in inputs.items()})
     return {name: value.numpy() for name, value in outputs.items()}
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.export import texts
 from kerasdl.export.exporter import export
+from kerasdl.inference import texts
 from kerasdl.models.sequence import gpt, transformer
 from tests.export.examples import make_parts, quiet
 
@@ -39,7 +39,7 @@ def translator(tmp_path_factory):
 @pytest.fixture(scope="module")
 def some(writer):
     """Some letters of the vocabulary."""
-    from kerasdl.export import load
+    from kerasdl.store import load
 
     pieces = load.load_info(writer).info.tokenizer
     tokenizer = texts.saved_model.Tokenizer.from_json(pieces)

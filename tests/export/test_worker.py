@@ -6,8 +6,9 @@ import signal
 import numpy as np
 import pytest
 
-from kerasdl.export import ExportError, load, worker
-from kerasdl.training import checkpoint, runs
+from kerasdl.errors import ExportError
+from kerasdl.export import worker
+from kerasdl.store import checkpoint, load, runs
 from tests.export.examples import quiet
 
 

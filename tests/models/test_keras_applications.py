@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from kerasdl.models import keras_applications
 from kerasdl.models.cnn import densenet, resnet
-from kerasdl.models.keras_applications import copy_weights, load
+from kerasdl.weights import keras_applications
+from kerasdl.weights.keras_applications import copy_weights, load
 
 
 def randomize(model, biases):

@@ -11,7 +11,8 @@ import keras
 import numpy as np
 
 from kerasdl.layers.dropout import Dropout, DropPath
-from kerasdl.training import run
+from kerasdl.store.settings import resolve
+from kerasdl.training.session import Session
 from tests.test_every_model import BATTERY, tiny
 
 DEVICES = 2
@@ -48,8 +49,8 @@ def session(name, folder, callbacks=(), **settings):
         "experiment": name,
         **settings,
     }
-    recipe = run.resolve(given)
-    made = run.Session(recipe, Path(folder) / name, lambda line: None, callbacks)
+    recipe = resolve(given)
+    made = Session(recipe, Path(folder) / name, lambda line: None, callbacks)
     made.run.create()
     return made
 

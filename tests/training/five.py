@@ -12,7 +12,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasdl.training import run, strategy
+from kerasdl.store.settings import resolve
+from kerasdl.training import strategy
+from kerasdl.training.session import Session
 from tests.training.battery import Losses
 
 STEPS = 30
@@ -70,7 +72,7 @@ def main(kind, out):
             given["augment"] = ("shift",)
         losses = Losses()
         folder = Path(out).parent / kind / name  # workers share it
-        session = run.Session(run.resolve(given), folder, print, [losses])
+        session = Session(resolve(given), folder, print, [losses])
         if made is None:  # the devices of a process are divided once
             made = session.strategy, session.cluster
             strategy.make = functools.partial(lambda it, *_: it, made)

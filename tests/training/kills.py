@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasdl.training import checkpoint, run
+from kerasdl.store import checkpoint
+from kerasdl.store.settings import resolve
+from kerasdl.training.session import Session
 
 SETTINGS = {
     "model": "mlp",
@@ -46,8 +48,8 @@ def train(folder, name, tell=None):
 
     if tell is not None:
         checkpoint.np.savez = slowly
-    recipe = run.resolve({**SETTINGS, "output": str(folder), "experiment": name})
-    session = run.Session(recipe, Path(folder) / name, lambda line: None)
+    recipe = resolve({**SETTINGS, "output": str(folder), "experiment": name})
+    session = Session(recipe, Path(folder) / name, lambda line: None)
     session.run.create()
     session.fit()
 

@@ -10,12 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog, tasks
+from kerasdl.columns import DataInfo
 from kerasdl.ops import noise
 from kerasdl.recipe import Recipe
-from kerasdl.tasks.task import DataInfo
-from kerasdl.training import runs, schedules, step, strategy
+from kerasdl.store import runs
+from kerasdl.training import schedules, step, strategy
 
-INFO = DataInfo(image_shape=(8, 8, 1), class_names=tuple("abcd"))
+INFO = DataInfo.of_images((8, 8, 1), "abcd")
 
 
 def batch_of(size, spoilt):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdl.training import referee, run
+from kerasdl import app
+from kerasdl.inference import reference_classifier
 
 
 class Stub:
@@ -41,7 +42,7 @@ class Stub:
     ],
 )
 def test_a_run_draws_and_is_judged(name, pictures, ways, tmp_path, monkeypatch):
-    monkeypatch.setattr(referee, "referee_of", lambda recipe, say: Stub())
+    monkeypatch.setattr(reference_classifier, "of_recipe", lambda recipe, say: Stub())
     steps = {"task_kwargs": {"steps": 2}} if name.startswith("ddpm") else {}
     given = {
         "model": name,
@@ -55,7 +56,7 @@ def test_a_run_draws_and_is_judged(name, pictures, ways, tmp_path, monkeypatch):
         **steps,
     }
     lines = []
-    assert run.train(given, lines.append) == 0
+    assert app.train(given, lines.append) == 0
     assert {p.name for p in (tmp_path / "a" / "pictures").iterdir()} == pictures
     for path in (tmp_path / "a" / "pictures").iterdir():
         with Image.open(path) as image:

@@ -6,8 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasdl.inference import evaluation
 from kerasdl.ops.text import PAD
-from kerasdl.training import judge, loop
+from kerasdl.training import loop
 from tests.test_every_model import BATTERY
 from tests.training.battery import Losses, session
 from tests.training.processes import run_script
@@ -30,12 +31,12 @@ def test_two_steps_a_stop_and_two_steps_are_four_steps(name, tmp_path):
     assert a.keys() == b.keys()
     assert all((a[k] == b[k]).all() for k in a)
     assert parts.loop.history == whole.loop.history
-    assert set(whole.task.summarize(dict.fromkeys(whole.trainer.names, 1.0))) < set(
+    assert set(whole.task.summarize(dict.fromkeys(whole.trainer.names, 1.0), "train")) < set(
         whole.loop.history[0]
     )
     model, task = parts.run.restore("last")
-    batches, _ = parts._evaluation(parts.source.test)
-    figures, found = judge.judge(model, task, batches)
+    batches, _ = parts.evaluation(parts.source.test)
+    figures, found = evaluation.evaluate(model, task, batches)
     assert set(task.metrics) <= figures.keys()
     assert all(np.isfinite(value) for value in figures.values())
     if "confusion" in found:

@@ -5,13 +5,13 @@ import numpy as np
 import pytest
 
 from kerasdl import catalog
-from kerasdl.models import keras_applications
+from kerasdl.columns import DataInfo
 from kerasdl.models.cnn import googlenet as googlenet_module
 from kerasdl.models.cnn.resnet import resnet20
 from kerasdl.models.vision_transformer.vit import vit_digits
 from kerasdl.recipe import Recipe
-from kerasdl.tasks.task import DataInfo
-from kerasdl.training import checkpoint, initial, runs
+from kerasdl.store import checkpoint, initial, runs
+from kerasdl.weights import keras_applications
 
 SIZES = {"image_shape": (8, 8, 1), "depths": (1, 1), "filters": 4}
 MEAN, STD = (0.3,), (0.4,)
@@ -37,7 +37,7 @@ def trained():
 @pytest.fixture
 def run_folder(trained, tmp_path):
     folder = tmp_path / "run"
-    info = DataInfo((8, 8, 1), tuple("abcde"), MEAN, STD)
+    info = DataInfo.of_images((8, 8, 1), "abcde", MEAN, STD)
     arguments = {**SIZES, "num_classes": 5, "input_mean": MEAN, "input_std": STD}
     run = runs.Run(folder, Recipe(dataset="digits"), "resnet20", arguments, info)
     run.create()

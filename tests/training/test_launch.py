@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from kerasdl import cli
-from kerasdl.launch import command, hosts, supervise
+from kerasdl.cli import launch as command
+from kerasdl.launch import hosts, supervise
 
 ROOT = Path(__file__).parents[2]
 HEAD = """
@@ -186,7 +187,7 @@ def test_a_kill_of_the_launcher_or_of_its_helpers_leaves_no_process(tmp_path, vi
     script = (child if victim == "launcher" else "") + f"{STUBBORN}  # {mark}"
     code = (
         "import sys; from kerasdl import cli; from kerasdl.launch import command\n"
-        f"command.worker_command = lambda *_, **__: {words(script)!r}\n"
+        f"launch.worker_command = lambda *_, **__: {words(script)!r}\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
     flags = ["launch", "--workers", "2", "--max-restarts", "0", "--log-dir", str(tmp_path), "--"]
@@ -330,7 +331,7 @@ def test_bad_input_is_one_line_and_status_2(typed, line, capfd):
 
 def test_a_worker_trains_with_the_strategy_and_a_restart_goes_on():
     start = ["train", "--no-resume", "--strategy", "multi_worker_mirrored"]
-    assert command.worker_command(["--no-resume"])[3:] == start
-    assert command.worker_command(["--no-resume"], again=True)[3:] == [*start, "--resume"]
+    assert launch.worker_command(["--no-resume"])[3:] == start
+    assert launch.worker_command(["--no-resume"], again=True)[3:] == [*start, "--resume"]
     own = ["--strategy=multi_worker_mirrored"]
-    assert command.worker_command(own)[3:] == ["train", *own]
+    assert launch.worker_command(own)[3:] == ["train", *own]

@@ -10,8 +10,13 @@ import keras
 import numpy as np
 import pytest
 
+from kerasdl import app
+from kerasdl.errors import CheckpointError, TrainingError
+from kerasdl.store import checkpoint, runs
+from kerasdl.store.settings import resolve
 from kerasdl.tasks.classify import Classify
-from kerasdl.training import checkpoint, loop, run, runs
+from kerasdl.training import loop
+from kerasdl.training.session import Session
 
 MLP = {
     "model": "mlp",
@@ -26,8 +31,8 @@ MLP = {
 
 def session(tmp_path, callbacks=(), **settings):
     given = {**MLP, "output": str(tmp_path), "experiment": "run", **settings}
-    recipe = run.resolve(given)
-    made = run.Session(recipe, tmp_path / "run", say=lambda line: None, callbacks=callbacks)
+    recipe = resolve(given)
+    made = Session(recipe, tmp_path / "run", say=lambda line: None, callbacks=callbacks)
     made.run.create()
     return made
 
@@ -67,7 +72,7 @@ def test_two_steps_a_stop_and_the_rest_equal_one_run(tmp_path):
 def test_a_run_writes_its_folder_and_says_when_it_is_finished(tmp_path):
     lines = []
     given = {**MLP, "output": str(tmp_path), "experiment": "run", "log": ("csv", "tensorboard")}
-    assert run.train(given, lines.append) == 0
+    assert app.train(given, lines.append) == 0
     folder = tmp_path / "run"
     metrics = json.loads((folder / "metrics.json").read_text())
     wanted = {"model", "dataset", "test", "trainable_parameters", "steps", "epochs", "seed"}
@@ -78,16 +83,16 @@ def test_a_run_writes_its_folder_and_says_when_it_is_finished(tmp_path):
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert "val_top1" in rows[0]
     assert list((folder / "tensorboard").glob("events*"))
-    assert run.train(given, lines.append) == 0
+    assert app.train(given, lines.append) == 0
     assert "is finished" in lines[-1]
     with pytest.raises(ValueError, match="--lr was 0.*is 0.5"):
-        run.train({**given, "lr": 0.5}, lines.append)
-    assert run.train({**given, "lr": 0.5, "resume": False}, lines.append) == 0
+        app.train({**given, "lr": 0.5}, lines.append)
+    assert app.train({**given, "lr": 0.5, "resume": False}, lines.append) == 0
 
 
 def test_a_loss_that_is_not_a_number_names_the_step(tmp_path):
     made = session(tmp_path, lr=1e30, opt="sgd", sched="constant", clip_grad=None)
-    with pytest.raises(loop.TrainingError, match=r"the loss is (nan|inf) at step \d+ \(epoch 1\)"):
+    with pytest.raises(TrainingError, match=r"the loss is (nan|inf) at step \d+ \(epoch 1\)"):
         made.fit()
 
 
@@ -124,7 +129,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoint.np, "savez", savez)
-    with pytest.raises(loop.TrainingError, match="No space left.*step-000000004.npz"):
+    with pytest.raises(TrainingError, match="No space left.*step-000000004.npz"):
         made.fit()
     names = sorted(p.name for p in made.run.checkpoints.iterdir())
     assert names == ["step-000000004.npz"]
@@ -150,7 +155,7 @@ def test_altered_bytes_are_noticed(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
-    with pytest.raises(checkpoint.CheckpointError, match="damaged"):
+    with pytest.raises(CheckpointError, match="damaged"):
         checkpoint.read(path)
 
 
@@ -170,7 +175,7 @@ def test_a_foreign_file_in_the_runs_folder_is_kept(tmp_path):
     (folder / "args.yaml").write_text("lr: 1")
     (folder / "thesis.txt").write_text("mine")
     with pytest.raises(ValueError, match="'thesis.txt', which is no part of a run"):
-        run.train({**MLP, "output": str(tmp_path), "experiment": "run", "resume": False})
+        app.train({**MLP, "output": str(tmp_path), "experiment": "run", "resume": False})
     assert (folder / "thesis.txt").read_text() == "mine"
 
 
@@ -206,4 +211,4 @@ def test_settings_that_do_not_fit_are_named(tmp_path, settings, line):
 
 def test_an_unknown_setting_of_the_task_names_the_allowed():
     with pytest.raises(ValueError, match="--task-kwargs beta: no such setting"):
-        Classify(None, run.resolve({**MLP, "task_kwargs": {"beta": 1}}))
+        Classify(None, resolve({**MLP, "task_kwargs": {"beta": 1}}))

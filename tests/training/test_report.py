@@ -18,8 +18,11 @@ import tensorflow as tf
 import yaml
 from PIL import Image, ImageSequence
 
+from kerasdl.columns import DataInfo
 from kerasdl.recipe import Recipe, to_dict
-from kerasdl.training import callbacks, judge, plots, report
+from kerasdl.report import page, plots
+from kerasdl.store import pictures
+from kerasdl.training import callbacks
 
 VOID = {"meta", "img", "br"}
 CARD = {
@@ -74,7 +77,7 @@ def write_run(folder, metrics=None, rows=(), names=(), settings=None):
     folder.mkdir(parents=True, exist_ok=True)
     settings = {**to_dict(Recipe()), "dataset": "digits", **(settings or {})}
     (folder / "args.yaml").write_text(yaml.safe_dump(settings))
-    info = {"image_shape": [8, 8, 1], "class_names": list(names)}
+    info = json.loads(DataInfo.of_images((8, 8, 1), names).to_json())
     facts = {"model": "resnet20", "arguments": {"num_classes": len(names)}, "info": info}
     (folder / "model.json").write_text(json.dumps(facts))
     if metrics is not None:
@@ -88,8 +91,8 @@ def write_run(folder, metrics=None, rows=(), names=(), settings=None):
 
 
 def page_of(folder, card=None):
-    path = report.write(folder, card)
-    assert path == folder / "report.html"
+    path = page.write(folder, card)
+    assert path == folder / "page.html"
     return Page(path.read_text())
 
 
@@ -173,7 +176,7 @@ def test_a_run_that_has_only_begun(tmp_path):
 
 def test_no_run_folder(tmp_path):
     with pytest.raises(ValueError, match="no run folder"):
-        report.write(tmp_path)
+        page.write(tmp_path)
 
 
 def test_one_epoch_and_no_validation(tmp_path):
@@ -201,7 +204,7 @@ def test_a_thousand_classes_are_a_picture(tmp_path):
     assert time.perf_counter() - start < 3
     assert "class 0 class 1 2 18.2%" in page.text and "class 500" not in page.text
     assert "circle" not in page.tags  # too many points
-    text = (folder / "report.html").read_text()
+    text = (folder / "page.html").read_text()
     assert len(text) < 300_000
     picture = tf.io.decode_png(base64.b64decode(re.search(r"base64,([^\"]+)", text)[1]))
     assert picture.shape == (250, 250, 4)
@@ -241,7 +244,7 @@ def test_every_mistake_shows_its_own_cell(tmp_path):
     (folder / "pictures").mkdir()
     grid = plots.png(np.zeros((60, 160, 4), np.uint8))  # two rows of cells 30 high, 20 wide
     (folder / "pictures" / "mistakes.png").write_bytes(grid)
-    text = report.write(folder).read_text()
+    text = page.write(folder).read_text()
     assert "aspect-ratio:20/30;background-size:800% 200%" in text
     places = re.findall(r"background-position:(\S+) ([^\"]+)\"", text)
     assert places[0] == ("0%", "0%") and places[7] == ("100%", "0%")
@@ -285,7 +288,7 @@ def test_png_is_read_as_written(rng):
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.14, "3.1 s"), (75, "1:15 min"), (7500, "2:05 h")])
 def test_duration(seconds, text):
-    assert report.duration(seconds) == text
+    assert page.duration(seconds) == text
 
 
 def judged(names, ways=("guided", "free_drawn"), **more):
@@ -354,16 +357,16 @@ def test_pictures_of_a_grid_and_its_moving_one(tmp_path, channels):
     """3 rows of 4 columns: the still picture keeps them, frames are 2x2 tiles of a column."""
     levels = np.linspace(0, 1, 12).reshape(3, 4, 1, 1, 1)
     images = np.broadcast_to(levels, (3, 4, 8, 8, channels))
-    judge.write_picture(tmp_path / "a.png", images)
+    pictures.write_picture(tmp_path / "a.png", images)
     still = np.asarray(Image.open(tmp_path / "a.png"))
     side = 8 * 6 + 2  # enlarged, with an edge
     assert still.shape == (3 * side, 4 * side, 3)
     middles = still[side // 2 :: side, side // 2 :: side, 0]
     np.testing.assert_allclose(middles / 255, levels[..., 0, 0, 0], atol=0.003)
-    judge.write_moving_picture(tmp_path / "a.gif", images)
+    pictures.write_moving_picture(tmp_path / "a.gif", images)
     frames, last = frames_of(tmp_path / "a.gif")
     assert len(frames) == 4 and frames[0].shape == (2 * side, 2 * side, 3)
-    assert last == judge.LAST_FRAME
+    assert last == pictures.LAST_FRAME
     for i, frame in enumerate(frames):
         middles = frame[side // 2 :: side, side // 2 :: side, 0].reshape(-1)
         expected = [*levels[:, i, 0, 0, 0], 1]  # the last tile is empty
@@ -391,5 +394,5 @@ def test_pictures_after_an_epoch_and_on_the_page(tmp_path):
     assert found == ["denoising_trajectory.gif", "denoising_trajectory.png", *stills]
     page = page_of(folder)
     assert "Pictures denoising trajectory flat trajectory latent walk samples" in page.text
-    sources = re.findall(r'src="data:image/(\w+);', (folder / "report.html").read_text())
+    sources = re.findall(r'src="data:image/(\w+);', (folder / "page.html").read_text())
     assert sources == ["png", "gif", "png", "png", "png"]

@@ -6,13 +6,13 @@ import pytest
 import tensorflow as tf
 
 from kerasdl import catalog
+from kerasdl.columns import DataInfo
 from kerasdl.layers import dropout
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.classify import Classify
-from kerasdl.tasks.task import DataInfo
 from kerasdl.training import optimizers, schedules, step
 
-INFO = DataInfo(image_shape=(8, 8, 1), class_names=tuple("abcd"))
+INFO = DataInfo.of_images((8, 8, 1), "abcd")
 
 
 def make_trainer(model="linear", arguments=None, **settings):

@@ -8,11 +8,11 @@ from keras.src.backend.common import global_state
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.core import Conv
 from kerasdl.models.cnn.resnet import resnet18, resnet20
-from kerasdl.training import summary
+from kerasdl.report import architecture
 
 
 def test_resnet20():
-    text = summary.describe("resnet20")
+    text = architecture.describe("resnet20")
     lines = text.splitlines()
     assert lines[0] == "resnet20 (He et al. 2015)"
     for part in ("https://arxiv.org/abs/1512.03385", "Differs:", "269,722 trainable", "1,376 not"):
@@ -30,28 +30,28 @@ def test_it_leaves_no_weights_to_be_made():
         return len(global_state.get_global_attribute("uninitialized_variables") or [])
 
     before = waiting()
-    summary.describe("resnet20")
+    architecture.describe("resnet20")
     assert waiting() == before
 
 
 def test_image_size():
-    assert "for one 40x24x3 image" in summary.describe("resnet20", [40, 24])
-    assert "for one 24x24x3 image" in summary.describe("resnet20", 24)
+    assert "for one 40x24x3 image" in architecture.describe("resnet20", [40, 24])
+    assert "for one 24x24x3 image" in architecture.describe("resnet20", 24)
     with pytest.raises(ValueError, match="--image-size 1 2 3"):
-        summary.describe("resnet20", [1, 2, 3])
+        architecture.describe("resnet20", [1, 2, 3])
     with pytest.raises(ValueError, match="image_shape"):
-        summary.describe("resnet20", [2])
+        architecture.describe("resnet20", [2])
     with pytest.raises(ValueError, match="unknown model"):
-        summary.describe("resnet21")
+        architecture.describe("resnet21")
 
 
 def test_multiply_adds_of_the_papers():
     # 3x3 convolutions of the three stages, the stem and the dense layer, counted by hand
     by_hand = 32 * 32 * 27 * 16 + 6 * 1024 * 9 * 16 * 16
     by_hand += 256 * 9 * (16 * 32 + 5 * 32 * 32) + 64 * 9 * (32 * 64 + 5 * 64 * 64) + 640
-    assert summary.multiply_adds(resnet20()) == by_hand
-    with summary._no_weights():
-        work = summary.multiply_adds(resnet18())
+    assert architecture.multiply_adds(resnet20()) == by_hand
+    with architecture._no_weights():
+        work = architecture.multiply_adds(resnet18())
     assert work == pytest.approx(1.8e9, rel=0.02)  # table 1
 
 
@@ -83,7 +83,7 @@ class One(keras.Model):
 def test_multiply_adds_of_layers(model, shape, expected):
     if expected is None:  # EinsumDense takes three axes
         model, shape, expected = One(model.layer, rows=True), (7, 4, 1), 7 * 4 * 5
-    found = summary.multiply_adds(model, keras.Input(shape))
+    found = architecture.multiply_adds(model, keras.Input(shape))
     assert found == (None if expected == "loop" else expected)
 
 
@@ -91,7 +91,7 @@ def test_counting_changes_no_answer(rng):
     model = resnet20(image_shape=(8, 8, 1), depths=(1,), filters=4)
     x = rng.uniform(size=(2, 8, 8, 1)).astype("float32")
     before = np.asarray(model(x))
-    assert summary.multiply_adds(model) > 0
+    assert architecture.multiply_adds(model) > 0
     np.testing.assert_array_equal(model(x), before)
 
 
@@ -100,4 +100,4 @@ def test_counting_changes_no_answer(rng):
     [(640, "640"), (1000, "1.00 k"), (40_551_040, "40.6 M"), (17.56e9, "17.6 G"), (1e12, "1.00 T")],
 )
 def test_short(value, text):
-    assert summary.short(value) == text
+    assert architecture.short(value) == text

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasdl import processes
 from kerasdl.launch import hosts
-from kerasdl.training import checkpoint
+from kerasdl.store import checkpoint
+from kerasdl.system import processes
 from tests.training.five import MODELS, STEPS
 from tests.training.processes import finish, run_script, run_two, start, start_two, weights
 

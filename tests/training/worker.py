@@ -14,7 +14,9 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kerasdl.training import checkpoint, run, runs
+from kerasdl.store import checkpoint, runs
+from kerasdl.store.settings import resolve
+from kerasdl.training.session import Session
 
 
 class Watch(keras.callbacks.Callback):
@@ -56,12 +58,12 @@ def main(settings, out):
     if "save" in kill:
         kill_while_saving(kill["save"])
     stop = given.pop("stop_at", None)
-    recipe = run.resolve(given)
+    recipe = resolve(given)
     folder = Path(recipe.output) / recipe.experiment
     if not recipe.resume:
         runs.remove(folder)
     watch = Watch(kill.get("step"), stop)
-    session = run.Session(recipe, folder, callbacks=[watch])
+    session = Session(recipe, folder, callbacks=[watch])
     if session.chief:
         session.run.create()
     session.fit()

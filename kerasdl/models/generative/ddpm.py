@@ -11,12 +11,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasdl.catalog import nearest_multiples
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.core import Model, check_counts, construct, doubled, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
 from kerasdl.layers.remat import Block
+from kerasdl.system.names import nearest_multiples
 
 TIME_SCALE = 1000.0  # the paper's times are 1 to 1,000
 

@@ -9,12 +9,12 @@ Differs: the generator's last bias starts at 0, not at the logits of the trainin
 import keras
 from keras import ops
 
-from kerasdl.catalog import nearest
 from kerasdl.layers.activation import Maxout
 from kerasdl.layers.classifier import check_size, dense_head
 from kerasdl.layers.core import BatchNorm, Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.minibatch import MinibatchStd
+from kerasdl.system.names import nearest
 
 LATENT_LAWS = ("normal", "uniform")
 

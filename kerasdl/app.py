@@ -1,0 +1,117 @@
+"""One training run from its settings to its report and its exported model."""
+
+import json
+import math
+import time
+from pathlib import Path
+
+from kerasdl.export import serving, worker
+from kerasdl.inference import evaluation, sample_quality
+from kerasdl.report import page, speed
+from kerasdl.store import pictures, runs
+from kerasdl.store.settings import resolve
+from kerasdl.system.files import write_text
+from kerasdl.training.loop import Stopped
+from kerasdl.training.session import Session
+
+
+def train(given: dict, say=print) -> int:
+    """Train, evaluate, export and report; go on where a run of the same settings stopped.
+
+    Args:
+        given: `{setting: value}` from flags and `--config`.
+        say: Where lines for the user go.
+
+    Returns:
+        Exit status: 0, or 130 after Ctrl-C.
+
+    Raises:
+        UserError: Bad settings or bad data.
+        TrainingError: The loss is not finite, or the disk is full.
+    """
+    recipe = resolve(given)
+    folder = Path(recipe.output) / recipe.experiment
+    old = runs.open_run(folder) if (folder / runs.ARGS).exists() and recipe.resume else None
+    if old is None:
+        runs.check(folder)
+    if old:
+        runs.refuse_changes(old.recipe, recipe)
+        if (old.metrics() or {}).get("finished"):
+            say(f"{folder} is finished: {summary(old.metrics())}; --no-resume starts it anew")
+            return 0
+    if recipe.export:
+        serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
+    session = Session(recipe, folder, say, old=old)
+    if session.chief:  # the others have read what stood there, or they would not have come this far
+        if not old:
+            runs.remove(folder)
+        session.run.create()
+    try:
+        session.fit()
+    except Stopped as stop:
+        say(
+            f"stopped by {stop} at step {session.loop.step} of {session.loop.total_steps}; "
+            "the same command goes on from there"
+        )
+        return 130
+    if session.chief:
+        say(session.loop.ending())
+        _finish(session)
+    if session.cluster:
+        session.cluster.part()
+    return 0
+
+
+def _finish(session):
+    """Evaluate, export and report what was trained."""
+    recipe, folder, say = session.recipe, session.folder, session.say
+    metrics = evaluate(session)
+    write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
+    say(f"{folder}: {summary(metrics)}")
+    card = None
+    if recipe.export:
+        card = worker.export_run(
+            folder, recipe.export, recipe.export_dir, recipe.export_name, recipe.weights, say=say
+        )
+    metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
+    if "report" in recipe.log:
+        say(f"report: {page.write(folder, card)}")
+
+
+def evaluate(session) -> dict:
+    """What stands in `metrics.json`: of the test set, of the weights that the recipe asks for."""
+    recipe, source, loop, say = session.recipe, session.source, session.loop, session.say
+    model, task = session.run.restore(dtype=recipe.precision, say=say)
+    batches, _ = session.evaluation(source.test)
+    test, more = evaluation.evaluate(model, task, batches)
+    if mistakes := more.get("mistakes"):
+        wrong = source.test.read([m["index"] for m in mistakes])
+        pictures.write_picture(session.folder / "pictures" / "mistakes.png", wrong["image"])
+    rates = speed.measure(loop, next(iter(batches)))
+    say(speed.line(rates))
+    metrics = {
+        "model": recipe.model,
+        "dataset": recipe.dataset,
+        "test": test,
+        "trainable_parameters": sum(math.prod(v.shape) for v in session.model.trainable_variables),
+        "steps": loop.step,
+        "epochs": len(loop.history),
+        "ended": loop.ending(),
+        "train_seconds": loop.seconds,
+        **rates,
+        "seed": recipe.seed,
+        "best_epoch": loop.best and loop.best["epoch"],
+    }
+    if source.notes:
+        metrics["notes"] = list(source.notes)
+    if source.baseline:
+        metrics["baseline"] = source.baseline()
+    if session.task.draws(model):
+        metrics["samples"] = sample_quality.judge_samples(model, task, source, recipe, say=say)
+    return metrics | more
+
+
+def summary(metrics: dict) -> str:
+    """The test metrics in one line."""
+    return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())

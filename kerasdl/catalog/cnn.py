@@ -1,0 +1,62 @@
+"""Linear and convolutional classifiers."""
+
+from kerasdl.catalog.entry import Paper
+
+PAPERS = (
+    Paper(
+        "cnn.linear",
+        "classify",
+        "Weston and Watkins 1999",
+        "https://www.esann.org/sites/default/files/proceedings/legacy/es1999-461.pdf",
+        {"linear": 30_730},
+    ),
+    Paper(
+        "cnn.mlp",
+        "classify",
+        "Rumelhart et al. 1986",
+        "https://doi.org/10.1038/323533a0",
+        {"mlp": 855_050},
+    ),
+    Paper(
+        "cnn.resnet",
+        "classify",
+        "He et al. 2015",
+        "https://arxiv.org/abs/1512.03385",
+        {
+            "resnet18": 11_689_512,
+            "resnet34": 21_797_672,
+            "resnet50": 25_557_032,
+            "resnet101": 44_549_160,
+            "resnet152": 60_192_808,
+            "resnet20": 269_722,
+            "resnet32": 464_154,
+            "resnet44": 658_586,
+            "resnet56": 853_018,
+            "resnet110": 1_727_962,
+        },
+        image_sizes={f"resnet{n}": 32 for n in (18, 34, 50, 101, 152)},
+    ),
+    Paper(
+        "cnn.densenet",
+        "classify",
+        "Huang et al. 2016",
+        "https://arxiv.org/abs/1608.06993",
+        {
+            "densenet121": 7_978_856,
+            "densenet169": 14_149_480,
+            "densenet201": 20_013_928,
+            "densenet264": 33_337_704,
+            "densenet_bc_100_12": 769_162,
+            "densenet_bc_40_12": 176_122,
+        },
+        image_sizes={f"densenet{n}": 32 for n in (121, 169, 201, 264)},
+    ),
+    Paper(
+        "cnn.googlenet",
+        "classify",
+        "Szegedy et al. 2014",
+        "https://arxiv.org/abs/1409.4842",
+        {"googlenet": 13_378_280, "googlenet_small": 206_370},
+        image_sizes={"googlenet": 96},
+    ),
+)

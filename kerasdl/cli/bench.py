@@ -1,0 +1,210 @@
+"""`bench`: measure this package against its peers; tables on the screen, and in files."""
+
+import argparse
+import importlib
+import json
+import shutil
+import sys
+import tempfile
+from dataclasses import asdict
+from importlib.util import find_spec
+from pathlib import Path
+
+from kerasdl.bench import export, paired
+from kerasdl.catalog import MODELS
+from kerasdl.cli import arguments
+from kerasdl.cli.arguments import command_parser, parse_command
+from kerasdl.errors import UsageError
+from kerasdl.system.files import check_makeable
+from kerasdl.system.names import nearest
+from kerasdl.system.processes import quiet_tensorflow
+
+# Part, peer, and the functions below `kerasdl.bench` that yield `(name, steps)`. "keras" is what
+# Keras itself does with a model; "kerasdl" is the same done otherwise.
+PARTS = {
+    "train": {
+        "keras": ("loop.cases",),
+        "kerasdl": ("remat.cases",),
+        "keras.applications": ("networks.cnn_training",),
+        "keras_hub": ("networks.gpt2_training",),
+    },
+    "infer": {
+        "keras": ("infer.cases", "sampling.cases"),
+        "keras.applications": ("networks.cnn_inference",),
+        "keras_hub": ("networks.gpt2_writing",),
+    },
+    "data": {"keras": ("data.cases",)},
+    "layers": {
+        "keras.layers": ("recurrent.cases", "attention.cases"),
+        "torch": ("torch_layers.cases",),
+    },
+}
+PEERS = tuple(dict.fromkeys(peer for peers in PARTS.values() for peer in peers))
+HEADS = ("XLA", "ours", "peer", "ratio", "range")
+NAMES = {"off": "off", "on": "on", "better": "better of both"}
+
+
+def main(argv, parts=None) -> int:
+    """Run the command line of `bench`.
+
+    Args:
+        argv: Its arguments, without `bench`.
+        parts: As `PARTS`, with functions in place of their names; those of this package if None.
+
+    Returns:
+        The exit status: 1 where a model could not be exported, else 0.
+
+    Raises:
+        UsageError: Arguments that cannot be understood.
+    """
+    args = parse(argv)
+    parts, everything = parts or PARTS, []
+    wanted = parts if args.part == "all" else (args.part,)
+    if args.against in (None, "torch") and "layers" in wanted and _is_installed("torch"):
+        importlib.import_module("torch._dynamo")  # after TensorFlow it aborts the process
+    quiet_tensorflow()
+    if args.part == "export":
+        return _export(args)
+    for part in wanted:
+        found, tables = [], []
+        for name, steps in _cases(parts[part], args.against):
+            one = paired.compare(name, steps, args.rounds, least=paired.LEAST)
+            found.append(_plain(one))
+            tables.append(table(one))
+            _write(args.output, part, found, "\n".join(tables))
+            if not args.json:
+                print(tables[-1], flush=True)
+        everything += found
+    if args.json:
+        print(json.dumps(everything, indent=1))
+    return 0
+
+
+def parse(argv):
+    """The arguments of `bench`.
+
+    Raises:
+        UsageError: They cannot be understood.
+    """
+
+    def rounds(text):
+        if not text.isdecimal() or int(text) < 1:
+            raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+        return int(text)
+
+    parser = command_parser("bench")
+    parser.description = "measure against named peers; a ratio above 1 is ours faster"
+    parser.add_argument(
+        "part", nargs="?", default="all", choices=(*PARTS, "export", "all"), help="all but export"
+    )
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        default=(),
+        metavar="NAME",
+        help="of export; all, which takes hours, if not given",
+    )
+    parser.add_argument("--against", choices=PEERS, help="this peer alone")
+    parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")
+    parser.add_argument("--json", action="store_true", help="print JSON, not tables")
+    parser.add_argument(
+        "--output", metavar="DIR", default="runs/bench", help="for PART.json and PART.txt"
+    )
+    args = parse_command(parser, argv)
+    if args.models and args.part != "export":
+        raise UsageError(f"--models {args.models[0]}: is for export alone")
+    for name in args.models:
+        if name not in MODELS:
+            raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
+    if args.against:
+        having = [part for part, peers in PARTS.items() if args.against in peers]
+        if args.part not in (*having, "all"):
+            raise UsageError(
+                f"--against {args.against}: is a peer of {', '.join(having)}, not of {args.part}"
+            )
+        if not _is_installed(args.against):
+            raise UsageError(f"--against {args.against}: is not installed")
+    try:
+        check_makeable(args.output)
+    except OSError as error:
+        raise UsageError(f"--output {args.output}: cannot be made: {error.strerror}") from error
+    return args
+
+
+def table(found) -> str:
+    """What `paired.compare` found as text: a row for XLA off, on, and each side's better."""
+    rows = []
+    for key, name in NAMES.items():
+        if key in found:
+            r = found[key]
+            times = (f"{1000 * seconds:.1f} ms" for seconds in (r.ours, r.peer))
+            rows.append((name, *times, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"))
+    memory = found["memory"]
+    if None not in memory.values():
+        rows.append(("memory", *(f"{memory[side]:.1f} MiB" for side in paired.SIDES), "", ""))
+    lines = arguments.table(HEADS, rows).splitlines()
+    return "\n".join([found["case"], *(f"  {line}" for line in lines)])
+
+
+def _cases(peers, against):
+    for peer, functions in peers.items():
+        if against in (None, peer) and _is_installed(peer):
+            for function in functions:
+                yield from (function if callable(function) else _imported(function))()
+
+
+def _imported(name):
+    module, function = name.split(".")
+    return getattr(importlib.import_module(f"kerasdl.bench.{module}"), function)
+
+
+def _is_installed(peer):
+    return find_spec(peer.split(".")[0]) is not None
+
+
+def _export(args):
+    wanted, known = args.models or MODELS, _known(Path(args.output) / "export.json")
+    with tempfile.TemporaryDirectory() as work:
+        program = _replay(work)
+        for name in wanted:
+            known[name] = export.measure(name, program)
+            found = [known[n] for n in MODELS if n in known]  # with those measured earlier
+            cells = [row for one in found for row in export.rows(one)]
+            _write(args.output, "export", found, arguments.table(export.HEADS, cells))
+            if not args.json:
+                print(arguments.table(export.HEADS, export.rows(known[name])), flush=True)
+    if args.json:
+        print(json.dumps([known[name] for name in wanted], indent=1))
+    return int(any("error" in known[name] for name in wanted))
+
+
+def _known(file):
+    """`{name: what was found}` of models that were measured earlier."""
+    try:
+        return {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else {}
+    except (ValueError, TypeError, KeyError):
+        raise UsageError(f"{file}: holds something else than `bench export` wrote") from None
+
+
+def _replay(work):
+    """The program in C++; None, which is said, where there is no compiler."""
+    if shutil.which("g++"):
+        from kerasdl.bench import native
+
+        return native.compile_replay(work)
+    print("note: not asked in C++: there is no g++", file=sys.stderr)
+    return None
+
+
+def _write(folder, part, found, text):
+    from kerasdl.system.files import write_text
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / f"{part}.json", json.dumps(found, indent=1) + "\n")
+    write_text(folder / f"{part}.txt", text + "\n")
+
+
+def _plain(found):
+    ratios = {key: asdict(found[key]) for key in NAMES if key in found}
+    return {"case": found["case"], **ratios, "memory": found["memory"]}

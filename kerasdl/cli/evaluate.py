@@ -1,0 +1,24 @@
+"""`evaluate`: print the metrics of a run's checkpoint or an exported model."""
+
+import json
+
+from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.system.processes import quiet_tensorflow
+
+
+def main(argv) -> None:
+    """Run the command."""
+    parser = command_parser("evaluate")
+    source_arguments(parser)
+    parser.add_argument("--split", default="test", help="train, val or test (default)")
+    args = parse_command(parser, argv)
+    quiet_tensorflow()
+    from kerasdl.inference import artifact
+
+    if args.run:
+        figures = {"checkpoint": artifact.evaluate_artefact(args.run, args.split)}
+    elif args.saved_model.endswith(".tflite"):
+        figures = {"tflite": artifact.evaluate_artefact(args.saved_model, args.split)}
+    else:
+        figures = artifact.evaluate_all(args.saved_model, args.split)
+    print(json.dumps(figures, indent=1))

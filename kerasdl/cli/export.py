@@ -1,0 +1,59 @@
+"""`export`: export a run's model and print its card."""
+
+import json
+from pathlib import Path
+
+from kerasdl.cli.arguments import command_parser, parse_command, read_pairs
+from kerasdl.errors import UsageError
+from kerasdl.export import QUANTIZED
+from kerasdl.recipe import Recipe
+from kerasdl.system.processes import quiet_tensorflow
+
+
+def main(argv) -> None:
+    """Run the command."""
+    parser = command_parser("export")
+    parser.add_argument("--run", metavar="DIR", required=True, help="a run's folder")
+    parser.add_argument(
+        "--export", nargs="+", default=["savedmodel", "tflite"], choices=("savedmodel", "tflite")
+    )
+    parser.add_argument(
+        "--quantize",
+        nargs="+",
+        default=QUANTIZED,
+        choices=(*QUANTIZED, "int8_full", "none"),
+        help=f"TFLite files besides float32 (default: {' '.join(QUANTIZED)})",
+    )
+    parser.add_argument(
+        "--signatures", nargs="+", default=[], metavar="NAME", help="all if not given"
+    )
+    parser.add_argument("--version", default="next", metavar="N|next", help="of the exported model")
+    parser.add_argument("--export-dir", default=Recipe.export_dir)
+    parser.add_argument("--export-name", help="the model's name if not given")
+    parser.add_argument("--weights", choices=("best", "last"), help="the run's setting by default")
+    parser.add_argument(
+        "--task-kwargs",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the task that are other ones in what is exported, such as steps=20",
+    )
+    args = parse_command(parser, argv)
+    settings = read_pairs("task_kwargs", args.task_kwargs)
+    if args.version != "next" and not args.version.isdecimal():
+        raise UsageError(f"--version {args.version}: must be a whole number, or next")
+    quiet_tensorflow()
+    from kerasdl.export import worker
+
+    card = worker.export_run(
+        Path(args.run),
+        args.export,
+        args.export_dir,
+        args.export_name,
+        args.weights,
+        settings,
+        quantized=[kind for kind in args.quantize if kind != "none"],
+        signatures=args.signatures,
+        version=None if args.version == "next" else int(args.version),
+    )
+    print(json.dumps(card, indent=1))

@@ -1,0 +1,187 @@
+"""What data are: columns by kind. A batch is a dict of columns; all that touches data goes by kind.
+
+| kind | one example |
+|---|---|
+| `image` | `(H, W, C)` uint8, or float in [0, 1] |
+| `video` | `(T, H, W, C)` likewise |
+| `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labelled |
+| `instances` | `(M, H, W)` uint8, 1 where an object is |
+| `boxes` | `(M, 4)` float `ymin xmin ymax xmax` in [0, 1] |
+| `label` | int32 `()` or `(M,)`, a class; `ABSENT` where there is none |
+| `tokens` | int32 `(N,)` of a named tokenizer, padded at its end |
+| `audio` | `(N,)` float in [-1, 1] at a stated rate |
+| `vector`, `number` | `(D,)`, `()` float, with its unit |
+| `text` | a string that no model is given: a caption, say |
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field, replace
+
+VOID = 255  # the class of a pixel that is not labelled
+ABSENT = -1  # the label of an object that is not there: of a place that only fills up `(M,)`
+KINDS = tuple("image video mask instances boxes label tokens audio vector number text".split())
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What one named tensor of a task or a signature is.
+
+    Attributes:
+        shape: Without the batch; a letter is a free axis.
+        dtype: Of its numbers.
+        kind: One of `KINDS`.
+        batched: False where the tensor has no batch axis.
+    """
+
+    shape: tuple
+    dtype: str
+    kind: str = "number"
+    batched: bool = True
+
+
+@dataclass(frozen=True)
+class Column:
+    """What one column of a data set is.
+
+    Attributes:
+        kind: One of `KINDS`.
+        shape: Of one example; a letter is a free axis.
+        class_names: Of labels and masks, one per class, in the order of the numbers.
+        mean: Of images in [0, 1], per channel; what the model subtracts.
+        std: Per channel; what the model divides by.
+        tokenizer: Of tokens, its name in `DataInfo.tokenizers`.
+        max_length: Of tokens, at most so many.
+        tokens_per_character: Of tokens, `{part: ratio}`; what bits per character are computed with.
+        rate: Of audio, samples per second.
+        unit: Of vectors and numbers.
+    """
+
+    kind: str
+    shape: tuple = ()
+    class_names: tuple = ()
+    mean: tuple = ()
+    std: tuple = ()
+    tokenizer: str | None = None
+    max_length: int | None = None
+    tokens_per_character: dict = field(default_factory=dict)
+    rate: int | None = None
+    unit: str = ""
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """The facts of a data set that a model and its users need; JSON both ways.
+
+    The properties are those of its first column of a kind: most data sets have one.
+
+    Attributes:
+        columns: `{name: Column}`.
+        tokenizers: `{name: a tokenizer of kerasdl.data.text.tokenizer, as JSON}`.
+    """
+
+    columns: dict = field(default_factory=dict)
+    tokenizers: dict = field(default_factory=dict)
+
+    @classmethod
+    def of_images(cls, shape, class_names=(), mean=(), std=()) -> "DataInfo":
+        """Images `(H, W, C)`, each with a label where there are classes."""
+        columns = {"image": Column("image", tuple(shape), mean=tuple(mean), std=tuple(std))}
+        if class_names:
+            columns["label"] = Column("label", (), tuple(map(str, class_names)))
+        return cls(columns)
+
+    @classmethod
+    def of_texts(
+        cls, tokenizer=None, max_length=None, names=("token_ids",), class_names=(), **more
+    ) -> "DataInfo":
+        """Texts of one tokenizer.
+
+        Args:
+            tokenizer: As JSON.
+            max_length: Of tokens.
+            names: Of the columns.
+            class_names: Of the column `group`, if there are groups.
+            **more: Fields of the columns.
+        """
+        named = {"tokenizer": "text" if tokenizer else None, "max_length": max_length}
+        columns = {name: Column("tokens", ("N",), **named, **more) for name in names}
+        if class_names:
+            columns["group"] = Column("label", (), tuple(map(str, class_names)))
+        return cls(columns, {"text": tokenizer} if tokenizer else {})
+
+    def first(self, *kinds) -> Column | None:
+        """The first column of one of the kinds, or None."""
+        return next((c for c in self.columns.values() if c.kind in kinds), None)
+
+    def named(self, kind) -> dict:
+        """`{name: Column}` of one kind."""
+        return {name: column for name, column in self.columns.items() if column.kind == kind}
+
+    @property
+    def image_shape(self) -> tuple | None:
+        """`(H, W, C)` of the images, or None."""
+        column = self.first("image")
+        return column and column.shape
+
+    @property
+    def class_names(self) -> tuple:
+        """Of the labels, or else of the masks; empty where there are none."""
+        column = self.first("label") or self.first("mask")
+        return column.class_names if column else ()
+
+    @property
+    def input_mean(self) -> tuple:
+        """Per channel, of images in [0, 1]."""
+        column = self.first("image")
+        return column.mean if column else ()
+
+    @property
+    def input_std(self) -> tuple:
+        """Per channel, of images in [0, 1]."""
+        column = self.first("image")
+        return column.std if column else ()
+
+    @property
+    def tokenizer(self) -> str | None:
+        """The tokenizer of the first text, as JSON, or None."""
+        column = self.first("tokens")
+        return self.tokenizers.get(column.tokenizer) if column else None
+
+    @property
+    def max_length(self) -> int | None:
+        """Tokens per example of the first text, or None."""
+        column = self.first("tokens")
+        return column and column.max_length
+
+    @property
+    def vocab_size(self) -> int:
+        """Tokens of the tokenizer's vocabulary, 0 where there is none."""
+        return len(json.loads(self.tokenizer)["pieces"]) if self.tokenizer else 0
+
+    def with_input_stats(self, mean=(), std=()) -> "DataInfo":
+        """The same with other statistics of its images."""
+        columns = {
+            name: replace(c, mean=tuple(mean), std=tuple(std)) if c.kind == "image" else c
+            for name, c in self.columns.items()
+        }
+        return replace(self, columns=columns)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> "DataInfo":
+        """The inverse of `to_json`."""
+        return cls.from_dict(json.loads(text))
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "DataInfo":
+        """Of the values that stand in a JSON file."""
+
+        def column(values):
+            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+            return Column(**values)
+
+        columns = {name: column(c) for name, c in values["columns"].items()}
+        return cls(columns, dict(values.get("tokenizers", {})))

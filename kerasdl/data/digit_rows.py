@@ -1,8 +1,0 @@
-"""`digit_rows`: the digits of `digits`, for models that read an image row by row."""
-
-from kerasdl.data import digits
-
-
-def load(where, options):
-    """The same images, labels and parts as `digits`."""
-    return digits.load(where, options)

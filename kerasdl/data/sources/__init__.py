@@ -1,0 +1,196 @@
+"""Data sets by name: what a name means, and how it is divided into training, validation and test.
+
+Every source ends in three `Split`s of random access. `open_source` is the only door; each kind of
+source has a file of its own beside this one.
+"""
+
+import importlib
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.data.images import to_float
+from kerasdl.data.splits import Options, Source, Split, evenly, needs
+from kerasdl.data.text import tokenizer as tokenizers
+from kerasdl.errors import UserError
+from kerasdl.system.names import nearest
+
+__all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
+
+# Each module has `load(where, options) -> Source`; what they give, None where the task decides.
+KINDS = {
+    "digits": "images",
+    "synthetic": None,
+    "folder": "images",
+    "npz": "images",
+    "idx": "images",
+    "digit_rows": "images",
+    "python_docs": "text",
+    "text": "text",
+    "dates": "pairs",
+    "pairs": "pairs",
+    "tfds": None,
+}
+PATHS = {
+    "folder": "PATH",
+    "npz": "PATH",
+    "idx": "FOLDER",
+    "text": "FILE_OR_FOLDER",
+    "pairs": "FILE.tsv",
+    "tfds": "NAME",
+}
+STATISTICS_IMAGES = 2000  # of a split that is read from files
+
+
+def open_source(
+    name,
+    *,
+    image_size=(),
+    val_split=0.1,
+    data_dir=None,
+    skip_bad_files=False,
+    seed=0,
+    task=None,
+    tokenizer=None,
+    vocab_size=None,
+    max_length=None,
+    info=None,
+) -> Source:
+    """Open a data set by name.
+
+    Args:
+        name: `digits`, `digit_rows`, `synthetic`, `folder:PATH`, `npz:PATH`, `idx:FOLDER`,
+            `python_docs`, `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE.tsv`, `tfds:NAME[:config]` or
+            any other TFDS name.
+        image_size: What images are resized to: `()` for as they are, `(side,)` or
+            `(height, width)`.
+        val_split: Share of the training examples held out where there is no validation part.
+        data_dir: Where TFDS keeps its data.
+        skip_bad_files: Leave out unreadable images and texts instead of refusing.
+        seed: Of divisions that are drawn, and of `synthetic` and `dates`.
+        task: A task, or its class, whose specs say which kind of data is wanted; any kind if None.
+        tokenizer: Kind of the tokenizer of texts, or None for what suits the data.
+        vocab_size: Tokens of its vocabulary at most, or None.
+        max_length: Tokens of a window of text, or of the longest source and target; or None.
+        info: Facts of the data of an earlier run, whose tokenizer and `max_length` are then used
+            instead; or None.
+
+    Raises:
+        ValueError: An unknown name, missing or broken files, or data of an unfit kind.
+    """
+    kind, _, where = str(name).partition(":")
+    if kind not in KINDS:
+        if where:
+            raise UserError(
+                f"unknown source {name!r}{nearest(kind, KINDS)}; there are {', '.join(names())}"
+            )
+        kind, where = "tfds", kind
+    if kind in PATHS and not where:
+        raise UserError(f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:...")
+    size = tuple(int(side) for side in image_size)
+    if len(size) > 2 or any(side < 1 for side in size):
+        raise UserError(f"--image-size {size}: must be a side, or a height and a width")
+    size = size * 2 if len(size) == 1 else size
+    given, wanted = KINDS[kind], needs(task)
+    if given and wanted and given != wanted:
+        raise UserError(f"{name} gives {given}, but {unfit(wanted)}")
+    if tokenizer is not None and tokenizer not in tokenizers.KINDS:
+        raise UserError(
+            f"--tokenizer {tokenizer}: not one of {', '.join(tokenizers.KINDS)}"
+            f"{nearest(tokenizer, tokenizers.KINDS)}"
+        )
+    options = Options(
+        name=str(name),
+        image_size=size,
+        val_split=val_split,
+        data_dir=data_dir,
+        skip_bad_files=skip_bad_files,
+        seed=seed,
+        task=task,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        max_length=max_length,
+        info=info,
+    )
+    source = importlib.import_module(f"kerasdl.data.sources.{kind}").load(where, options)
+    _check_used(options, source.info)
+    return source
+
+
+def names(wanted=None) -> list[str]:
+    """The sources that give what is wanted (`images`, `text`, `pairs`; all if None), as typed."""
+    return [
+        f"{kind}:{PATHS[kind]}" if kind in PATHS else kind
+        for kind, given in KINDS.items()
+        if wanted in (None, given) or given is None
+    ]
+
+
+def unfit(wanted) -> str:
+    """What is said where a source does not give what a task wants."""
+    return f"the model's task needs {wanted}: {', '.join(names(wanted))}"
+
+
+def _check_used(options, info):
+    """ValueError where a setting has nothing to say about the data."""
+    settings = {
+        "--image-size": (options.image_size, info.image_shape),
+        "--tokenizer": (options.tokenizer, info.tokenizer),
+        "--vocab-size": (options.vocab_size, info.tokenizer),
+        "--max-length": (options.max_length, info.max_length),
+    }
+    for name, (value, used) in settings.items():
+        if value and used is None:
+            kind = "images" if name == "--image-size" else "text"
+            raise UserError(f"{name}: {options.name} has no {kind}")
+
+
+def from_recipe(recipe, task, info=None) -> Source:
+    """The data set that a run's settings name.
+
+    Args:
+        recipe: The settings.
+        task: The task's class.
+        info: Facts of the data of a run that goes on, or is exported, or None.
+    """
+    image_size = recipe.image_size
+    if info is not None and info.image_shape:
+        image_size = tuple(info.image_shape[:2])
+    return open_source(
+        recipe.dataset,
+        image_size=image_size,
+        val_split=recipe.val_split,
+        data_dir=recipe.data_dir,
+        skip_bad_files=recipe.skip_bad_files,
+        seed=recipe.seed,
+        task=task,
+        tokenizer=None if recipe.tokenizer == "auto" else recipe.tokenizer,
+        vocab_size=recipe.vocab_size,
+        max_length=recipe.max_length,
+        info=info,
+    )
+
+
+def input_statistics(split: Split) -> tuple[tuple, tuple]:
+    """Mean and standard deviation per channel of a split's images in [0, 1].
+
+    Args:
+        split: The training part; of one that is read from files at most 2,000 evenly spaced
+            images are looked at.
+
+    Returns:
+        `(mean, std)`, tuples of floats; a channel that never varies has the deviation 1.
+    """
+    n = len(split)
+    indices = evenly(n, n if split.arrays is not None else STATISTICS_IMAGES)
+    count, total, squares = 0, 0.0, 0.0
+    for chunk in np.array_split(indices, -(-len(indices) // 256)):
+        image = to_float(tf.convert_to_tensor(split.read(chunk)["image"])).numpy()
+        image = image.reshape(-1, image.shape[-1]).astype(np.float64)
+        count += len(image)
+        total = total + image.sum(axis=0)
+        squares = squares + (image**2).sum(axis=0)
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - mean**2, 0.0))
+    std = np.where(std < 1e-6, 1.0, std)
+    return tuple(map(float, mean)), tuple(map(float, std))

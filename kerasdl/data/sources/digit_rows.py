@@ -1,0 +1,8 @@
+"""`digit_rows`: the digits of `digits`, for models that read an image row by row."""
+
+from kerasdl.data.sources import digits
+
+
+def load(where, options):
+    """The same images, labels and parts as `digits`."""
+    return digits.load(where, options)

@@ -1,0 +1,411 @@
+"""Text as token ids and back, in TensorFlow's graph: characters, bytes, BPE, WordPiece, unigrams.
+
+A `Tokenizer` is a JSON text of a few facts, so it can stand in a run, a checkpoint and a
+SavedModel. The first four ids are always those of `kerasdl.ops.text`: padding, begin, end, unknown.
+
+Source: Sennrich et al. 2016, Neural machine translation of rare words with subword units (`bpe`,
+        on bytes as in Radford et al. 2019); Schuster and Nakajima 2012 (`wordpiece`); Kudo 2018,
+        Subword regularization (`sentencepiece`: its unigram model).
+"""
+
+import base64
+import io
+import json
+import math
+from collections import Counter
+from functools import cached_property
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.errors import UserError
+from kerasdl.ops.text import EOS, PAD, SPECIAL, UNK, Pieces
+from kerasdl.system.names import nearest
+
+KINDS = ("char", "byte", "bpe", "wordpiece", "sentencepiece")
+VOCAB_SIZE = 8000  # of the kinds that are trained, at most
+NAMES = ["[PAD]", "[BOS]", "[EOS]", "[UNK]"]
+SPACE = r"\t\n\x0b\f\r \p{Z}"
+# Where BPE joins nothing across; every character is matched. RE2 and Oniguruma read it alike.
+SPLIT = rf" ?\p{{L}}+| ?\p{{N}}+| ?[^{SPACE}\p{{L}}\p{{N}}]+|[{SPACE}]+"
+WORD = 32  # bytes after which BPE splits as well, so that its time is linear in the text's length
+NOT_UTF8 = b"\xff"  # stands in no valid text
+CHUNK = 2**20  # characters that `encode` takes at once, unless one text alone has more
+
+
+class Tokenizer(tf.Module):
+    """Token ids of texts and texts of token ids.
+
+    A `tf.Module`: a SavedModel whose signatures use it must track it. `char`, `byte` and `bpe`
+    need TensorFlow's own operations only, and have no resources.
+
+    Args:
+        facts: `kind`, `pieces` (see `kerasdl.ops.text.Pieces`), `strip` (whether a leading space
+            is dropped), and for `bpe` the `merges`, pairs of ids in the order of their ranks; for
+            `sentencepiece` its `model`, as base64.
+
+    Raises:
+        ValueError: An unknown kind.
+    """
+
+    def __init__(self, facts: dict):
+        super().__init__()
+        if facts["kind"] not in KINDS:
+            raise UserError(
+                f"tokenizer {facts['kind']!r}: not one of {', '.join(KINDS)}"
+                f"{nearest(facts['kind'], KINDS)}"
+            )
+        self.kind = facts["kind"]
+        self._json = json.dumps(facts)
+        self._pieces = Pieces(self._json)
+        self._table = None
+        if self.kind == "char":
+            self._table = _characters(self._pieces.pieces)
+        elif self.kind == "bpe":
+            self._table = _merges(self._pieces.pieces, facts["merges"])
+        elif self.kind == "wordpiece":
+            self._words = _wordpiece(self._pieces.pieces)
+        elif self.kind == "sentencepiece":
+            self._model = base64.b64decode(facts["model"])
+
+    def to_json(self) -> str:
+        return self._json
+
+    @classmethod
+    def from_json(cls, text: str) -> "Tokenizer":
+        return cls(json.loads(text))
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids of the vocabulary, with the four special ones."""
+        return len(self._pieces.pieces)
+
+    @property
+    def needs_text_ops(self) -> bool:
+        """Whether `ids` needs the operations of tensorflow-text."""
+        return self.kind in ("wordpiece", "sentencepiece")
+
+    @cached_property
+    def _known(self):
+        return {piece.decode() for piece in self._pieces.pieces[SPECIAL:]}
+
+    def unknown(self, text: str) -> list[str]:
+        """The characters of a text that have no id, sorted; only `char` has such."""
+        return sorted(set(text) - self._known) if self.kind == "char" else []
+
+    def encode(self, texts) -> list[np.ndarray]:
+        """The ids of each text, int32, without specials.
+
+        Args:
+            texts: Strings, or bytes of UTF-8.
+
+        Raises:
+            ValueError: A text is not valid Unicode.
+        """
+        found, chunk, size = [], [], 0
+        for number, text in enumerate(texts):
+            chunk.append(_utf8(text, number, self.kind != "byte"))
+            size += len(chunk[-1])
+            if size >= CHUNK:
+                found += self._arrays(chunk)
+                chunk, size = [], 0
+        return found + (self._arrays(chunk) if chunk else [])
+
+    def _arrays(self, texts):
+        ids = self._ids(tf.constant(texts, tf.string))
+        return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
+
+    def decode(self, ids) -> str:
+        """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""
+        return self._pieces.decode(ids)
+
+    def ids(self, strings):
+        """Ids of a batch of texts, in graph operations.
+
+        Args:
+            strings: string `(B,)`, UTF-8 (`byte` takes anything).
+
+        Returns:
+            `(ids, lengths)`: int32 `(B, N)`, filled up with `PAD`, and int32 `(B,)`.
+
+        Raises:
+            tf.errors.InvalidArgumentError: A text is not valid UTF-8.
+        """
+        ids = self._ids(strings)
+        return ids.to_tensor(PAD), tf.cast(ids.row_lengths(), tf.int32)
+
+    def text(self, ids):
+        """Texts of a batch of ids up to the first `EOS`, in graph operations.
+
+        Args:
+            ids: int `(B, M)`.
+
+        Returns:
+            string `(B,)`; broken UTF-8 becomes U+FFFD.
+        """
+        ids = tf.cast(ids, tf.int32)
+        ended = tf.cumsum(tf.cast(ids == EOS, tf.int32), axis=1) > 0
+        pieces = tf.gather(tf.constant(self._pieces.pieces), tf.where(ended, PAD, ids))
+        text = tf.strings.reduce_join(pieces, axis=1)
+        text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
+        return tf.strings.regex_replace(text, "^ ", "") if self._pieces.strip else text
+
+    def _ids(self, strings):
+        """Ragged int32 `(B, None)`."""
+        if self.kind == "byte":
+            return _bytes(strings) + SPECIAL
+        if self.kind == "char":
+            points = tf.strings.unicode_decode(strings, "UTF-8", errors="strict")
+            return tf.ragged.map_flat_values(self._characters, points)
+        # Changes nothing, but refuses what is not UTF-8.
+        strings = tf.strings.unicode_transcode(strings, "UTF-8", "UTF-8", errors="strict")
+        if self.kind == "bpe":
+            return self._bpe(strings)
+        if self.kind == "wordpiece":
+            return tf.cast(self._words(strings), tf.int32)
+        import tensorflow_text
+
+        # Made anew each time: TensorFlow forgets the model outside of graphs when a seed is set.
+        return tensorflow_text.SentencepieceTokenizer(self._model, tf.int32).tokenize(strings)
+
+    def _characters(self, points):
+        known, ids = self._table
+        place = tf.minimum(tf.searchsorted(known, points), len(known) - 1)
+        return tf.where(tf.gather(known, place) == points, tf.gather(ids, place), UNK)
+
+    def _bpe(self, strings):
+        """Split into words, and join in each, again and again, the pair of the lowest rank."""
+        marked = tf.strings.regex_replace(strings, SPLIT, b"\\0" + NOT_UTF8)
+        words = tf.strings.split(marked, NOT_UTF8)
+        unique, place = tf.unique(words.flat_values)
+        letters = _bytes(unique)  # (U, None)
+        offset = tf.ragged.range(letters.row_lengths()).flat_values
+        starts = tf.where(offset % WORD == 0)[:, 0]
+        ends = tf.concat([starts, letters.row_splits[-1:]], axis=0)
+        ids = tf.RaggedTensor.from_row_splits(letters.flat_values + SPECIAL, ends).to_tensor(-1)
+        if len(self._table[0]):
+            ids, _ = tf.while_loop(
+                lambda _, rows: tf.size(rows) > 0,
+                self._join,
+                (ids, tf.range(tf.shape(ids)[0])),
+                (tf.TensorShape((None, None)), tf.TensorShape((None,))),
+            )
+        lengths = tf.reduce_sum(tf.cast(ids >= 0, tf.int64), axis=1)
+        ids = tf.RaggedTensor.from_tensor(ids, lengths=lengths)
+        parts = -(-letters.row_lengths() // WORD)  # of each word
+        ids = tf.RaggedTensor.from_row_lengths(ids, parts).merge_dims(1, 2)
+        return words.with_flat_values(tf.gather(ids, place)).merge_dims(1, 2)
+
+    def _join(self, ids, rows):
+        """Join one pair in each of `rows`; returns all ids and the rows that may have more."""
+        keys, ranks, joined = self._table
+        x = tf.gather(ids, rows)
+        pair = tf.cast(x[:, :-1], tf.int64) * self.vocab_size + tf.cast(x[:, 1:], tf.int64)
+        place = tf.minimum(tf.searchsorted(keys, tf.reshape(pair, (-1,))), len(keys) - 1)
+        place = tf.reshape(place, tf.shape(pair))
+        found = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
+        rank = tf.where(found, tf.gather(ranks, place), len(keys))
+        best = tf.argmin(rank, axis=1, output_type=tf.int32)  # the first of equal ones
+        some = tf.reduce_any(found, axis=1)
+        x, rows, best = (tf.boolean_mask(v, some) for v in (x, rows, best))
+        new = tf.gather(joined, tf.boolean_mask(tf.reduce_min(rank, axis=1), some))
+        column = tf.range(tf.shape(x)[1])
+        rest = tf.pad(x[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
+        x = tf.where(column > best[:, None], rest, x)
+        x = tf.where(column == best[:, None], new[:, None], x)
+        return tf.tensor_scatter_nd_update(ids, rows[:, None], x), rows
+
+
+def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
+    """A tokenizer for some texts; the same for the same texts.
+
+    Args:
+        kind: `char` (the characters of the texts, the most frequent ones up to `vocab_size`),
+            `byte`, `bpe`, `wordpiece` or `sentencepiece`.
+        texts: Strings, at least one of which is not empty.
+        vocab_size: At most so many ids, with the four special ones; 8,000 if None, but all
+            characters for `char`.
+
+    Raises:
+        ValueError: An unknown kind, no text, or a vocabulary that is too small.
+    """
+    texts = [text for text in texts if text]
+    if kind not in KINDS:
+        raise UserError(f"--tokenizer {kind}: not one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    if not texts:
+        raise UserError("a tokenizer cannot be trained on no text")
+    if kind == "char":
+        return _train_char(texts, vocab_size)
+    if kind == "byte":
+        if vocab_size is not None:
+            raise UserError(f"--vocab-size {vocab_size}: byte has {SPECIAL + 256} ids, always")
+        return _make(kind, [bytes([value]) for value in range(256)])
+    return {"bpe": _train_bpe, "wordpiece": _train_wordpiece, "sentencepiece": _train_unigram}[
+        kind
+    ](texts, vocab_size or VOCAB_SIZE)
+
+
+def _make(kind, pieces, space=b"", **more):
+    """A tokenizer of the pieces (bytes) after the special ones."""
+    pieces = [b"", b"", b"", space + "\ufffd".encode(), *pieces]
+    return Tokenizer({"kind": kind, "pieces": [p.decode("latin-1") for p in pieces], **more})
+
+
+def _train_char(texts, vocab_size):
+    count = Counter()
+    for text in texts:
+        count.update(text)
+    most = math.inf if vocab_size is None else vocab_size - SPECIAL
+    if most < 1:
+        raise UserError(f"--vocab-size {vocab_size}: char needs at least {SPECIAL + 1}")
+    order = sorted(count, key=lambda character: (-count[character], character))
+    kept = sorted(order[: min(most, len(order))])
+    return _make("char", [character.encode() for character in kept])
+
+
+def _train_bpe(texts, vocab_size):
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    if vocab_size < SPECIAL + 256:
+        raise UserError(f"--vocab-size {vocab_size}: bpe needs at least {SPECIAL + 256}")
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
+    model.train_from_iterator(texts, trainer)
+    byte = {character: bytes([value]) for value, character in _byte_names().items()}
+    merges = [
+        tuple(b"".join(byte[c] for c in half) for half in pair)
+        for pair in json.loads(model.to_str())["model"]["merges"]
+    ]
+    pieces = list(dict.fromkeys([*(bytes([v]) for v in range(256)), *map(b"".join, merges)]))
+    number = {piece: SPECIAL + i for i, piece in enumerate(pieces)}
+    return _make("bpe", pieces, merges=[[number[a], number[b]] for a, b in merges])
+
+
+def _byte_names():
+    """`{byte: character}` as GPT-2's byte-level BPE writes bytes."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    rest = [value for value in range(256) if value not in plain]
+    return {v: chr(v) for v in plain} | {v: chr(256 + i) for i, v in enumerate(rest)}
+
+
+def _train_wordpiece(texts, vocab_size):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+
+    model = Tokenizer(models.WordPiece(unk_token=NAMES[UNK]))
+    model.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    # Given in order, since the trainer numbers those that it finds by chance.
+    characters = sorted(set().union(*texts))
+    suffixes = [f"##{character}" for character in characters if not character.isspace()]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size, special_tokens=NAMES + suffixes, show_progress=False
+    )
+    model.train_from_iterator(texts, trainer)
+    vocabulary = model.get_vocab()
+    if len(vocabulary) > vocab_size:
+        raise UserError(
+            f"--vocab-size {vocab_size}: wordpiece needs at least {len(vocabulary)} for the "
+            "characters of these texts"
+        )
+    words = sorted(vocabulary, key=vocabulary.get)[SPECIAL:]
+    pieces = [w[2:] if len(w) > 2 and w.startswith("##") else f" {w}" for w in words]
+    return _make("wordpiece", [p.encode() for p in pieces], b" ", strip=True)
+
+
+def _train_unigram(texts, vocab_size):
+    import sentencepiece
+
+    model = io.BytesIO()
+    lines = [line for text in texts for line in text.split("\n") if line.strip()]
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            pad_id=0,
+            bos_id=1,
+            eos_id=2,
+            unk_id=3,
+            byte_fallback=True,
+            character_coverage=1.0,
+            normalization_rule_name="identity",
+            remove_extra_whitespaces=False,
+            user_defined_symbols=["\n"],
+            max_sentence_length=2**20,
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"--vocab-size {vocab_size}: too small for the {len(set().union(*texts))} characters "
+            "of these texts and 256 bytes that sentencepiece keeps"
+        ) from error
+    trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
+    pieces = []
+    for i in range(SPECIAL, trained.vocab_size()):
+        name = trained.id_to_piece(i)
+        byte = bytes([int(name[1:-1], 16)]) if trained.is_byte(i) else None
+        pieces.append(byte or name.replace("\u2581", " ").encode())
+    code = base64.b64encode(model.getvalue()).decode()
+    return _make("sentencepiece", pieces, strip=True, model=code)
+
+
+def _wordpiece(pieces):
+    """KerasHub's tokenizer of a vocabulary, as a function."""
+    import keras_hub
+
+    words = [piece.decode() for piece in pieces[SPECIAL:]]
+    words = [word[1:] if word.startswith(" ") else f"##{word}" for word in words]
+    layer = keras_hub.tokenizers.WordPieceTokenizer(NAMES + words, oov_token=NAMES[UNK])
+    graph = tf.function(layer)  # outside of graphs the layer answers with lists
+    return lambda strings: graph(strings)  # no part of the module: a SavedModel holds signatures
+
+
+def _characters(pieces):
+    """Sorted code points, and the id of each."""
+    points = np.array([ord(piece.decode()) for piece in pieces[SPECIAL:]], np.int32)
+    order = np.argsort(points)
+    return points[order], (order + SPECIAL).astype(np.int32)
+
+
+def _merges(pieces, merges):
+    """Sorted keys of the pairs, the rank of each, and the id that the pair of a rank becomes."""
+    pairs = np.array(merges, np.int64).reshape(-1, 2)
+    keys = pairs[:, 0] * len(pieces) + pairs[:, 1]
+    number = {piece: i for i, piece in enumerate(pieces)}
+    joined = [number[pieces[a] + pieces[b]] for a, b in merges]
+    order = np.argsort(keys)
+    return keys[order], order.astype(np.int32), np.array(joined, np.int32)
+
+
+def _bytes(strings):
+    """The bytes of strings `(B,)`, ragged int32 `(B, None)`."""
+    values = tf.io.decode_raw(tf.strings.reduce_join(strings), tf.uint8)
+    return tf.RaggedTensor.from_row_lengths(
+        tf.cast(values, tf.int32), tf.cast(tf.strings.length(strings), tf.int64)
+    )
+
+
+def _utf8(text, number, strict):
+    """Bytes of a text; ValueError where they are not UTF-8 and `strict`."""
+    try:
+        if isinstance(text, str):
+            return text.encode()
+        if strict:
+            bytes(text).decode()
+    except UnicodeError as error:
+        raise UserError(
+            f"text {number + 1} is not valid Unicode at {error.start}: {error.reason}"
+        ) from error
+    return bytes(text)

@@ -1,0 +1,85 @@
+"""What is exported, and the examples that it is proven and evaluated on."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from kerasdl.columns import DataInfo
+from kerasdl.errors import UserError
+from kerasdl.inference.dataset import open_data, take
+from kerasdl.recipe import Recipe
+from kerasdl.system.names import nearest
+
+CALIBRATION = 200
+BYTES = 2**28  # of the test examples that files are judged on, at most
+
+
+@dataclass
+class Parts:
+    """What is exported, and what it is judged on.
+
+    Attributes:
+        model: The trained Keras model, in float32.
+        model_name: Of the catalogue.
+        task: Its task.
+        info: Facts of the data.
+        recipe: The training settings.
+        train: `{input: (N, ...)}`, training examples that calibrate int8.
+        test: `{input or target: (N, ...)}`, examples that every file is judged on.
+        model_arguments: What the model was built with.
+        figures: Of the training run, for the card.
+    """
+
+    model: object
+    model_name: str
+    task: object
+    info: DataInfo
+    recipe: Recipe
+    train: dict
+    test: dict
+    model_arguments: dict = field(default_factory=dict)
+    figures: dict = field(default_factory=dict)
+
+
+def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
+    """What `exporter.export` takes, of a run: a float32 rebuild, and examples of its data.
+
+    Args:
+        run: The run.
+        weights: "best" or "last"; the run's own setting if None.
+        settings: Of the task, in place of the run's.
+        say: Where a damaged checkpoint is named.
+
+    Raises:
+        ValueError: A setting that cannot be another one now.
+    """
+    model, task = run.restore(weights=weights, dtype="float32", say=say)
+    for name in settings or ():
+        if name not in task.changeable:
+            raise UserError(
+                f"--task-kwargs {name}: cannot be changed after training"
+                f"{nearest(name, task.changeable)}; "
+                f"what can be: {', '.join(task.changeable) or 'nothing'}"
+            )
+    if settings:
+        recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
+        task = type(task)(task.info, recipe)
+    source = open_data(task)
+    most = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
+    figures = run.metrics() or {}
+    return Parts(
+        model=model,
+        model_name=run.model_name,
+        task=task,
+        info=run.info,
+        recipe=task.run_recipe,
+        train=take(source, task, "train", min(most, CALIBRATION)),
+        test=take(source, task, "test", most),
+        model_arguments=run.model_arguments,
+        # Lists are the confusion matrix and the mistakes: the report's.
+        figures={k: v for k, v in figures.items() if not isinstance(v, list)},
+    )
+
+
+def _bytes_of_one(split):
+    return 4 * sum(int(np.prod(v.shape[1:])) for v in split.read([0]).values())

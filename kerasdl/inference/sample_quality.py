@@ -1,0 +1,223 @@
+"""Samples of a generative model, evaluated by pixels and by a classifier that it never met."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.data.images import to_float
+from kerasdl.data.splits import evenly
+from kerasdl.errors import UserError
+from kerasdl.inference import reference_classifier
+from kerasdl.inference.reference_classifier import BATCH
+from kerasdl.metrics import samples
+from kerasdl.ops import noise
+
+COUNTS = (400, 1000)  # samples that are evaluated by pixels, and by features
+BYTES = 2**28  # of the real images of a split that are looked at, at most
+REAL = 10_000  # of those that are read from files, or whose features are taken, at most
+PIXELS = 4096  # more than so many numbers per image have no covariance worth the time
+
+
+@dataclass
+class _Real:
+    """The real images, and what is found of them once for all ways of drawing."""
+
+    train: np.ndarray  # (N, H, W, C)
+    classes: np.ndarray  # of them, (N,)
+    test: np.ndarray
+    num_classes: int
+
+    def __post_init__(self):
+        self.flat_train, self.flat_test = _flat(self.train), _flat(self.test)
+        self.nearest = np.median(samples.nearest_distances(self.flat_test, self.flat_train))
+        self.spreads = samples.class_spreads(self.flat_train, self.classes, self.num_classes)
+        self.frechet = None
+        if self.flat_test.shape[1] <= PIXELS:
+            self.frechet = samples.frechet_distance(self.flat_train, self.flat_test)
+
+
+def judge_samples(
+    model,
+    task,
+    source,
+    recipe,
+    classifier=None,
+    say=print,
+    features: str = "auto",
+    counts: tuple = COUNTS,
+) -> dict:
+    """Figures of what a model draws, in each of the ways that its task names.
+
+    Args:
+        model: The model.
+        task: Its task.
+        source: Its data.
+        recipe: Its run's settings; the seed decides what is drawn.
+        classifier: What gives `(classes, features)` of images, a `ReferenceClassifier` say; None for
+            that of `reference_classifier.of_recipe`, where the data have classes to tell apart.
+        say: Where lines for the user go.
+        features: What is compared besides pixels: of "inception", of the "classifier", or "auto",
+            of the first where it is at hand.
+        counts: Images drawn for the figures of pixels, and for those of features and classes.
+
+    Returns:
+        JSON values, {} where the task draws nothing: `count`, `referee`, `features` (their network
+        and its figures of real training images), `notes`, and of every way in `ways`: `pixel`
+        (`frechet` to the test set and `frechet_real`, the training images' own, and their `ratio`;
+        `spread` within classes over that of training images, and its `spread_least` and
+        `spread_most`; `nearest`, the median distance to the nearest training image, `nearest_test`,
+        that of test images, and their `nearest_ratio`), `classes` (`shares`, `least_share`),
+        `recognised`, the share that is taken for the class that was asked for, and `features`
+        (`frechet`, `frechet_real`, `precision`, `recall`, `density`, `coverage`).
+
+    Raises:
+        ValueError: Features of Inception are wanted, and its weights are not there.
+        TrainingError: The reference classifier could not be trained.
+    """
+    ways = task.draws(model)
+    if not ways:
+        return {}
+    notes, names = [], source.info.class_names
+    network = reference_classifier.inception() if features != "classifier" else None
+    if features == "inception" and network is None:
+        raise UserError(
+            f"features of inception: there is no {reference_classifier.INCEPTION} in Keras' folder"
+        )
+    if len(names) < 2:
+        classifier = None
+        notes.append("the data have no classes to tell apart: no referee")
+    elif classifier is None:
+        classifier = reference_classifier.of_recipe(recipe, say)
+    network = network or classifier
+    train, labels = _read(source.train)
+    test, _ = _read(source.test)
+    labels = labels if classifier else np.zeros_like(labels)
+    real = _Real(train, labels, test, max(1, len(names)) if classifier else 1)
+    judged = {}
+    found = {
+        "count": dict(zip(("pixel", "features"), counts, strict=True)),
+        "referee": classifier and {k: getattr(classifier, k) for k in ("name", "top1", "sha256")},
+    }
+    if network:
+        held = [network(images[evenly(len(images), REAL)])[1] for images in (test, train)]
+        frechet_real = samples.frechet_distance(*held)
+        of_train = held[1][evenly(len(held[1]), counts[1])]
+        found["features"] = {
+            "name": network.name,
+            "sha256": network.sha256,
+            "real": _feature_figures(held[0], of_train, frechet_real),
+        }
+    for name, settings in ways.items():
+        labelled = "guidance" in settings
+        images, asked = _draw(
+            task, model, settings, recipe.seed, max(counts), len(names) if labelled else 0
+        )
+        broken = int((~np.isfinite(images)).any((1, 2, 3)).sum())
+        if broken:
+            notes.append(f"{name}: {broken} of {len(images)} images are not finite: not judged")
+            continue
+        seen, compared = classifier(images) if classifier else (None, None)
+        classes = seen if classifier else np.zeros(len(images), int)
+        way = {"pixel": _pixel_figures(images[: counts[0]], classes[: counts[0]], real)}
+        if classifier:
+            shares = samples.class_shares(classes, real.num_classes)
+            way["classes"] = {
+                "shares": dict(zip(names, map(float, shares), strict=True)),
+                "least_share": float(shares.min()),
+            }
+            if settings.get("guidance"):
+                way["recognised"] = float((classes == asked).mean())
+        if network:
+            compared = compared if network is classifier else network(images)[1]
+            way["features"] = _feature_figures(held[0], compared[: counts[1]], frechet_real)
+        judged[name] = way
+        say(f"samples {name}: {_line(way)}")
+    return found | {"notes": notes, "ways": judged}
+
+
+def _draw(task, model, settings, seed, count, num_classes):
+    """Images float32 `(count, H, W, C)`, and the classes asked for, in turn; None of 0 classes."""
+
+    @tf.function(autograph=False)
+    def draw(key, **label):
+        return tf.cast(task.draw(model, key, **label, **settings), "float32")
+
+    total = -(-count // BATCH) * BATCH
+    keys = noise.sample_keys(np.array([seed & 0xFFFFFFFF, seed >> 32], "uint32"), total)
+    label = np.arange(total, dtype="int32") % num_classes if num_classes else None
+    found = []
+    for start in range(0, total, BATCH):
+        part = slice(start, start + BATCH)
+        given = {"label": tf.constant(label[part])} if num_classes else {}
+        found.append(draw(keys[part], **given).numpy())
+    return np.concatenate(found)[:count], label[:count] if num_classes else None
+
+
+def _read(split):
+    """Images of a split as floats in [0, 1], evenly spread where they are too many; and labels."""
+    size = 4 * split.read([0])["image"].size
+    most = max(1, min(BYTES // size, len(split) if split.arrays is not None else REAL))
+    chosen = evenly(len(split), most)
+    images, labels = [], []
+    for rows in np.array_split(chosen, -(-len(chosen) // 256)):
+        batch = split.read(rows)
+        images.append(to_float(tf.constant(batch["image"])).numpy())
+        labels.append(batch.get("label", np.zeros(len(rows), np.int32)))
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def _flat(images):
+    return images.reshape(len(images), -1)
+
+
+def _pixel_figures(images, classes, real):
+    flat = _flat(images)
+    nearest = float(np.median(samples.nearest_distances(flat, real.flat_train)))
+    found = {
+        "nearest": nearest,
+        "nearest_test": float(real.nearest),
+        "nearest_ratio": _over(nearest, real.nearest),
+    }
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spreads = samples.class_spreads(flat, classes, real.num_classes) / real.spreads
+    spreads = spreads[np.isfinite(spreads)]
+    if len(spreads):
+        found["spread"] = float(spreads.mean())
+        found["spread_least"] = float(spreads.min())
+        found["spread_most"] = float(spreads.max())
+    if real.frechet is not None:
+        frechet = samples.frechet_distance(flat, real.flat_test)
+        found["frechet"] = frechet
+        found["frechet_real"] = real.frechet
+        found["ratio"] = _over(frechet, real.frechet)
+    return found
+
+
+def _feature_figures(test, drawn, frechet_real):
+    found = {"frechet": samples.frechet_distance(drawn, test), "frechet_real": frechet_real}
+    most = min(len(test), len(drawn)) - 1  # neighbours that there are
+    pairs = {
+        ("precision", "recall"): (samples.precision_recall, 3),
+        ("density", "coverage"): (samples.density_coverage, 5),
+    }
+    for names, (function, k) in pairs.items():
+        if most >= k:
+            found |= dict(zip(names, function(test, drawn, k), strict=True))
+    return found
+
+
+def _over(a, b):
+    return float(a / b) if b else None
+
+
+def _line(way):
+    """The figures that are looked at first, in one line."""
+    shown = {
+        "frechet": way["pixel"].get("frechet"),
+        "frechet_ratio": way["pixel"].get("ratio"),
+        "nearest_ratio": way["pixel"]["nearest_ratio"],
+        "least_share": way.get("classes", {}).get("least_share"),
+        "recognised": way.get("recognised"),
+    }
+    return " ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)

@@ -1,0 +1,98 @@
+"""Checkpoints: one file that is whole or not there, and tells when it is damaged."""
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from kerasdl.errors import CheckpointError
+from kerasdl.system.files import replacing
+
+HEADER = "header"
+
+
+def write(path: Path, header: dict, arrays: dict) -> None:
+    """Write a checkpoint under a temporary name, flush it to the disk, rename it.
+
+    Args:
+        path: The file.
+        header: JSON values.
+        arrays: `{name: array}`.
+
+    Raises:
+        CheckpointError: The disk did not take it; what was at `path` before is still there.
+    """
+    blob = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    try:
+        with replacing(path, flush=True) as file:
+            np.savez(file, **{HEADER: blob}, **arrays)  # a zip: every member has a checksum
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def read(path: Path) -> tuple[dict, dict]:
+    """The header and the arrays of a checkpoint.
+
+    Raises:
+        CheckpointError: The file is truncated, altered or no checkpoint.
+    """
+    try:
+        # Opened here: NumPy leaves a file that is no zip open.
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        return json.loads(arrays.pop(HEADER).tobytes()), arrays
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path}") from error
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step stands."""
+    return Path(folder) / f"step-{step:09d}.npz"
+
+
+def newest_first(folder: Path) -> list[Path]:
+    """The checkpoints of a folder."""
+    return sorted(Path(folder).glob("step-*.npz"), reverse=True)
+
+
+def latest(folder: Path, say=print):
+    """The newest undamaged checkpoint as `(header, arrays)`, or None; damaged ones are named."""
+    for path in newest_first(folder):
+        try:
+            return read(path)
+        except CheckpointError as error:
+            say(f"{error}; falling back to the checkpoint before it")
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the `keep` newest checkpoints, and what a killed process left half-written."""
+    for path in newest_first(folder)[keep:]:
+        path.unlink(missing_ok=True)
+    for path in Path(folder).glob(".*.tmp"):
+        path.unlink(missing_ok=True)
+
+
+def values(variables: dict) -> dict:
+    """`{name: array}` of `{name: variable}`."""
+    return {name: np.asarray(v) for name, v in variables.items()}
+
+
+def restore(variables: dict, arrays: dict) -> None:
+    """Assign arrays to variables of the same names.
+
+    Raises:
+        CheckpointError: A name is missing, or a shape differs.
+    """
+    for name, variable in variables.items():
+        if name not in arrays:
+            raise CheckpointError(f"the checkpoint has no {name}")
+        if tuple(arrays[name].shape) != tuple(variable.shape):
+            raise CheckpointError(
+                f"{name} has shape {tuple(arrays[name].shape)} in the checkpoint "
+                f"and {tuple(variable.shape)} here"
+            )
+        variable.assign(arrays[name])

@@ -1,0 +1,196 @@
+"""Start from weights that are already trained: of a run, a `.keras` file, `keras.applications`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from kerasdl.errors import UserError
+from kerasdl.layers.classifier import Backbone
+from kerasdl.layers.core import Normalize
+from kerasdl.store import runs
+from kerasdl.system.names import nearest
+
+PREFIX = "keras:"
+
+
+def open_initial(name: str):
+    """Read what `--initial-checkpoint` names.
+
+    Args:
+        name: A run's folder (its best weights, or else its last), a `.keras` file, an exported
+            model, or `keras:ResNet50` and the like.
+
+    Returns:
+        An object with `input_stats`, `(mean, std)` of the inputs that the weights are for, or None
+        where they are not known; and `copy_to(model)`, which returns a line of what it did.
+
+    Raises:
+        ValueError: Nothing of these is there, or it cannot be read.
+    """
+    if name.startswith(PREFIX):
+        from kerasdl.weights import keras_applications
+
+        key = name.removeprefix(PREFIX)
+        if key not in keras_applications.NAMES:
+            known = [f"{PREFIX}{n}" for n in keras_applications.NAMES]
+            raise UserError(
+                f"--initial-checkpoint {name}: no such weights{nearest(name, known)}; "
+                f"there are {', '.join(known)}"
+            )
+        return Downloaded(key, keras_applications.INPUT[key])
+    from kerasdl.store import load
+
+    try:
+        kind, path = load.find(name)
+    except ValueError as error:
+        raise UserError(f"--initial-checkpoint {error}, or {PREFIX}NAME") from None
+    return _of_run(path) if kind == "run" else _of_keras(name, load.keras_file(kind, path))
+
+
+@dataclass(frozen=True)
+class Downloaded:
+    """Weights of `keras.applications`, got when they are copied.
+
+    Attributes:
+        name: There.
+        input_stats: `(mean, std)` per channel.
+    """
+
+    name: str
+    input_stats: tuple
+
+    def copy_to(self, model) -> str:
+        """Give `model` the weights; returns a line for the user.
+
+        Raises:
+            ValueError: They are of another architecture, or cannot be had.
+        """
+        from kerasdl.weights import keras_applications
+
+        with_head = keras_applications.load(self.name, model)
+        head = "its head too" if with_head else "but for the head, which starts anew"
+        return f"{PREFIX}{self.name}: took all weights, {head}"
+
+
+@dataclass(frozen=True)
+class Initial:
+    """Weights by their paths below a model.
+
+    Attributes:
+        name: Where they are from.
+        model_name: Of the model that they were trained in.
+        arrays: `{path without the model's own name: array}`.
+        input_stats: `(mean, std)` per channel; empty ones where inputs are not normalised.
+    """
+
+    name: str
+    model_name: str
+    arrays: dict
+    input_stats: tuple | None
+
+    def copy_to(self, model) -> str:
+        """Give `model` the weights of the same paths; returns a line for the user.
+
+        A head, or an auxiliary one, whose shape differs keeps its fresh weights; another weight is
+        made to fit where the model can (`adapt_weight`). Nothing is assigned if it raises.
+
+        Raises:
+            ValueError: The backbones are not of one architecture, or a shape differs.
+        """
+        variables = by_path(model)
+        self._check_backbones(model, variables)
+        values = {}
+        fresh_head = False
+        for path, variable in variables.items():
+            value, shape = self.arrays.get(path), tuple(variable.shape)
+            if value is not None and value.shape != shape:
+                value = None if in_head(path) else self._adapt(model, path, value, shape)
+            if value is not None:
+                values[path] = value
+            elif in_head(path):
+                fresh_head = True
+        if not values:
+            raise UserError(
+                f"--initial-checkpoint {self.name}: no weight of {self.model_name} "
+                f"has its like in {model.name}"
+            )
+        for path, value in values.items():
+            variables[path].assign(value)
+        line = f"{self.name}: took {len(values)} of {len(variables)} weights"
+        return line + ("; the head starts anew" if fresh_head else "")
+
+    def _check_backbones(self, model, variables):
+        """Refuse half a backbone: it would train, and be worse for no visible reason."""
+        here, there = ({p for p in d if is_backbone(p)} for d in (variables, self.arrays))
+        if not here or not there or here == there:
+            return
+        lacking = f"{model.name} has no" if there - here else f"{self.model_name} has no"
+        raise UserError(
+            f"--initial-checkpoint {self.name}: {self.model_name} and {model.name} are not of one "
+            f"architecture: {lacking} {min(there - here or here - there)}"
+        )
+
+    def _adapt(self, model, path, value, shape):
+        adapt = getattr(model, "adapt_weight", None)
+        adapted = adapt(path, value, shape) if adapt else None
+        if adapted is None or tuple(adapted.shape) != shape:
+            raise UserError(
+                f"--initial-checkpoint {self.name}: {path} has shape {value.shape} there and "
+                f"{shape} in {model.name}"
+            )
+        return adapted
+
+
+def by_path(model) -> dict:
+    """`{path below the model: weight}`; a backbone alone has them where its classifier would."""
+    before = "backbone/" if isinstance(model, Backbone) else ""
+    # A model that was loaded from a file has paths without its own name.
+    return {before + v.path.removeprefix(f"{model.name}/"): v for v in model.weights}
+
+
+def is_backbone(path: str) -> bool:
+    """Whether a weight belongs to the backbone."""
+    return path.startswith("backbone/")
+
+
+def in_head(path: str) -> bool:
+    """Whether a weight belongs to the head or an auxiliary head."""
+    return path.startswith(("head", "aux"))
+
+
+def _of_run(folder: Path) -> Initial:
+    run = runs.open_run(folder)
+    arrays = {
+        path.partition("/")[2]: value  # the first part is the model's name
+        for path, value in run.weights("best", print).items()
+        if "seed_generator" not in path
+    }
+    return Initial(
+        str(folder),
+        run.model_name,
+        arrays,
+        (run.info.input_mean, run.info.input_std),
+    )
+
+
+def _of_keras(name: str, path: Path) -> Initial:
+    from kerasdl.store import load
+
+    model = load.load_keras(path)
+    arrays = {path: np.asarray(v) for path, v in by_path(model).items()}
+    return Initial(name, model.name, arrays, _input_stats(model))
+
+
+def _input_stats(model):
+    """`(mean, std)` that a model normalises its inputs with, or None if it has no such layer."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, Normalize):
+            if layer.mean == 0.0 and layer.std == 1.0:
+                return (), ()
+            return _tuple(layer.mean), _tuple(layer.std)
+    return None
+
+
+def _tuple(value) -> tuple:
+    return tuple(np.atleast_1d(value).tolist())

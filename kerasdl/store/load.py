@@ -1,0 +1,186 @@
+"""Load a model of this project from a `.keras` file, a run folder or an exported model.
+
+An archive is untrusted input: only modules below `kerasdl.` are imported on its behalf.
+"""
+
+import importlib
+import json
+import re
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from kerasdl import recipe as recipes
+from kerasdl.columns import DataInfo
+from kerasdl.errors import UserError
+
+MEMBER = "kerasdl.json"  # of the .keras archive: what Keras does not keep
+OURS = re.compile(r"kerasdl(\.\w+)+")
+LAMBDAS = ("Lambda", "__lambda__")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What stands beside the weights: the catalogue's name, the data's facts, the settings."""
+
+    model: str
+    info: DataInfo
+    recipe: recipes.Recipe
+
+    def to_json(self) -> str:
+        """JSON text; `from_json` is the inverse."""
+        info = json.loads(self.info.to_json())
+        return json.dumps(
+            {"model": self.model, "info": info, "recipe": recipes.to_dict(self.recipe)}
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Facts":
+        """The facts of a JSON text."""
+        facts = json.loads(text)
+        info = DataInfo.from_dict(facts["info"])
+        return cls(facts["model"], info, recipes.from_dict(facts["recipe"]))
+
+
+def load(path):
+    """The Keras model of a `.keras` file, a run folder or an exported model.
+
+    Args:
+        path: A `.keras` file; a folder of a training run; a version folder of an exported model,
+            or the folder of its versions, of which the newest is taken.
+
+    Returns:
+        An uncompiled Keras model in float32.
+
+    Raises:
+        ValueError: Nothing of these is there, or the archive names modules outside the project or
+            holds a Lambda layer.
+    """
+    kind, path = find(path)
+    if kind == "run":
+        from kerasdl.store.runs import open_run
+
+        model, _ = open_run(path).restore()
+        return model
+    return load_keras(keras_file(kind, path))
+
+
+def load_info(path) -> Facts:
+    """The facts that stand beside the weights; takes what `load` takes.
+
+    Raises:
+        ValueError: Nothing is there, or a `.keras` file that this project did not write.
+    """
+    kind, path = find(path)
+    if kind == "run":
+        from kerasdl.store.runs import open_run
+
+        run = open_run(path)
+        return Facts(run.model_name, run.info, run.recipe)
+    path = keras_file(kind, path)
+    try:
+        return Facts.from_json(_member(path, MEMBER))
+    except KeyError:
+        raise UserError(f"{path}: holds no {MEMBER}, so kerasdl did not write it") from None
+
+
+def find(path) -> tuple[str, Path]:
+    """What lies at `path`: `("keras" | "tflite" | "saved_model" | "run", path)`.
+
+    A folder of versions gives its newest version.
+    """
+    path = Path(path)
+    if path.is_file() and path.suffix in (".keras", ".tflite"):
+        return path.suffix[1:], path
+    if (path / "saved_model.pb").is_file():
+        return "saved_model", path
+    if (path / "args.yaml").is_file():
+        return "run", path
+    if path.is_dir():
+        numbers = [int(p.name) for p in path.iterdir() if p.name.isdecimal()]
+        if numbers and (path / str(max(numbers)) / "saved_model.pb").is_file():
+            return "saved_model", path / str(max(numbers))
+    there = "is no" if path.exists() else "is not there; give a"
+    raise UserError(f"{path}: {there} .keras or .tflite file, run folder or exported model")
+
+
+def keras_file(kind: str, path: Path) -> Path:
+    """The `.keras` file of what `find` gave."""
+    if kind == "keras":
+        return path
+    if kind == "tflite":  # lies in <version>/tflite/
+        path = path.parent.parent
+    file = path / "assets.extra" / "model.keras"
+    if not file.is_file():
+        raise UserError(f"{path}: holds no assets.extra/model.keras")
+    return file
+
+
+def load_keras(path):
+    """The model of a `.keras` file; imports what it names, if that is this project's."""
+    import keras
+
+    modules = modules_of(path)
+    for module in sorted(modules):
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            raise UserError(f"{path}: names {module}, which this kerasdl does not have") from None
+    return keras.saving.load_model(path, compile=False)
+
+
+def modules_of(path) -> set[str]:
+    """Names of the project's modules that a `.keras` file needs; imports nothing.
+
+    Raises:
+        ValueError: It names modules outside the project, holds a Lambda layer, or is no archive.
+    """
+    try:
+        config = json.loads(_member(path, "config.json"))
+    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError):
+        raise UserError(f"{path}: is no .keras file, or a truncated one") from None
+    names = set()
+    for entry in _objects(config):
+        if entry["class_name"] in LAMBDAS:
+            raise UserError(f"{path}: holds a Lambda layer, which could run any code")
+        names |= _packages(entry)
+    foreign = sorted(n for n in names if not OURS.fullmatch(n))
+    if foreign:
+        raise UserError(f"{path}: names modules outside the project: {', '.join(foreign)}")
+    return names
+
+
+def _objects(config):
+    """Every dict below `config` that Keras would take for a serialized object."""
+    if isinstance(config, dict):
+        if "class_name" in config:
+            yield config
+        for value in config.values():
+            yield from _objects(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _objects(value)
+
+
+def _packages(entry) -> set[str]:
+    """The modules outside Keras that one serialized object names."""
+    names = set()
+    # A registered name is "package>name"; a function's stands in its config.
+    for key in ("registered_name", "class_name", "config"):
+        value = entry.get(key)
+        if isinstance(value, str) and ">" in value:
+            names.add(value.split(">")[0])
+    module = entry.get("module") or "builtins"
+    if not isinstance(module, str):
+        names.add(str(module))
+    elif module != "builtins" and module.split(".")[0] != "keras":
+        names.add(module)
+    return names
+
+
+def _member(path, name: str) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read(name).decode()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,211 @@
+"""A run's folder: what it was asked to do, and how to have its model back."""
+
+import contextlib
+import json
+import shutil
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+import yaml
+
+from kerasdl import catalog, tasks
+from kerasdl.columns import DataInfo
+from kerasdl.errors import CheckpointError, UserError
+from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, from_dict, to_dict
+from kerasdl.store import checkpoint
+from kerasdl.system import files
+from kerasdl.system.files import write_text
+from kerasdl.system.names import nearest
+
+ARGS, MODEL, METRICS = "args.yaml", "model.json", "metrics.json"
+FILES = (ARGS, MODEL, METRICS, "summary.csv", "norms.json", "report.html")
+FOLDERS = ("checkpoints", "tensorboard", "pictures")
+
+
+@dataclass
+class Run:
+    """A run's folder, read.
+
+    Attributes:
+        folder: Where it is.
+        recipe: The settings, resolved.
+        model_name: Of the catalogue.
+        model_arguments: What the model was built with.
+        info: Facts of the data.
+    """
+
+    folder: Path
+    recipe: Recipe
+    model_name: str
+    model_arguments: dict
+    info: DataInfo
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / "checkpoints"
+
+    def create(self) -> None:
+        """Write what the run was asked to do."""
+        write_text(self.folder / MODEL, json.dumps(self.header(), indent=1))
+        # Last: where it is, the run is whole.
+        write_text(self.folder / ARGS, yaml.safe_dump(to_dict(self.recipe), sort_keys=False))
+
+    def header(self) -> dict:
+        """What every checkpoint says of the model."""
+        return {
+            "model": self.model_name,
+            "arguments": self.model_arguments,
+            "info": json.loads(self.info.to_json()),
+        }
+
+    def metrics(self) -> dict | None:
+        """Final figures, or None while the run is not finished."""
+        path = self.folder / METRICS
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def restore(self, weights: str | None = None, dtype: str = "float32", say=print):
+        """A rebuild of the trained model, and its task.
+
+        Args:
+            weights: "best" or "last"; the run's own setting if None.
+            dtype: Dtype of the rebuild.
+            say: Where a damaged checkpoint is named.
+
+        Raises:
+            ValueError: No checkpoint can be read.
+        """
+        arrays = self.weights(weights or self.recipe.weights, say)
+        with dtype_policy(dtype):
+            model = catalog.build(self.model_name, **self.model_arguments)
+            checkpoint.restore(
+                {v.path: v for v in model.variables if not v.path.endswith("seed_generator_state")},
+                arrays,
+            )
+        task = tasks.get(catalog.row(self.model_name).task)(self.info, self.recipe)
+        return model, task
+
+    def weights(self, which: str, say=print) -> dict:
+        """`{path: array}` of the best or the last weights, averaged ones where there are any.
+
+        Raises:
+            ValueError: No checkpoint can be read.
+        """
+        if which == "best":
+            path = self.checkpoints / "best.npz"
+            try:
+                return checkpoint.read(path)[1]
+            except CheckpointError as error:
+                say(f"{error}; using the last checkpoint")
+        found = checkpoint.latest(self.checkpoints, say)
+        if not found:
+            raise UserError(f"{self.folder} has no checkpoint that can be read")
+        arrays = found[1]
+        weights = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
+        return weights | {
+            k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")
+        }
+
+
+def set_precision(name: str) -> None:
+    """Make layers from now on under a dtype policy, and floats of its width."""
+    import keras
+
+    keras.config.set_dtype_policy(name)
+    keras.config.set_floatx("float64" if name == "float64" else "float32")
+
+
+@contextlib.contextmanager
+def dtype_policy(name: str):
+    """Within it, layers are made under a dtype policy."""
+    import keras
+
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    set_precision(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        keras.config.set_floatx(floatx)
+
+
+def open_run(folder) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        ValueError: It is no run's folder, or its files cannot be read.
+    """
+    folder = Path(folder)
+    if not (folder / ARGS).exists() or not (folder / MODEL).exists():
+        around = [p.name for p in folder.parent.glob("*/")] if folder.parent.exists() else []
+        raise UserError(f"{folder} is no run folder{nearest(folder.name, around)}")
+    try:
+        recipe = from_dict(yaml.safe_load((folder / ARGS).read_text()))
+        facts = json.loads((folder / MODEL).read_text())
+        info = DataInfo.from_dict(facts["info"])
+        arguments = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in facts["arguments"].items()
+        }
+        return Run(folder, recipe, facts["model"], arguments, info)
+    except (KeyError, TypeError, ValueError, yaml.YAMLError, OSError) as error:
+        raise UserError(f"{folder}: its {ARGS} or {MODEL} cannot be read: {error}") from error
+
+
+def check(folder: Path) -> None:
+    """Refuse early a folder that a run cannot be written to; leaves nothing there.
+
+    Raises:
+        ValueError: Something else is there, or it cannot be made or written.
+    """
+    folder = Path(folder)
+    _check_ours(folder)
+    try:
+        files.check_makeable(folder)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written: {error.strerror}") from error
+
+
+def remove(folder: Path) -> None:
+    """Delete what an earlier run left in a folder, and nothing else.
+
+    Raises:
+        ValueError: The folder holds something that is no part of a run.
+    """
+    _check_ours(Path(folder))
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_ours(folder):
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file; give another --experiment")
+    foreign = [
+        p.name
+        for p in folder.iterdir()
+        if p.name not in (*FILES, *FOLDERS) and not fnmatch(p.name, ".*.tmp")
+    ]
+    if foreign:
+        raise UserError(
+            f"{folder} holds {sorted(foreign)[0]!r}, which is no part of a run; "
+            "give another --experiment"
+        )
+
+
+def refuse_changes(old: Recipe, new: Recipe) -> None:
+    """Refuse to go on with a run under settings that would change what is computed.
+
+    Raises:
+        ValueError: Names every changed setting.
+    """
+    before, after = to_dict(old), to_dict(new)
+    changed = [
+        f"--{flag(k)} was {before[k]}, is {after[k]}"
+        for k in before
+        if k not in MAY_CHANGE_ON_RESUME and before[k] != after[k]
+    ]
+    if changed:
+        raise UserError(
+            f"this run was started with other settings ({'; '.join(changed)}); give those, another "
+            "--experiment, or --no-resume to start it anew"
+        )

@@ -1,0 +1,15 @@
+"""The nearest of the names, or numbers, that are allowed."""
+
+import difflib
+
+
+def nearest(name: str, names) -> str:
+    """` (did you mean X?)` for the nearest of `names`, or an empty string."""
+    close = difflib.get_close_matches(str(name), [str(n) for n in names], 1, 0.5)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
+def nearest_multiples(value: int, part: int) -> list[str]:
+    """The multiples of `part` next to `value`, which is none: one below, if above 0, one above."""
+    low = value // part * part
+    return [str(low), str(low + part)] if low else [str(part)]

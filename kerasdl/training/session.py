@@ -1,0 +1,237 @@
+"""Data, model and loop of a run, made from its settings."""
+
+import math
+from pathlib import Path
+
+import keras
+
+from kerasdl import catalog, tasks
+from kerasdl.data import augment, pipeline, sources
+from kerasdl.errors import UserError
+from kerasdl.recipe import Recipe, flag, to_dict
+from kerasdl.store import checkpoint, initial, runs
+from kerasdl.system.names import nearest
+from kerasdl.tasks.task import Task
+from kerasdl.training import callbacks as cb
+from kerasdl.training import cluster, loop, schedules, step, strategy
+
+
+class Session:
+    """Data, model and loop of a run, made from its settings.
+
+    Args:
+        recipe: Resolved settings.
+        folder: Of the run.
+        say: Where lines for the user go.
+        callbacks: More Keras callbacks.
+        old: The run that this one goes on with, or None.
+
+    Raises:
+        ValueError: Settings or data that do not fit, or data that `old` was not started with.
+    """
+
+    def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=(), old=None):
+
+        self.recipe, self.folder = recipe, folder
+        row = catalog.row(recipe.model)
+        newest = checkpoint.newest_first(old.checkpoints)[:1] if old else []
+        facts = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
+        facts["the newest checkpoint in --output"] = newest[0].name if newest else None
+        self.strategy, self.cluster = strategy.make(recipe, say, facts)
+        self.chief = cluster.is_chief(self.cluster)
+        self.say = say = say if self.chief else lambda line: None
+        replicas = self.strategy.num_replicas_in_sync
+        strategy.check_jit(recipe, self.strategy, self.cluster)
+        strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
+        keras.utils.set_random_seed(recipe.seed)
+        runs.set_precision(recipe.precision)
+        task_class = tasks.get(row.task)
+        # A checkpoint holds all that the initial one gave.
+        begun = bool(newest)
+        self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
+        for note in self.source.notes:
+            say(note)
+        self.augment = self._augment()
+        self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
+        if recipe.limit_batches:
+            self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
+        self.total_steps = self.steps_per_epoch * recipe.epochs
+        if recipe.max_steps:
+            self.total_steps = min(self.total_steps, recipe.max_steps)
+        initial = None if begun else self._open_initial()
+        info = self._info(initial, old.info if begun else None)
+        self.task = task_class(info, recipe)
+        updates = math.lcm(*self.task.repeats.values())
+        strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
+        arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
+        taken = (*self.task.arguments(), "features", "name", "dtype")
+        for name in recipe.model_kwargs:
+            if name in taken:
+                raise UserError(f"--model-kwargs {name}: is decided by the data and the trainer")
+        arguments |= recipe.model_kwargs
+        self.run = runs.Run(folder, recipe, row.name, arguments, info)
+        with self.strategy.scope():
+            self.model = self._build(arguments)
+            if initial:
+                say(initial.copy_to(self.model))
+            self._prepare_model()
+            self.trainer = self._trainer()
+        self._check_monitor()
+        self.loop = self._loop(callbacks)
+
+    def _build(self, arguments):
+        given = self.recipe.model_kwargs
+        try:
+            return catalog.build(self.recipe.model, **arguments)
+        except (TypeError, AttributeError) as error:
+            if not given:
+                raise
+            words = " ".join(f"{name}={value}" for name, value in given.items())
+            line = str(error).strip().splitlines()[0]
+            raise UserError(f"--model-kwargs {words}: {self.recipe.model} says: {line}") from error
+
+    def _open_initial(self):
+        if not self.recipe.initial_checkpoint:
+            return None
+
+        return initial.open_initial(self.recipe.initial_checkpoint)
+
+    def _info(self, initial, old):
+
+        info, choice = self.source.info, self.recipe.input_stats
+        if old:
+            if old.with_input_stats() != info.with_input_stats():
+                raise UserError(
+                    f"--dataset {self.recipe.dataset}: has other examples or classes than when "
+                    "this run was started"
+                )
+            return old
+        if not info.image_shape:
+            if choice != Recipe.input_stats:
+                raise UserError(f"--input-stats {choice}: is of images alone")
+            return info
+        if choice == "checkpoint" and initial and initial.input_stats:
+            mean, std = initial.input_stats
+        elif choice == "none":
+            mean, std = (), ()
+        else:
+            mean, std = sources.input_statistics(self.source.train)
+        return info.with_input_stats(mean, std)
+
+    def _tiny(self, row):
+        if not self.recipe.tiny:
+            return {}
+        return dict(catalog.module_of(row.name).TINY[row.name])
+
+    def _regularizers(self):
+        rates = {"drop_rate": self.recipe.drop_rate, "drop_path": self.recipe.drop_path}
+        return {k: v for k, v in rates.items() if v is not None}
+
+    def _prepare_model(self):
+        if self.recipe.freeze_backbone:
+            if not hasattr(self.model, "backbone"):
+                raise UserError(f"--freeze-backbone: {self.recipe.model} has no backbone")
+            self.model.backbone.trainable = False
+        for layer in self.model._flatten_layers():
+            if hasattr(layer, "synchronized"):
+                layer.synchronized = self.recipe.sync_batch_norm
+
+    def _trainer(self):
+
+        schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
+        return step.Trainer(self.model, self.task, self.recipe, schedule)
+
+    def _check_monitor(self):
+        name = self.recipe.monitor.removeprefix("-").removeprefix("val_")
+        names = self.trainer.names
+        if name in names and name.endswith("loss") and not self.recipe.monitor.startswith("-"):
+            raise UserError(f"--monitor {self.recipe.monitor}: lower is better: write =-{name}")
+        if name not in names:
+            raise UserError(
+                f"--monitor {self.recipe.monitor}: not one of {', '.join(names)}, or one with a "
+                f"minus where lower is better{nearest(name, names)}"
+            )
+
+    def _augment(self):
+
+        made = augment.Augment.from_recipe(self.recipe)
+        if self.source.info.image_shape:
+            return made
+        if made != augment.Augment():
+            raise UserError("--augment, --mixup, --cutmix and --reprob are of images alone")
+        return None
+
+    def _batches(self, start, stop, share=(0, 1)):
+
+        return pipeline.training_batches(
+            self.source.train,
+            batch_size=self.recipe.batch_size,
+            seed=self.recipe.seed,
+            augment=self.augment,
+            num_classes=len(self.source.info.class_names),
+            steps=self.steps_per_epoch,
+            start_step=start,
+            stop_step=stop,
+            share=share,
+        )
+
+    def evaluation(self, split, share=(0, 1)):
+        """Batches of a split, and how many make the whole."""
+
+        size = self.recipe.batch_size
+        batches = pipeline.evaluation_batches(
+            split, batch_size=size, limit_batches=self.recipe.limit_batches, share=share
+        )
+        count = -(-len(split) // size)
+        return batches, min(count, self.recipe.limit_batches or count)
+
+    def _loop(self, more):
+
+        held_out = self.source.validation
+
+        def endless(share):
+            batches, _ = self.evaluation(held_out, share)
+            if held_out.arrays is not None:
+                batches = batches.cache()  # a few copies of it at most: it is in memory already
+            return batches.repeat()
+
+        validation = (endless, self.evaluation(held_out)[1]) if len(held_out) else None
+        return loop.Loop(
+            self.trainer,
+            self.strategy,
+            self.recipe,
+            self._batches,
+            validation,
+            self.steps_per_epoch,
+            self.total_steps,
+            self.run.checkpoints,
+            self.run.header(),
+            [*(self._callbacks() if self.chief else ()), *more],
+            self.cluster,
+        )
+
+    def _callbacks(self):
+        """What shows and writes down how the training goes."""
+
+        callbacks = [cb.Progress(self.recipe.batch_size)]
+        if "csv" in self.recipe.log:
+            callbacks.append(cb.SummaryCsv(self.folder / "summary.csv"))
+        if self.recipe.log and type(self.task).pictures is not Task.pictures:
+            batch = next(iter(self.evaluation(self.source.test)[0]))
+            callbacks.append(cb.Pictures(self.folder / "pictures", batch))
+        if "tensorboard" in self.recipe.log:
+            seen = next(iter(self._batches(0, 1)), {}).get("image")
+            callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
+        return callbacks
+
+    def fit(self) -> None:
+        """Train from the newest checkpoint, or from the start."""
+        self.say(
+            f"{self.recipe.model} on {self.source.name}: {len(self.source.train)} training, "
+            f"{len(self.source.validation)} validation, {len(self.source.test)} test examples; "
+            f"{self.total_steps} steps of {self.recipe.batch_size} on "
+            f"{self.strategy.num_replicas_in_sync} device(s)"
+        )
+        if self.loop.resume(self.say):
+            self.say(f"going on from step {self.loop.step}")
+        self.loop.fit()
