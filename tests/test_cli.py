@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from kerasdl import catalog, cli
+from kerasdl.cli.train import parse_settings
 from kerasdl.export import results
 from kerasdl.recipe import Recipe, from_dict, to_dict
 
@@ -104,7 +105,7 @@ def test_bad_input_is_one_line_and_status_2(words, line, capsys):
 
 
 def test_flags_are_written_with_either_dash_and_every_type_is_read():
-    given = cli.parse_settings(
+    given = parse_settings(
         "--batch_size=32 --lr 1e-3 --no-resume --tiny --augment shift flip --image-size 28 "
         "--model-kwargs depths=[1,2] option=a --export none --clip-grad 1 --dataset 3".split()
     )
@@ -125,7 +126,7 @@ def test_flags_are_written_with_either_dash_and_every_type_is_read():
 def test_flags_win_over_the_config_and_its_mistakes_are_named(tmp_path, capsys):
     path = tmp_path / "a.yaml"
     path.write_text(yaml.safe_dump(to_dict(Recipe(lr=0.5, epochs=3))))
-    given = cli.parse_settings(["--config", str(path), "--epochs", "4"])
+    given = parse_settings(["--config", str(path), "--epochs", "4"])
     assert (given["lr"], given["epochs"]) == (0.5, 4)
     assert from_dict(given) == Recipe(lr=0.5, epochs=4)
     path.write_text("epochz: 3")
@@ -139,7 +140,7 @@ def test_flags_win_over_the_config_and_its_mistakes_are_named(tmp_path, capsys):
         assert cli.main(["--config", str(path)]) == 2
         assert capsys.readouterr().err.count("\n") == 1
     path.write_text("lr: 1e-3")
-    assert cli.parse_settings(["--config", str(path)]) == {"lr": 0.001}
+    assert parse_settings(["--config", str(path)]) == {"lr": 0.001}
     assert cli.main(["--config", "nowhere.yaml"]) == 2
     assert "No such file" in capsys.readouterr().err
 

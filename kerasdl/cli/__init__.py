@@ -16,7 +16,7 @@ def run() -> None:
 
 def main(argv=None) -> int:
     """Run a command line; returns the exit status: 2 with one line for bad input."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a command here
     try:
         return dispatch(argv) or 0
     except REPORTED as error:

@@ -78,7 +78,7 @@ def load_value(text):
     import yaml
 
     try:
-        return number(yaml.safeload_value(text))
+        return number(yaml.safe_load(text))
     except yaml.YAMLError:
         return text
 

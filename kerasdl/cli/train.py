@@ -131,7 +131,7 @@ def read_config(values, known) -> dict:
 
     path = Path(values[0])
     try:
-        settings = yaml.safeload_value(path.read_text())
+        settings = yaml.safe_load(path.read_text())
     except OSError as error:
         raise UsageError(f"--config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

@@ -54,8 +54,8 @@ def judge_samples(
         task: Its task.
         source: Its data.
         recipe: Its run's settings; the seed decides what is drawn.
-        classifier: What gives `(classes, features)` of images, a `ReferenceClassifier` say; None for
-            that of `reference_classifier.of_recipe`, where the data have classes to tell apart.
+        classifier: What gives `(classes, features)` of images, a `ReferenceClassifier` say; None
+            for that of `reference_classifier.of_recipe`, where the data have classes.
         say: Where lines for the user go.
         features: What is compared besides pixels: of "inception", of the "classifier", or "auto",
             of the first where it is at hand.

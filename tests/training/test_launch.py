@@ -186,7 +186,7 @@ def test_a_kill_of_the_launcher_or_of_its_helpers_leaves_no_process(tmp_path, vi
     child = f"import subprocess; subprocess.Popen(['sh', '-c', 'sleep 60; : {mark}'])\n"
     script = (child if victim == "launcher" else "") + f"{STUBBORN}  # {mark}"
     code = (
-        "import sys; from kerasdl import cli; from kerasdl.launch import command\n"
+        "import sys; from kerasdl import cli; from kerasdl.cli import launch\n"
         f"launch.worker_command = lambda *_, **__: {words(script)!r}\n"
         "sys.exit(cli.main(sys.argv[1:]))"
     )
@@ -331,7 +331,7 @@ def test_bad_input_is_one_line_and_status_2(typed, line, capfd):
 
 def test_a_worker_trains_with_the_strategy_and_a_restart_goes_on():
     start = ["train", "--no-resume", "--strategy", "multi_worker_mirrored"]
-    assert launch.worker_command(["--no-resume"])[3:] == start
-    assert launch.worker_command(["--no-resume"], again=True)[3:] == [*start, "--resume"]
+    assert command.worker_command(["--no-resume"])[3:] == start
+    assert command.worker_command(["--no-resume"], again=True)[3:] == [*start, "--resume"]
     own = ["--strategy=multi_worker_mirrored"]
-    assert launch.worker_command(own)[3:] == ["train", *own]
+    assert command.worker_command(own)[3:] == ["train", *own]
