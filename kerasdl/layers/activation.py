@@ -49,6 +49,9 @@ class Activation(keras.layers.Layer):
         self.function = function
         self.built = True
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x):
         if self.function in ("gelu", "gelu_tanh"):
             return ops.gelu(x, approximate=self.function == "gelu_tanh")
@@ -83,6 +86,9 @@ class Maxout(keras.layers.Layer):
                 f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs do not divide"
             )
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] // self.pieces)
+
     def call(self, x):
         parts = ops.split(x, self.pieces, axis=-1)
         y = parts[0]
@@ -108,6 +114,9 @@ class PReLU(keras.layers.Layer):
         self.slope = self.add_weight(
             shape=(input_shape[-1],), initializer=keras.initializers.Constant(0.25), name="slope"
         )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         return ops.relu(x) - self.slope * ops.relu(-x)

@@ -157,8 +157,8 @@ class SelfAttention(keras.layers.Layer):
         units = dim + 2 * self.num_kv_heads * (dim // self.num_heads)
         self.qkv = dense(units, "qkv", self.stddevs[0], self.use_bias)
         self.project = dense(dim, "project", self.stddevs[1], self.use_bias)
-        self.qkv.build(input_shape)
-        self.project.build(input_shape)
+        for child in (self.qkv, self.project, self.drop):
+            child.build(input_shape)
 
     def call(
         self,
@@ -233,7 +233,7 @@ class CrossAttention(keras.layers.Layer):
         check_heads(self.num_heads, dim)
         for name in ("query", "key", "value", "project"):
             setattr(self, name, dense(dim, name))
-        for child in (self.query, self.project):
+        for child in (self.query, self.project, self.drop):
             child.build(x_shape)
         for child in (self.key, self.value):
             child.build(memory_shape)

@@ -6,7 +6,7 @@ Source: none; these are the project's own conventions.
 import keras
 from keras import ops
 
-from kerasdl.layers.core import Model, Normalize, construct
+from kerasdl.layers.core import Model, Normalize, build_chain, construct
 from kerasdl.layers.dropout import Dropout
 
 
@@ -34,6 +34,11 @@ class Backbone(Model):
         super().__init__(**kwargs)
         self.image_shape = tuple(image_shape)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
+
+    @property
+    def width(self):
+        """Channels of the last stage."""
+        return list(self.channels.values())[-1]
 
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
@@ -63,6 +68,10 @@ class Classifier(Model):
 
     def symbolic_inputs(self):
         return self.backbone.symbolic_inputs()
+
+    def build(self, input_shape):
+        self.backbone.build(input_shape)
+        build_chain((None, self.backbone.width), self.drop, self.head)
 
     def pool(self, features):
         """`(B, D)` of the backbone's feature maps."""

@@ -59,6 +59,9 @@ class Dropout(keras.layers.Layer):
         if self.rate > 0:  # made here, its path names the layer
             self.seed_generator = ReplicaSeed(self.seed, name="seed")
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x, training=False):
         if not training or self.rate == 0:
             return x

@@ -34,6 +34,9 @@ class LocalResponseNorm(keras.layers.Layer):
         self.alpha = alpha
         self.beta = beta
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x):
         z = ops.cast(x, self.variable_dtype)  # squares overflow float16
         c, half = x.shape[-1], self.size // 2
@@ -66,6 +69,9 @@ class RMSNorm(keras.layers.Layer):
 
     def build(self, input_shape):
         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="scale")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         z = ops.cast(x, self.variable_dtype)  # squares overflow float16
@@ -103,6 +109,9 @@ class GroupNorm(keras.layers.Layer):
             raise ValueError(f"groups {self.groups}: must divide the {c} channels")
         self.gamma = self.add_weight(shape=(c,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(c,), initializer="zeros", name="beta")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         c, g = x.shape[-1], self.groups

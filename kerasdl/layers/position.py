@@ -81,6 +81,9 @@ class SinusoidalPosition(keras.layers.Layer):
         if input_shape[-1] % 2:
             raise ValueError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x, position=0):
         table = sinusoids(positions_of(x, position), x.shape[-1], self.variable_dtype)
         return x + ops.cast(table, x.dtype)
@@ -114,6 +117,9 @@ class LearnedPosition(keras.layers.Layer):
             initializer=keras.initializers.RandomNormal(stddev=0.02),
             name="table",
         )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, position=0):
         check_positions(position, x.shape[1], self.max_length)
@@ -206,6 +212,9 @@ class GridPosition(keras.layers.Layer):
             self.before = self.add_weight(
                 shape=(self.prefix, dim), initializer=start.clone(), name="before"
             )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         positions = ops.reshape(self.grid, (self.height * self.width, -1))

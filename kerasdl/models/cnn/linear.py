@@ -6,6 +6,8 @@ Differs: the score is trained by stochastic gradient descent, and the margin's q
          weight decay.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -41,6 +43,10 @@ class Linear(Model):
 
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
+
+    def build(self, input_shape):
+        self.normalize.build(input_shape)
+        self.head.build((None, math.prod(input_shape[1:])))
 
     def call(self, x):
         x = self.normalize(x)

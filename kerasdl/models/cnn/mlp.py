@@ -5,12 +5,14 @@ Paper:   Learning representations by back-propagating errors, Rumelhart et al. 1
 Differs: cross entropy, He or Glorot kernels, dropout (Srivastava et al. 2014).
 """
 
+import math
+
 import keras
 from keras import ops
 
 from kerasdl.layers.activation import check_activation, kernel_initializer, make_activation
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import register
+from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout
 
 
@@ -32,6 +34,7 @@ class HiddenLayer(keras.layers.Layer):
 
     def __init__(self, dim, activation="relu", pieces=2, **kwargs):
         super().__init__(**kwargs)
+        self.dim = dim
         self.dense = keras.layers.Dense(
             dim * pieces if activation == "maxout" else dim,
             kernel_initializer=kernel_initializer(activation),
@@ -40,7 +43,10 @@ class HiddenLayer(keras.layers.Layer):
         self.activation = make_activation(activation, pieces)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.dense, self.activation)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.dim)
 
     def call(self, x):
         return self.activation(self.dense(x))
@@ -87,6 +93,12 @@ class PerceptronBackbone(Backbone):
         ]
         self.drops = [Dropout(drop_rate, name=f"drop{i + 1}") for i in range(len(dims) - 1)]
         self.channels = {f"stage{i + 1}": dim for i, dim in enumerate(dims)}
+
+    def build(self, input_shape):
+        self.normalize.build(input_shape)
+        shape = (None, math.prod(input_shape[1:]))
+        for i, stage in enumerate(self.stages):
+            shape = build_chain(shape, *self.drops[i - 1 : i], stage)  # none before the first
 
     def call(self, x, training=False):
         x = self.normalize(x)

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import Model, check_counts, construct, register
+from kerasdl.layers.core import Model, build_chain, check_counts, construct, register
 from kerasdl.ops.likelihood import bernoulli_nll
 
 
@@ -58,6 +58,10 @@ class Autoencoder(Model):
 
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
+
+    def build(self, input_shape):
+        build_chain((None, math.prod(self.image_shape)), *self.encoder, self.code)
+        build_chain((None, self.latent_dim), *self.decoder, self.pixels)
 
     def encode(self, image, training=False):
         """The `code` `(B, D)` of images `(B, H, W, C)`."""

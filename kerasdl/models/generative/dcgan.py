@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from kerasdl.layers.core import BatchNorm, check_counts, construct, register
+from kerasdl.layers.core import BatchNorm, build_chain, check_counts, construct, register
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.models.generative.gan import TRAINING, Gan, check_norm
 
@@ -78,7 +78,11 @@ class DcganGenerator(keras.layers.Layer):
         self.head = up(image_shape[-1], "head", dtype=wide)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        self.project.build(input_shape)
+        shape = build_chain((None, self.smallest, self.smallest, self.filters), self.norms[0])
+        for up, norm in zip(self.ups, self.norms[1:], strict=True):
+            shape = build_chain(shape, up, norm)
+        self.head.build(shape)
 
     def call(self, x, training=False):
         x = ops.reshape(self.project(x), (-1, self.smallest, self.smallest, self.filters))
@@ -148,7 +152,12 @@ class DcganDiscriminator(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = input_shape
+        for i, conv in enumerate(self.convs):
+            shape = build_chain(shape, conv, *self.norms[i - 1 : i])  # none after the first
+        if self.minibatch_std:
+            shape = build_chain(shape, self.minibatch_std)
+        self.head.build((None, math.prod(shape[1:])))
 
     def call(self, x, training=False):
         x = 2.0 * x - 1.0

@@ -12,7 +12,15 @@ import numpy as np
 from keras import ops
 
 from kerasdl.layers.attention import SelfAttention
-from kerasdl.layers.core import Model, check_counts, construct, doubled, register
+from kerasdl.layers.core import (
+    Model,
+    build_chain,
+    check_counts,
+    construct,
+    doubled,
+    doubled_shape,
+    register,
+)
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
 from kerasdl.layers.remat import Block
@@ -88,6 +96,7 @@ class ResBlock(Block):
         if c != self.filters:
             self.project = conv(self.filters, "project", kernel_size=1)
             self.project.build(x_shape)
+        self.drop.build(inner)
 
     def call(self, x, embedding, training=False):
         y = self.conv1(ops.silu(self.norm1(x)))
@@ -200,6 +209,39 @@ class UNet(Model):
             image_shape[-1], 3, padding="same", kernel_initializer="zeros", dtype=wide, name="head"
         )
 
+    def build(self, input_shape):
+        embedding = build_chain((None, self.dim), self.time1, self.time2)
+        if self.classes is not None:
+            self.classes.build((None,))
+
+        def through(layer, shape):
+            if isinstance(layer, ResBlock):
+                layer.build(shape, embedding)
+                return (*shape[:-1], layer.filters)
+            layer.build(shape)
+            return shape if isinstance(layer, AttentionBlock) else layer.compute_output_shape(shape)
+
+        shape = build_chain((None, *self.image_shape), self.stem)
+        skips = [shape[-1]]  # channels
+        for i, layer in enumerate(self.layers_down):
+            shape = through(layer, shape)
+            if self._is_skip(i):
+                skips.append(shape[-1])
+        for layer in self.layers_middle:
+            shape = through(layer, shape)
+        for layer in self.layers_up:
+            if isinstance(layer, ResBlock):
+                shape = (*shape[:-1], shape[-1] + skips.pop())
+            elif isinstance(layer, keras.layers.Conv2D):
+                shape = doubled_shape(shape)
+            shape = through(layer, shape)
+        build_chain(shape, self.norm, self.head)
+
+    def _is_skip(self, i):
+        """Whether what layer `i` on the way down makes is handed to the way up."""
+        after = self.layers_down[i + 1] if i + 1 < len(self.layers_down) else None
+        return not isinstance(after, AttentionBlock)  # which belongs to the block before it
+
     def symbolic_inputs(self):
         inputs = {"image": keras.Input(self.image_shape), "time": keras.Input(())}
         if self.num_classes:
@@ -229,8 +271,7 @@ class UNet(Model):
 
         for i, layer in enumerate(self.layers_down):
             y = through(layer, y)
-            after = self.layers_down[i + 1] if i + 1 < len(self.layers_down) else None
-            if not isinstance(after, AttentionBlock):  # which belongs to the block before it
+            if self._is_skip(i):
                 skips.append(y)
         for layer in self.layers_middle:
             y = through(layer, y)

@@ -6,12 +6,14 @@ Differs: the generator's last bias starts at 0, not at the logits of the trainin
          `norm` and `minibatch_std` are later inventions, off by default.
 """
 
+import math
+
 import keras
 from keras import ops
 
 from kerasdl.layers.activation import Maxout
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import BatchNorm, Model, check_counts, construct, register
+from kerasdl.layers.core import BatchNorm, Model, build_chain, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.system.names import nearest
@@ -56,6 +58,10 @@ class Gan(Model):
             "image": keras.Input(self.image_shape, name="image"),
             "latent": keras.Input((self.latent_dim,), name="latent"),
         }
+
+    def build(self, input_shape):
+        self.generator.build((None, self.latent_dim))
+        self.discriminator.build((None, *self.image_shape))
 
     def call(self, x, training=False):
         fake = self.generate(x["latent"], training)
@@ -104,7 +110,10 @@ class DenseGenerator(keras.layers.Layer):
         self.head.kernel_initializer = _uniform(0.05)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = input_shape
+        for i, layer in enumerate(self.hidden):
+            shape = build_chain(shape, layer, *self.norms[i : i + 1])
+        self.head.build(shape)
 
     def call(self, x, training=False):
         for i, layer in enumerate(self.hidden):
@@ -153,7 +162,11 @@ class MaxoutDiscriminator(keras.layers.Layer):
         self.head.kernel_initializer = _uniform(0.005)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = (None, math.prod(input_shape[1:]))
+        for layer, drop in zip(self.hidden, self.drops[:2], strict=True):
+            shape = build_chain(shape, drop, layer, self.maxout)
+        last = [self.drops[2], self.minibatch_std, self.head]
+        build_chain(shape, *(layer for layer in last if layer))
 
     def call(self, x, training=False):
         height, width, channels = x.shape[1:]

@@ -16,7 +16,16 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import Conv, Model, check_counts, construct, doubled, register
+from kerasdl.layers.core import (
+    Conv,
+    Model,
+    build_chain,
+    check_counts,
+    construct,
+    doubled,
+    doubled_shape,
+    register,
+)
 from kerasdl.ops import likelihood as laws
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -130,6 +139,12 @@ class MLPVariationalAutoencoder(VariationalAutoencoder):
         self.decoder = keras.layers.Dense(hidden_dim, "tanh", name="decoder")
         self.pixels = dense_head(math.prod(self.image_shape), "pixels")
 
+    def build(self, input_shape):
+        shape = build_chain((None, math.prod(self.image_shape)), self.encoder)
+        self.mean.build(shape)
+        self.log_variance.build(shape)
+        build_chain((None, self.latent_dim), self.decoder, self.pixels)
+
     def features(self, image, training=False):
         return self.encoder(ops.reshape(image, (-1, math.prod(self.image_shape))))
 
@@ -194,6 +209,17 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
             dtype=keras.config.dtype_policy().variable_dtype,
             name="pixels",
         )
+
+    def build(self, input_shape):
+        shape = build_chain((None, *self.image_shape), *self.stages)
+        shape = build_chain((None, math.prod(shape[1:])), self.encoder)
+        self.mean.build(shape)
+        self.log_variance.build(shape)
+        build_chain((None, self.latent_dim), self.decoder1, self.decoder2)
+        shape = (None, *self.small, self.filters[-1])
+        for up in self.ups:
+            shape = build_chain(doubled_shape(shape), up)
+        self.pixels.build(shape)
 
     def features(self, image, training=False):
         x = 2.0 * image - 1.0

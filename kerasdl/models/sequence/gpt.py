@@ -64,7 +64,7 @@ class Block(ResidualBlock):
         self.mlp = mlp
 
     def build(self, input_shape):
-        for child in (self.norm1, self.attention, self.norm2, self.mlp):
+        for child in (self.norm1, self.attention, self.norm2, self.mlp, self.drop):
             child.build(input_shape)
 
     def call(self, x, cache=None, position=0, training=False):
@@ -194,7 +194,7 @@ class GPT(Model):
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
-        for child in (self.positions, *self.blocks, self.norm, self.head):
+        for child in (self.positions, self.drop, *self.blocks, self.norm, self.head):
             if child is not None:
                 child.build((None, None, self.dim))
 

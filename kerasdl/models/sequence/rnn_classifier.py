@@ -61,6 +61,7 @@ class RecurrentBackbone(Backbone):
 
     def build(self, input_shape):
         height, width, channels = self.image_shape
+        self.normalize.build(input_shape)
         self.stage1.build((None, height, width * channels))
 
     def call(self, x, training=False):
@@ -105,10 +106,6 @@ class RecurrentClassifier(Classifier):
             image_shape, kind, units, num_layers, drop_rate, bidirectional, input_mean, input_std
         )
         super().__init__(backbone, num_classes, drop_rate, **kwargs)
-
-    def build(self, input_shape):
-        self.backbone.build(input_shape)
-        self.head.build((None, self.backbone.channels["stage1"]))
 
     def pool(self, features):
         return features["final"]

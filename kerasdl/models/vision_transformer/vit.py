@@ -14,7 +14,7 @@ from keras import ops
 
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import register
+from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout, DropPath
 from kerasdl.layers.mlp import MLP
 from kerasdl.layers.position import GridPosition, resize_grid
@@ -53,8 +53,8 @@ class EncoderBlock(Block):
         self.drop_path2 = DropPath(drop_path, name="drop_path2")
 
     def build(self, input_shape):
-        # One by one, here and below: tracing `call` instead takes seconds for deep models.
-        for child in (self.norm1, self.attention, self.norm2, self.mlp):
+        branches = (self.norm1, self.attention, self.drop, self.norm2, self.mlp)
+        for child in (*branches, self.drop_path1, self.drop_path2):
             child.build(input_shape)
 
     def call(self, x, training=False, return_weights=False):
@@ -97,6 +97,9 @@ class Tokens(keras.layers.Layer):
         )
         self.patches.build(input_shape)
         self.positions.build((None, None, self.dim))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 1 + self.positions.height * self.positions.width, self.dim)
 
     def call(self, x):
         x = self.patches(x)  # (B, H/P, W/P, D)
@@ -169,8 +172,8 @@ class ViTBackbone(Backbone):
         self.channels = dict.fromkeys(self.ends.values(), dim)
 
     def build(self, input_shape):
-        self.tokens.build(input_shape)
-        for child in (*self.blocks, self.norm):
+        build_chain(input_shape, self.normalize, self.tokens)
+        for child in (self.drop, *self.blocks, self.norm):
             child.build((None, 1 + self.grid[0] * self.grid[1], self.dim))
 
     def call(self, x, training=False):
@@ -245,10 +248,6 @@ class ViT(Classifier):
             input_std,
         )
         super().__init__(backbone, num_classes, **kwargs)
-
-    def build(self, input_shape):
-        self.backbone.build(input_shape)
-        self.head.build((None, self.backbone.dim))
 
     def pool(self, features):
         return features["cls"]
