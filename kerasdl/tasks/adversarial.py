@@ -66,7 +66,7 @@ class Adversarial(Task):
                 f"--label-smoothing {self.label_smoothing}: the {self.loss} loss has no labels to "
                 f"smooth; {' and '.join(OF_PROBABILITIES)} have"
             )
-        self.repeats = {"discriminator": self.settings["discriminator_steps"]}
+        self.updates_per_step = {"discriminator": self.settings["discriminator_steps"]}
         self.gradient_penalty = self.settings["gradient_penalty"]
         if self.gradient_penalty is None:
             wasserstein = self.loss == "wasserstein_gp"
