@@ -107,7 +107,7 @@ def test_a_scene_shows_digits_of_its_own_part(part):
         side = max(picture.shape)
         at = (np.arange(side) + 0.5) * 8 / side - 0.5
         at = np.stack(np.meshgrid(at, at, indexing="ij"))
-        found = []
+        matches = []
         for row in np.flatnonzero(data.target == label):
             image = 255 / 16 * data.images[row]
             enlarged = map_coordinates(image, at, order=1, mode="grid-constant")
@@ -115,8 +115,8 @@ def test_a_scene_shows_digits_of_its_own_part(part):
             ys, xs = (np.flatnonzero(enlarged.any(axis)) for axis in (1, 0))
             enlarged = enlarged[ys[0] : ys[-1] + 1, xs[0] : xs[-1] + 1]
             if enlarged.shape == picture.shape and np.abs(enlarged - picture).max() <= 1:
-                found.append(row)
-        assert len(found) == 1 and found[0] in place[part]
+                matches.append(row)
+        assert len(matches) == 1 and matches[0] in place[part]
         shown += 1
     assert shown >= 3
 
@@ -158,7 +158,7 @@ def test_boxes_are_tight(examples):
 
 
 def test_boxes_overlap_little(examples):
-    most = 0
+    largest = 0
     for e in examples:
         boxes = [np.rint(48 * box).astype(int) for _, box, _ in valid(e)]
         for i, a in enumerate(boxes):
@@ -167,8 +167,8 @@ def test_boxes_overlap_little(examples):
                 for cell, (y0, x0, y1, x1) in zip(cells, (a, b), strict=True):
                     cell[y0:y1, x0:x1] = True
                 smaller = min(cell.sum() for cell in cells)
-                most = max(most, (cells[0] & cells[1]).sum() / smaller)
-    assert 0.25 < most <= 0.3  # some do
+                largest = max(largest, (cells[0] & cells[1]).sum() / smaller)
+    assert 0.25 < largest <= 0.3  # some do
 
 
 def test_mask_agrees_with_instances(examples):
@@ -269,13 +269,13 @@ def answers(text, digits):
     """Everything that answers a question, read from the digits."""
     if text == "how many digits are there?":
         return [str(len(digits))]
-    if found := re.fullmatch(r"is there (an?) (\d)\?", text):
-        assert (found[1] == "an") == (found[2] == "8")
-        return ["yes" if int(found[2]) in [d[0] for d in digits] else "no"]
-    if found := re.fullmatch(r"what color is the (\d)\?", text):
-        return [d[1] for d in digits if d[0] == int(found[1])]
-    if found := re.fullmatch(r"which digit is (\w+)\?", text):
-        return [str(d[0]) for d in digits if d[1] == found[1]]
+    if matches := re.fullmatch(r"is there (an?) (\d)\?", text):
+        assert (matches[1] == "an") == (matches[2] == "8")
+        return ["yes" if int(matches[2]) in [d[0] for d in digits] else "no"]
+    if matches := re.fullmatch(r"what color is the (\d)\?", text):
+        return [d[1] for d in digits if d[0] == int(matches[1])]
+    if matches := re.fullmatch(r"which digit is (\w+)\?", text):
+        return [str(d[0]) for d in digits if d[1] == matches[1]]
     words, label = re.fullmatch(rf"what is ({WHERE}) the (\d)\?", text).groups()
     (seen_from,) = [d for d in digits if d[0] == int(label)]
     return [str(d[0]) for d in digits if d is not seen_from and holds(d[2], words, seen_from[2])]

@@ -69,7 +69,7 @@ def scene(seed, part, index, size=SIZE, colors=1) -> dict:
     labels[: len(digits)] = [d.label for d in digits]
     boxes = np.zeros((MAX_DIGITS, 4), np.float32)
     boxes[: len(digits)] = [d.box for d in digits]
-    asked, answer = question(digits, rng)
+    question_text, answer = question(digits, rng)
     return {
         "image": _paint(brightest, owner, digits, rng),
         "mask": np.where(brightest >= INK, 1 + labels[owner], 0).astype(np.int32),
@@ -78,7 +78,7 @@ def scene(seed, part, index, size=SIZE, colors=1) -> dict:
         "labels": labels,
         "valid": labels >= 0,
         "caption": caption(digits),
-        "question": asked,
+        "question": question_text,
         "answer": answer,
     }
 

@@ -205,6 +205,7 @@ def check_sides(image_shape, depth):
 
 
 def unet_small(image_shape=(48, 48, 1), num_classes=11, **kwargs):
+    """Three halvings, 16 to 128 channels: for the scenes of digits."""
     given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     return construct(UNet, "unet_small", given, {}, kwargs)
 
