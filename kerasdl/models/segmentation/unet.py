@@ -220,4 +220,12 @@ TINY = {
         "norm": "none",
     },
 }
-RECIPE = {"unet_small": {"epochs": 12, "lr": 0.003, "batch_size": 32}}
+RECIPE = {
+    "unet_small": {
+        "epochs": 6,
+        "batch_size": 32,
+        "lr": 0.006,
+        "warmup_epochs": 0.5,
+        "weight_decay": 0.01,
+    },
+}
