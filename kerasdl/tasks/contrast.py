@@ -11,10 +11,10 @@ from kerasdl.tasks.task import Number, Signature, Spec, Task
 class Contrast(Task):
     """Projections of two views of an image are pulled together, and apart from all others.
 
-    The others are those of the whole batch, of all replicas. Models have `features(x)`, the
-    representation `h`, and `project(h)`, and answer projections when called. The loss is the normalized
-    temperature-scaled cross entropy (SimCLR); `contrast_top1` says how often a view is nearest to
-    its other one. In evaluation the views are drawn too, from each example's own key.
+    The others are those of the whole batch, of all replicas. The loss is the normalized
+    temperature-scaled cross entropy (SimCLR); `contrast_top1` is how often a view is nearest to its
+    other one. In evaluation the views are drawn too, from each example's own key. Models have
+    `features(x)`, the representation, and `project(features)`; called, they do both.
 
     Where the data have labels, features are evaluated by their nearest neighbors in the training
     part, and by a linear classifier that learns from `probe_labels` training examples.

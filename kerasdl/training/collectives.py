@@ -6,7 +6,7 @@ from kerasdl.ops import gather
 
 
 def gathering():
-    """Within it, `kerasdl.ops.gather` joins the rows of all replicas. Enter it in replica context."""
+    """Within it, `kerasdl.ops.gather` joins the rows of all replicas; for replica context."""
     return gather.over(all_gather, tf.distribute.get_replica_context().replica_id_in_sync_group)
 
 

@@ -62,9 +62,8 @@ def train(strategy, joined=gather.gather):
 
     @tf.function
     def loop(views, kernel, n):
-        total = tf.zeros((), tf.float64)
-        by_views = views
-        for _ in tf.range(n):
+        kernel, total, by_views = strategy.run(body, args=(views, kernel))
+        for _ in tf.range(n - 1):
             kernel, total, by_views = strategy.run(body, args=(views, kernel))
         return kernel, total, by_views
 

@@ -100,3 +100,23 @@ class SimCLR(Model):
 
     def call(self, x, training=False):
         return self.project(self.features(x, training=training))
+
+
+def simclr_small(image_shape=(32, 32, 3), **kwargs):
+    # What is no argument of this model is one of the backbone, which refuses what it does not know.
+    own = {k: v for k, v in kwargs.items() if k in OWN}
+    backbone_args = {k: v for k, v in kwargs.items() if k not in OWN}
+    given = {"image_shape": tuple(image_shape), **backbone_args}
+    sizes = {"backbone": "resnet20", "projection_dim": 64}
+    return construct(SimCLR, "simclr_small", given, sizes, own)
+
+
+OWN = ("backbone", "hidden_dim", "projection_dim", "input_mean", "input_std", "name", "dtype")
+TINY = {
+    "simclr_small": {
+        "image_shape": (8, 12, 1),
+        "backbone": "densenet_bc_40_12",
+        "hidden_dim": 11,
+        "projection_dim": 6,
+    }
+}
