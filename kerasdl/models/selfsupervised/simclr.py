@@ -76,14 +76,15 @@ class SimCLR(Model):
         **backbone_args,
     ):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        self.backbone = catalog.build(
-            backbone,
-            features=True,
-            image_shape=tuple(image_shape),
-            input_mean=input_mean,
-            input_std=input_std,
-            **backbone_args,
-        )
+        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
+            self.backbone = catalog.build(
+                backbone,
+                features=True,
+                image_shape=tuple(image_shape),
+                input_mean=input_mean,
+                input_std=input_std,
+                **backbone_args,
+            )
         self.head = ProjectionHead(hidden_dim, projection_dim, name="head")
 
     def symbolic_inputs(self):
@@ -102,6 +103,9 @@ class SimCLR(Model):
         return self.project(self.features(x, training=training))
 
 
+OWN = ("backbone", "hidden_dim", "projection_dim", "input_mean", "input_std", "name", "dtype")
+
+
 def simclr_small(image_shape=(32, 32, 3), **kwargs):
     # What is no argument of this model is one of the backbone, which refuses what it does not know.
     own = {k: v for k, v in kwargs.items() if k in OWN}
@@ -111,12 +115,23 @@ def simclr_small(image_shape=(32, 32, 3), **kwargs):
     return construct(SimCLR, "simclr_small", given, sizes, own)
 
 
-OWN = ("backbone", "hidden_dim", "projection_dim", "input_mean", "input_std", "name", "dtype")
 TINY = {
     "simclr_small": {
         "image_shape": (8, 12, 1),
-        "backbone": "densenet_bc_40_12",
+        "backbone": "resnet32",
+        "depths": (1, 2),
+        "filters": 8,
         "hidden_dim": 11,
         "projection_dim": 6,
+    }
+}
+RECIPE = {
+    "simclr_small": {
+        "epochs": 60,
+        "batch_size": 256,
+        "lr": 0.002,
+        "warmup_epochs": 3,
+        "augment": ("resized_crop", "rotate", "color", "noise"),
+        "sync_batch_norm": True,  # section 2.1: else a replica's statistics tell its own pairs
     }
 }
