@@ -127,7 +127,7 @@ TINY = {
 }
 RECIPE = {
     "simclr_small": {
-        "epochs": 60,
+        "epochs": 100,
         "batch_size": 256,
         "lr": 0.002,
         "warmup_epochs": 3,
