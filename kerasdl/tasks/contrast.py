@@ -2,10 +2,11 @@
 
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.metrics.probe import KNN, LinearProbe
 from kerasdl.ops.gather import gather, offset
 from kerasdl.ops.losses import nt_xent
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 
 class Contrast(Task):
@@ -20,7 +21,9 @@ class Contrast(Task):
     part, and by a linear classifier that learns from `probe_labels` training examples.
     """
 
-    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     settings = {"temperature": 0.5, "neighbors": 20, "probe_labels": 50}
     allowed = {
         "temperature": Number(0.01, 10),
@@ -31,10 +34,11 @@ class Contrast(Task):
     coupled = True
     metrics = ("loss", "contrast_top1")
     monitor = "-loss"
+    recipe = {"eval_epochs": 10}
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
 
     def arguments(self):
         return {
@@ -59,7 +63,7 @@ class Contrast(Task):
 
     def evaluators(self):
         num_classes = len(self.info.class_names)
-        if not num_classes:
+        if not num_classes:  # without labels nothing can be said of features
             return []
         return [
             KNN(num_classes, self.settings["neighbors"]),

@@ -43,7 +43,8 @@ class Task:
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
-        targets: `{name: Spec}` of what the losses need besides.
+        targets: `{name: Spec}` of what losses and evaluators need besides.
+        optional: Names of targets that may be absent.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -63,6 +64,7 @@ class Task:
 
     inputs: dict = {}
     targets: dict = {}
+    optional: tuple = ()
     recipe: dict = {}
     settings: dict = {}
     allowed: dict = {}

@@ -42,11 +42,11 @@ class Session:
         self.chief = cluster.is_chief(self.cluster)
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
-        strategy.check_jit(recipe, self.strategy, self.cluster)
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
+        strategy.check_jit(recipe, self.strategy, self.cluster, task_class.coupled)
         # A checkpoint holds all that the initial one gave.
         begun = bool(newest)
         self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
