@@ -6,7 +6,6 @@ Source: none; these are the project's own conventions.
 import contextlib
 import contextvars
 import inspect
-import math
 
 import keras
 from keras import ops
@@ -208,37 +207,11 @@ class ConvNorm(keras.layers.Layer):
 
 
 @register
-class HeNormal(keras.initializers.HeNormal):
-    """Normal of variance `2 / fan_in`, by the transform of Box and Muller.
-
-    Keras' own draws from the truncated normal, in several times the time: in a large network longer
-    than all else that is made.
-
-    Args:
-        seed: An int, or None for a random one.
-
-    Call arguments:
-        shape: `(..., C, D)`; `fan_in` is the product of all but `D`.
-        dtype: Of the result.
-
-    Source: He et al. 2015, https://arxiv.org/abs/1502.01852, equation 10; Box and Muller 1958.
-    """
-
-    def __call__(self, shape, dtype=None, **kwargs):
-        count = math.prod(shape)
-        wide = keras.backend.result_type(dtype or keras.config.floatx(), "float32")
-        u, v = keras.random.uniform((2, -(-count // 2)), dtype=wide, seed=self.seed)
-        radius, angle = ops.sqrt(-2.0 * ops.log(1.0 - u)), 2.0 * math.pi * v
-        x = ops.concatenate([radius * ops.cos(angle), radius * ops.sin(angle)])[:count]
-        x = ops.reshape(x * (2.0 / math.prod(shape[:-1])) ** 0.5, shape)
-        return ops.cast(x, dtype or keras.config.floatx())
-
-
-@register
 class Conv(keras.layers.Conv2D):
     """Square convolution that pads `kernel_size // 2` zeros on each side, whatever its stride.
 
-    The kernel starts as `HeNormal`, as in the residual networks' paper.
+    The kernel starts with the variance of He et al. 2015, but uniform: their normal numbers take as
+    long to draw as all else that a large network is made of.
 
     Args:
         filters: Channels of the output, `D`.
@@ -254,7 +227,7 @@ class Conv(keras.layers.Conv2D):
     """
 
     def __init__(self, filters, kernel_size=3, strides=1, **kwargs):
-        kwargs.setdefault("kernel_initializer", HeNormal())
+        kwargs.setdefault("kernel_initializer", "he_uniform")
         kwargs.pop("padding", None)
         # "same" is symmetric at stride 1 only
         padding = "same" if strides in (1, (1, 1), [1, 1]) else "valid"

@@ -69,9 +69,7 @@ class MLP(keras.layers.Layer):
 
     def build(self, input_shape):
         self.dense2 = dense(input_shape[-1], "dense2", self.stddevs[1])
-        build_chain(
-            input_shape, self.dense1, self.activation, self.drop1, self.dense2, self.drop2
-        )
+        build_chain(input_shape, self.dense1, self.activation, self.drop1, self.dense2, self.drop2)
 
     def compute_output_shape(self, input_shape):
         return input_shape

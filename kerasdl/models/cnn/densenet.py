@@ -2,7 +2,8 @@
 
 Paper:   Densely Connected Convolutional Networks, Huang et al. 2016,
          https://arxiv.org/abs/1608.06993 (table 1; section 3 for CIFAR).
-Differs: only the variant BC (bottlenecks of 4k channels, compression 0.5) is here.
+Differs: only the variant BC (bottlenecks of 4k channels, compression 0.5) is here; kernels start
+         uniform, with the paper's variance.
 """
 
 import itertools

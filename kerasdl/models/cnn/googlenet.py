@@ -2,8 +2,8 @@
 
 Paper:   Going Deeper with Convolutions, Szegedy et al. 2014,
          https://arxiv.org/abs/1409.4842 (table 1; figure 3; section 5 for the auxiliary heads).
-Differs: weights start He normal, the paper does not say how; the average pooling before the last
-         layer takes any map, not 7x7 alone. `googlenet_small` is the project's own row.
+Differs: weights start with He's variance, the paper does not say how; the average pooling before
+         the last layer takes any map, not 7x7 alone. `googlenet_small` is the project's own row.
 """
 
 import keras

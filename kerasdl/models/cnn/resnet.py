@@ -2,7 +2,8 @@
 
 Paper:   Deep Residual Learning for Image Recognition, He et al. 2015,
          https://arxiv.org/abs/1512.03385 (table 1; figure 5; section 4.2 for CIFAR).
-Differs: none; `stride_in_3x3=True` is the later variant known as v1.5.
+Differs: kernels start uniform, with the paper's variance; `stride_in_3x3=True` is the later variant
+         known as v1.5.
 """
 
 from keras import ops
