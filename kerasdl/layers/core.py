@@ -22,7 +22,12 @@ def register(cls):
     return keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
 
-OF_EVERY_MODEL = ("name", "dtype", "trainable", "kwargs")
+OF_EVERY_MODEL = ("self", "name", "dtype", "trainable", "kwargs", "backbone_args")
+
+
+def arguments_of(cls) -> dict:
+    """`{name: inspect.Parameter}` of a class's constructor."""
+    return dict(inspect.signature(cls.__init__).parameters)
 
 
 class Model(keras.Model):
@@ -51,7 +56,7 @@ class Model(keras.Model):
     @classmethod
     def argument_names(cls) -> list[str]:
         """Names of its constructor arguments, but those that every model has."""
-        return [name for name in inspect.signature(cls).parameters if name not in OF_EVERY_MODEL]
+        return [name for name in arguments_of(cls) if name not in OF_EVERY_MODEL]
 
     def adapt_weight(self, path, value, shape):
         """A weight of another shape made to fit, when weights are taken from another model.

@@ -113,37 +113,10 @@ class PerceptronBackbone(Backbone):
 
 @register
 class Perceptron(Classifier):
-    """A `PerceptronBackbone`, dropout and a dense layer.
+    """A `PerceptronBackbone` and a dense layer, with dropout after every hidden layer."""
 
-    Args:
-        num_classes: `K`.
-        drop_rate: Dropout after every hidden layer.
-        image_shape, dims, activation, pieces, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        dims=(256, 256),
-        activation="relu",
-        pieces=2,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = PerceptronBackbone(
-            image_shape, dims, activation, pieces, drop_rate, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+    backbone_class = PerceptronBackbone
+    drops = ("backbone", "head")
 
     def pool(self, features):
         return list(features.values())[-1]

@@ -205,49 +205,10 @@ class ViTBackbone(Backbone):
 
 @register
 class ViT(Classifier):
-    """A `ViTBackbone` and a dense layer on the class token (equation 4).
+    """A `ViTBackbone`, which has the dropout, and a dense layer on the class token (equation 4)."""
 
-    Args:
-        num_classes: `K`.
-        image_shape, patch_size, dim, depth, num_heads, mlp_dim, drop_rate, drop_path, input_mean,
-            input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        patch_size=16,
-        dim=192,
-        depth=12,
-        num_heads=3,
-        mlp_dim=768,
-        drop_rate=0.0,
-        drop_path=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = ViTBackbone(
-            image_shape,
-            patch_size,
-            dim,
-            depth,
-            num_heads,
-            mlp_dim,
-            drop_rate,
-            drop_path,
-            input_mean,
-            input_std,
-        )
-        super().__init__(backbone, num_classes, **kwargs)
+    backbone_class = ViTBackbone
+    drops = ("backbone",)
 
     def pool(self, features):
         return features["cls"]
