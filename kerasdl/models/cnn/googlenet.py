@@ -27,7 +27,8 @@ TABLE_1 = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7  # section 5
+# Section 5, of the auxiliary heads
+AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7
 
 
 def out_channels(widths):
@@ -262,6 +263,9 @@ class GoogLeNet(Classifier):
         aux_heads: Two more classifiers in the midst of the network, for training alone.
         **kwargs: Further arguments of the backbone.
 
+    Attributes:
+        aux_weight: Of each auxiliary head's loss in the whole, section 5.
+
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
         training: Whether dropout and batch statistics are on.
@@ -275,6 +279,7 @@ class GoogLeNet(Classifier):
     """
 
     backbone_class = GoogLeNetBackbone
+    aux_weight = 0.3
 
     def __init__(
         self,

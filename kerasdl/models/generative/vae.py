@@ -93,6 +93,23 @@ class VariationalAutoencoder(Model):
         h = self.features(image, training)
         return {"mean": self.mean(h), "log_variance": self.log_variance(h)}
 
+    def objective(self, image, noise, training=False):
+        """The negative evidence lower bound of images, equation 10 with one code each.
+
+        Args:
+            image: float `(B, H, W, C)` in [0, 1].
+            noise: float `(B, D)`, standard normal: `epsilon` of the code.
+            training: Taken for the protocol's sake.
+
+        Returns:
+            The loss `(B,)`, `reconstruction + beta kl`; and these two, in nats.
+        """
+        encoded = self.encode(image, training)
+        z = laws.reparameterise(encoded["mean"], encoded["log_variance"], noise)
+        kl = laws.normal_kl(encoded["mean"], encoded["log_variance"])
+        reconstruction = self.nll(image, self.decode(z, training))
+        return reconstruction + self.beta * kl, {"reconstruction": reconstruction, "kl": kl}
+
     def nll(self, image, logits):
         """`-log p(x | z)` in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""
         if self.likelihood == "bernoulli":
