@@ -23,9 +23,9 @@ class Reconstruct(Task):
 
     The model owns the loss, `objective(image, noise, training)`: it returns `(B,)`, and
     `reconstruction` and `kl`, which is an autoencoder's 0. The noise of a code comes from the
-    example's key. Of a set `elbo` is `-(reconstruction + kl)`, whatever `beta` is, and `bits_per_dim` says
-    the same per number; a Gaussian likelihood is a density, of pixels in [0, 1] as if rounded to
-    256 levels. An autoencoder has no bound and reports neither.
+    example's key. Of a set `elbo` is `-(reconstruction + kl)`, whatever `beta` is, and
+    `bits_per_dim` says the same per number; a Gaussian likelihood is a density, of pixels in [0, 1]
+    as if rounded to 256 levels. An autoencoder has no bound and reports neither.
 
     The setting `importance_samples` (0 is none) adds `log_likelihood`, the importance-weighted
     estimate with so many codes per image (Burda et al. 2015, https://arxiv.org/abs/1509.00519): a

@@ -75,7 +75,7 @@ class Autoencoder(Model):
         return ops.reshape(self.pixels(z), (-1, *self.image_shape))
 
     def objective(self, image, noise=None, training=False):
-        """The loss `(B,)` of images, which is its `reconstruction`; and that, beside a `kl` of 0."""
+        """The loss `(B,)` of images `(B, H, W, C)`: the `reconstruction`, as there is no `kl`."""
         code = self.encode(image, training)["code"]
         loss = self.nll(image, self.decode(code, training))
         return loss, {"reconstruction": loss, "kl": ops.zeros_like(loss)}
