@@ -62,6 +62,23 @@ ROWS = (
     Row("densenet264", "cnn.densenet", "classify", 33_337_704, "Huang et al. 2016", image_size=32),
     Row("densenet_bc_100_12", "cnn.densenet", "classify", 769_162, "Huang et al. 2016"),
     Row("densenet_bc_40_12", "cnn.densenet", "classify", 176_122, "Huang et al. 2016"),
+    Row("vgg11", "cnn.vgg", "classify", 132_863_336, "Simonyan and Zisserman 2014", image_size=32),
+    Row("vgg13", "cnn.vgg", "classify", 133_047_848, "Simonyan and Zisserman 2014", image_size=32),
+    Row("vgg16", "cnn.vgg", "classify", 138_357_544, "Simonyan and Zisserman 2014", image_size=32),
+    Row("vgg19", "cnn.vgg", "classify", 143_667_240, "Simonyan and Zisserman 2014", image_size=32),
+    Row(
+        "vgg11_bn", "cnn.vgg", "classify", 132_868_840, "Simonyan and Zisserman 2014", image_size=32
+    ),
+    Row(
+        "vgg13_bn", "cnn.vgg", "classify", 133_053_736, "Simonyan and Zisserman 2014", image_size=32
+    ),
+    Row(
+        "vgg16_bn", "cnn.vgg", "classify", 138_365_992, "Simonyan and Zisserman 2014", image_size=32
+    ),
+    Row(
+        "vgg19_bn", "cnn.vgg", "classify", 143_678_248, "Simonyan and Zisserman 2014", image_size=32
+    ),
+    Row("vgg_small", "cnn.vgg", "classify", 567_978, "Simonyan and Zisserman 2014"),
     Row("googlenet", "cnn.googlenet", "classify", 13_378_280, "Szegedy et al. 2014", image_size=96),
     Row("googlenet_small", "cnn.googlenet", "classify", 206_370, "Szegedy et al. 2014"),
     Row(
