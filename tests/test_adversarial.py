@@ -251,7 +251,7 @@ def test_each_turn_draws_its_own_latents(monkeypatch):
     assert abs(first - third).min() > 0
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
 def test_latents_have_mean_0_and_variance_1(law):
     model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_law": law})
     z = np.asarray(make_task().latent(model, noise.sample_keys((1, 2), 4000)))
@@ -279,7 +279,7 @@ def test_arcs_and_lines(rng):
     np.testing.assert_allclose(middle, np.mean(lengths, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
 def test_pictures(law):
     model, task = make_model(latent_law=law), make_task()
     shown = {k: np.asarray(v) for k, v in task.pictures(model, make_batch()).items()}

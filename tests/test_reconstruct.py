@@ -163,7 +163,7 @@ def test_losses_are_the_bounds_parts():
     np.testing.assert_allclose(part, loss[2:], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("law", "more"), [("bernoulli", 0), ("gaussian", 8)])
+@pytest.mark.parametrize(("schedule", "more"), [("bernoulli", 0), ("gaussian", 8)])
 def test_summary(law, more):
     task, means = task_of(), {"loss": 5.0, "reconstruction": 20.0, "kl": 4.0}
     task.losses(vae_mlp(image_shape=(8, 8, 1), beta=0.5, likelihood=law), example_batch(1))

@@ -263,7 +263,7 @@ TINY = {
     }
 }
 # For the digits of 8x8 pixels, on which the plain recipe of 2015 loses classes. That one is
-# --model-kwargs smallest=4 latent_dim=100 latent_law=uniform norm=batch minibatch_std=false
+# --model-kwargs smallest=4 latent_dim=100 latent_prior=uniform norm=batch minibatch_std=false
 # --task-kwargs gradient_penalty=0 --lr 0.0002 --beta1 0.5 --sched constant --ema-decay 0
 RECIPE = {
     "dcgan": {
