@@ -35,7 +35,7 @@ def row(card: dict) -> tuple:
     is not the SavedModel's.
     """
     test = _first(card["figures"].get("test", {}))
-    files = {name: card["artefacts"].get(name) for name in FILES}
+    files = {name: card["artifacts"].get(name) for name in FILES}
     saved_model = _first((files["savedmodel"] or {}).get("test") or {}) or test
     cells = [
         _file(file, test if name == "savedmodel" else saved_model, test[:1])
