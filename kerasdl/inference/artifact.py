@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
-from kerasdl.data import images, pipeline
+from kerasdl.data import augment, images, pipeline
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
@@ -113,8 +113,14 @@ def evaluate_artefact(path, split: str = "test") -> dict:
         return _judge(open_artefact(path), task, dataset.read(task, split))
     from kerasdl.inference import evaluation
 
-    part = getattr(dataset.open_data(task), dataset.split_name(split))
-    batches = pipeline.evaluation_batches(part, batch_size=task.run_recipe.batch_size)
+    source, recipe = dataset.open_data(task), task.run_recipe
+    part = getattr(source, dataset.split_name(split))
+    batches = pipeline.evaluation_batches(
+        part,
+        source.info.columns,
+        batch_size=recipe.batch_size,
+        views=augment.views(recipe, task),
+    )
     figures, _ = evaluation.evaluate(load.load(path), task, batches, dataset.split_name(split))
     return {**figures, "examples": len(part)}
 

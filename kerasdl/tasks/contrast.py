@@ -2,10 +2,11 @@
 
 from keras import ops
 
+from kerasdl.columns import Spec
 from kerasdl.metrics.probe import KNN, LinearProbe
 from kerasdl.ops.gather import gather, offset
 from kerasdl.ops.losses import nt_xent
-from kerasdl.tasks.task import Number, Signature, Spec, Task
+from kerasdl.tasks.task import Number, Signature, Task
 
 
 class Contrast(Task):
@@ -20,21 +21,23 @@ class Contrast(Task):
     part, and by a linear classifier that learns from `probe_labels` training examples.
     """
 
-    inputs = {"image": Spec(("H", "W", "C"), "float32")}
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     settings = {"temperature": 0.5, "neighbors": 20, "probe_labels": 50}
     allowed = {
         "temperature": Number(0.01, 10),
         "neighbors": Number(1, whole=True),
         "probe_labels": Number(1, whole=True),
     }
-    views = {"view1": "augment", "view2": "augment"}  # each drawn apart, by the run's `--augment`
+    views = {"view1": {}, "view2": {}}  # each drawn apart, by the run's `--augment`
     coupled = True
     metrics = ("loss", "contrast_top1")
     monitor = "-loss"
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
-        self.inputs = {"image": Spec(tuple(info.image_shape), "float32")}
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
 
     def arguments(self):
         return {

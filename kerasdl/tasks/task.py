@@ -43,7 +43,12 @@ class Task:
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
-        targets: `{name: Spec}` of what the losses need besides.
+        targets: `{name: Spec}` of what the losses and metrics need besides.
+        optional: Names of those targets that data need not have.
+        views: `{view: settings}` of the views of each example that are drawn: a batch has
+            `<column>_<view>` besides each column of pixels, augmented with the run's settings and
+            these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
+            the column itself is left as it is.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -59,6 +64,8 @@ class Task:
 
     inputs: dict = {}
     targets: dict = {}
+    optional: tuple = ()
+    views: dict = {}
     recipe: dict = {}
     settings: dict = {}
     allowed: dict = {}
