@@ -21,7 +21,6 @@ from kerasdl.data.moving import PLACED, move, per_frame, size_of
 from kerasdl.data.pixels import blend, box_mask, grey, mean_grey
 from kerasdl.errors import UserError
 from kerasdl.ops import noise
-from kerasdl.recipe import Recipe
 
 # Streams of an example's key, apart from those of the tasks.
 SCALARS, NOISE, ERASE, MIX = (2**16 + i for i in range(4))
@@ -32,6 +31,7 @@ SLOTS = {"shift": 0, "flip": 2, "color": 3, "cutout": 6, "reprob": 8, "randaugme
 SLOTS |= {"resized_crop": 20, "rotate": 24}
 COUNT = 32
 
+CROP_SCALE = (0.4, 1.0)  # the papers' (0.08, 1) is of photographs
 JITTER = 0.4  # of brightness, contrast and saturation
 NOISE_STD = 0.05
 ERASE_AREA = (0.02, 0.4)  # share of the image; section 3.2 of the paper
@@ -98,7 +98,7 @@ class Augment:
     reprob: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
-    crop_scale: tuple = Recipe.crop_scale
+    crop_scale: tuple = CROP_SCALE
     view: int = 0
 
     @classmethod

@@ -56,7 +56,8 @@ def resized_crop(size, u, scale):
     aspect = _whole(tf.exp, low + (high - low) * u[:, 1])
     h = tf.minimum(tf.sqrt(area / aspect), 1.0)  # fractions of the image's sides
     w = tf.minimum(tf.sqrt(area * aspect), 1.0)
-    top, left = u[:, 2] * (1.0 - h) * height, u[:, 3] * (1.0 - w) * width
+    # Not `u (1 - h) height`: in a batch of one, a graph's optimizer multiplies in another order.
+    top, left = u[:, 2] * (height - h * height), u[:, 3] * (width - w * width)
     # The center of output pixel x is at (x + 1/2) w + left in the image.
     zero = tf.zeros_like(h)
     dx, dy = left + 0.5 * w - 0.5, top + 0.5 * h - 0.5

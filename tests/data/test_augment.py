@@ -49,6 +49,7 @@ def test_from_recipe_takes_every_setting():
         augment=("flip", "noise"), reprob=0.1, mixup=0.2, cutmix=0.3, crop_scale=(0.1, 0.9)
     )
     assert Augment.from_recipe(recipe) == Augment(("flip", "noise"), 0.1, 0.2, 0.3, (0.1, 0.9))
+    assert Augment.from_recipe(Recipe()) == Augment()
     assert Augment.from_recipe(recipe).mixes and not Augment.from_recipe(Recipe()).mixes
 
 
@@ -238,3 +239,9 @@ def test_mean_grey_does_not_depend_on_the_batch():
     np.testing.assert_allclose(
         whole[:, 0, 0, 0], (image.numpy() @ [0.299, 0.587, 0.114]).mean((1, 2)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("scale", [(0.5,), (0.0, 1.0), (0.6, 0.5), (0.5, 1.1), (0.1, 0.2, 0.3)])
+def test_a_crop_scale_out_of_range_is_refused(scale):
+    with pytest.raises(ValueError, match="--crop-scale .*: must be two numbers above 0"):
+        Recipe(crop_scale=scale)

@@ -14,8 +14,9 @@ from kerasdl.data.augment import Augment
 from kerasdl.data.images import STEP
 from kerasdl.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from kerasdl.data.splits import ArraySplit, FileSplit
+from kerasdl.recipe import AUGMENTATIONS
 
-ALL = Augment(("shift", "flip", "color", "cutout", "noise", "randaugment"), reprob=0.5)
+ALL = Augment(AUGMENTATIONS, reprob=0.5)
 MIXED = Augment(("shift",), mixup=0.2, cutmix=1.0)
 
 

@@ -140,7 +140,7 @@ def _check_fits(name, given, task):
 def _check_used(options, info):
     """ValueError where a setting has nothing to say about the data."""
     settings = {
-        "--image-size": (options.image_size, info.image_shape),
+        "--image-size": (options.image_size, info.first(*PIXELS, "mask", "instances")),
         "--tokenizer": (options.tokenizer, info.tokenizer),
         "--vocab-size": (options.vocab_size, info.tokenizer),
         "--max-length": (options.max_length, info.max_length),
@@ -160,8 +160,9 @@ def from_recipe(recipe, task, info=None) -> Source:
         info: Facts of the data of a run that goes on, or is exported, or None.
     """
     image_size = recipe.image_size
-    if info is not None and info.image_shape:
-        image_size = tuple(info.image_shape[:2])
+    pixels = info and info.first(*PIXELS)
+    if pixels:
+        image_size = tuple(pixels.shape[-3:-1])
     return open_source(
         recipe.dataset,
         image_size=image_size,
