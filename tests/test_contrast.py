@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 
+from kerasdl.columns import DataInfo
 from kerasdl.models.selfsupervised.simclr import SimCLR
 from kerasdl.ops import gather
 from kerasdl.ops.losses import cross_entropy, nt_xent
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.contrast import Contrast
-from kerasdl.tasks.task import DataInfo
 
 
 def by_loops(z, temperature):
@@ -103,7 +103,7 @@ def model():
 
 
 def task(class_names=("a", "b", "c"), **task_kwargs):
-    info = DataInfo(image_shape=(8, 8, 1), class_names=class_names, input_mean=(0.3,))
+    info = DataInfo.of_images((8, 8, 1), class_names, (0.3,))
     return Contrast(info, Recipe(model="simclr_small", task_kwargs=task_kwargs))
 
 
@@ -153,7 +153,7 @@ def test_answers_and_signature(model, rng):
 
 
 def test_probes_need_classes():
-    names = [e.name for e in task(probe_labels=30, neighbors=3).evaluators()]
+    names = [e.metrics[0] for e in task(probe_labels=30, neighbors=3).evaluators()]
     assert names == ["knn_top1", "linear_probe_top1"]
     assert task(class_names=()).evaluators() == []
 

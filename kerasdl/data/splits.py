@@ -121,6 +121,31 @@ class FileSplit(Split):
         return self if "label" in names else FileSplit(self.paths, None, self.image_shape)
 
 
+class Subset(Split):
+    """Some examples of a split.
+
+    Args:
+        split: The split.
+        indices: int `(n,)`.
+    """
+
+    def __init__(self, split, indices):
+        self.split, self.indices = split, np.asarray(indices)
+        self.batched = split.batched
+
+    def __len__(self):
+        return len(self.indices)
+
+    def columns(self):
+        return {name: np.asarray(rows)[self.indices] for name, rows in self.split.columns().items()}
+
+    def load(self, row):
+        return self.split.load(row)
+
+    def only(self, names):
+        return Subset(self.split.only(names), self.indices)
+
+
 def evenly(count, most):
     """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)

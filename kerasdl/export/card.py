@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import subprocess
-from importlib import metadata
+from importlib import metadata as packages
 from pathlib import Path
 
 import kerasdl
@@ -16,7 +16,7 @@ SHARES, LOSS = ("top1", "exact_match"), 0.02  # of right answers; what is worth 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
+def contents(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -58,7 +58,7 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: packages.version(package) for package in PACKAGES},
         "commit": commit(),
     }
 

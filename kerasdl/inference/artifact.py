@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.data import augment, images, pipeline
+from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
@@ -114,14 +115,22 @@ def evaluate_artefact(path, split: str = "test") -> dict:
     from kerasdl.inference import evaluation
 
     source, recipe = dataset.open_data(task), task.run_recipe
+
+    def batches(part):
+        return pipeline.evaluation_batches(
+            part,
+            source.info.columns,
+            batch_size=recipe.batch_size,
+            views=augment.views(recipe, task),
+        )
+
+    def reference(examples):
+        return batches(Subset(source.train, evenly(len(source.train), examples)))
+
     part = getattr(source, dataset.split_name(split))
-    batches = pipeline.evaluation_batches(
-        part,
-        source.info.columns,
-        batch_size=recipe.batch_size,
-        views=augment.views(recipe, task),
+    figures, _ = evaluation.evaluate(
+        load.load(path), task, batches(part), dataset.split_name(split), reference
     )
-    figures, _ = evaluation.evaluate(load.load(path), task, batches, dataset.split_name(split))
     return {**figures, "examples": len(part)}
 
 

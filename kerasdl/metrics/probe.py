@@ -9,11 +9,13 @@ Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4 (weighted 
 
 import numpy as np
 
+from kerasdl.metrics.evaluator import Evaluator
+
 ROWS = 1024  # whose similarities to the whole reference are computed at a time
 COLUMNS = {"features": np.float32, "label": np.int64, "index": np.int64}
 
 
-class Probe:
+class Probe(Evaluator):
     """Keeps the features of the reference and of the evaluated part.
 
     Its state may be merged in any order: examples are sorted by their number, and one that is given
@@ -73,7 +75,7 @@ class Probe:
         parts = [_sorted(part, state) for part in ("reference", "evaluated")]
         (known, label), (features, true) = parts
         predicted = self.predict(known.astype(np.float64), label, features.astype(np.float64))
-        return {"test": {self.name: float(np.mean(predicted == true))}}
+        return {"test": {self.metrics[0]: float(np.mean(predicted == true))}}
 
     def predict(self, known, label, features) -> np.ndarray:
         """Classes int `(N,)` of `features` `(N, C)`, of a reference `(M, C)`, `(M,)`."""
@@ -101,7 +103,7 @@ class KNN(Probe):
         reference: How many examples of the training part it is to be given.
     """
 
-    name = "knn_top1"
+    metrics = ("knn_top1",)
 
     def __init__(self, num_classes: int, k: int = 20, temperature: float = 0.07, reference=5000):
         super().__init__(num_classes, reference)
@@ -141,7 +143,7 @@ class LinearProbe(Probe):
         reference: How many examples of the training part it is to be given.
     """
 
-    name = "linear_probe_top1"
+    metrics = ("linear_probe_top1",)
 
     def __init__(self, num_classes: int, labels: int = 50, l2: float = 1.0, reference=5000):
         super().__init__(num_classes, reference)

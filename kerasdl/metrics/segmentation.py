@@ -6,10 +6,12 @@ Source: Everingham et al. 2015, The PASCAL Visual Object Classes Challenge: A Re
 
 import numpy as np
 
+from kerasdl.metrics.evaluator import Evaluator
+
 NOT_LABELED = 255
 
 
-class MeanIoU:
+class MeanIoU(Evaluator):
     """Intersection over union of each class over all pixels of a set, and their mean.
 
     Counts are of the whole set, not averaged over images. Pixels whose true class is 255 are not
@@ -20,6 +22,8 @@ class MeanIoU:
     Args:
         class_names: Names in the order of the labels, the background's included.
     """
+
+    metrics = ("mean_iou", "pixel_accuracy")
 
     def __init__(self, class_names):
         self.class_names = tuple(class_names)

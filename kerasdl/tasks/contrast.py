@@ -34,6 +34,7 @@ class Contrast(Task):
     coupled = True
     metrics = ("loss", "contrast_top1")
     monitor = "-loss"
+    recipe = {"eval_epochs": 10}
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
@@ -62,7 +63,7 @@ class Contrast(Task):
 
     def evaluators(self):
         num_classes = len(self.info.class_names)
-        if not num_classes:
+        if not num_classes:  # without labels nothing can be said of features
             return []
         return [
             KNN(num_classes, self.settings["neighbors"]),

@@ -32,7 +32,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     if guidance:
         inputs["guidance"] = Spec((), "float32", batched=False)
 
-    def sample(num, seed, **conditions):
+    def serve(num, seed, **conditions):
         return {"image": draw(key=noise.sample_keys(seed, num), **conditions)}
 
     def requires(num, label=None, guidance=None, **_):
@@ -56,7 +56,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     return Signature(
         "sample",
         inputs,
-        sample,
+        serve,
         formats=("savedmodel",),
         cases=tuple(case(*one) for one in CASES),
         requires=requires,

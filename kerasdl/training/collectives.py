@@ -1,5 +1,6 @@
 """What replicas tell each other inside a step, besides the sums of their gradients."""
 
+import numpy as np
 import tensorflow as tf
 
 from kerasdl.ops import gather
@@ -39,3 +40,27 @@ def _joined(x, count):
     """The shape of `count` times the rows of `x`."""
     shape = tf.shape(x)
     return tf.concat([[count * shape[0]], shape[1:]], 0)
+
+
+def gather_bytes(strategy, workers: int, content: bytes) -> list[bytes]:
+    """What every worker has to say, in their order; called by all of them alike.
+
+    Args:
+        strategy: Of all workers.
+        workers: Their number.
+        content: This worker's.
+    """
+    replicas = strategy.num_replicas_in_sync // workers  # of one worker; each says the same
+
+    def gathered(array):
+        @tf.function(autograph=False)
+        def run(array):
+            return strategy.run(all_gather, args=(array[None],))
+
+        rows = strategy.experimental_local_results(run(tf.constant(array)))[0].numpy()
+        return rows[::replicas]
+
+    sizes = gathered(np.array([len(content)], np.int32))[:, 0]
+    padded = content.ljust(-(-int(sizes.max()) // 4) * 4, b"\0")
+    rows = gathered(np.frombuffer(padded, np.int32))
+    return [row.tobytes()[:size] for row, size in zip(rows, sizes, strict=True)]

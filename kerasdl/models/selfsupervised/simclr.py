@@ -10,7 +10,7 @@ from keras import ops
 
 from kerasdl import catalog
 from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model, construct, register
+from kerasdl.layers.core import Model, build_chain, construct, register
 
 
 @register
@@ -36,7 +36,7 @@ class ProjectionHead(keras.layers.Layer):
     def build(self, input_shape):
         units = self.hidden_dim or input_shape[-1]
         self.hidden = keras.layers.Dense(units, activation="relu", name="hidden")
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.hidden, self.output_layer)
 
     def call(self, h):
         return self.output_layer(self.hidden(h))
@@ -87,6 +87,9 @@ class SimCLR(Model):
             )
         self.head = ProjectionHead(hidden_dim, projection_dim, name="head")
 
+    def build(self, input_shape):
+        self.head.build((None, self.backbone.width))  # the backbone comes built
+
     def symbolic_inputs(self):
         return self.backbone.symbolic_inputs()
 
@@ -127,7 +130,7 @@ TINY = {
 }
 RECIPE = {
     "simclr_small": {
-        "epochs": 60,
+        "epochs": 100,
         "batch_size": 256,
         "lr": 0.002,
         "warmup_epochs": 3,
