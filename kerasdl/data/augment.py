@@ -18,7 +18,7 @@ import tensorflow as tf
 from kerasdl.columns import PIXELS
 from kerasdl.data import randaugment, warps
 from kerasdl.data.moving import PLACED, move, per_frame, size_of
-from kerasdl.data.pixels import blend, box_mask, grey, mean_grey
+from kerasdl.data.pixels import blend, box_mask, gray, mean_gray
 from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
@@ -120,10 +120,10 @@ class Augment:
         labels = [n for n, c in columns.items() if c.kind == "label" and not c.shape]
         others = {n: c.kind for n, c in columns.items() if c.kind not in PIXELS}
         if len(labels) != 1 or list(others) != labels:
-            found = ", ".join(n if n == k else f"{n} ({k})" for n, k in others.items()) or "none"
+            result = ", ".join(n if n == k else f"{n} ({k})" for n, k in others.items()) or "none"
             raise UserError(
                 f"{flags}: needs images with one class label each and nothing else, but besides "
-                f"images the model's task uses: {found}"
+                f"images the model's task uses: {result}"
             )
 
     def __call__(self, batch: dict, columns: dict) -> dict:
@@ -160,8 +160,8 @@ class Augment:
             transforms = warps.rotate(size, slots["rotate"])
             batch = move(batch, columns, transforms, "BILINEAR")
         if {"shift", "flip"} & set(self.names):
-            drawn = (slots[name] if name in self.names else None for name in ("shift", "flip"))
-            batch = move(batch, columns, warps.shift_flip(size, *drawn), "NEAREST")
+            sampled = (slots[name] if name in self.names else None for name in ("shift", "flip"))
+            batch = move(batch, columns, warps.shift_flip(size, *sampled), "NEAREST")
         placed = {column.kind for column in columns.values()} & set(PLACED)
         if "randaugment" in self.names and not placed <= set(PIXELS):
             for operation, sign in randaugment.layers(slots["randaugment"]):
@@ -209,13 +209,13 @@ class Augment:
             return [cutmix(batch[name], batch[label], lam, u[1], u[2]) for name in pixels]
 
         if not self.cutmix:
-            found = mixed()
+            result = mixed()
         elif not self.mixup:
-            found = cut()
+            result = cut()
         else:
-            found = tf.cond(u[0] < 0.5, mixed, cut)
-        images = {name: image for name, (image, _) in zip(pixels, found, strict=True)}
-        return {**batch, **images, label: found[0][1]}
+            result = tf.cond(u[0] < 0.5, mixed, cut)
+        images = {name: image for name, (image, _) in zip(pixels, result, strict=True)}
+        return {**batch, **images, label: result[0][1]}
 
 
 @dataclass(frozen=True)
@@ -250,12 +250,12 @@ def color_jitter(image, u):
     """
     factor = 1.0 - JITTER + 2.0 * JITTER * u[:, :3, None, None, None]
     image = tf.clip_by_value(image * factor[:, 0], 0.0, 1.0)
-    image = blend(image, mean_grey(image), factor[:, 1])
-    return blend(image, grey(image), factor[:, 2]) if image.shape[-1] == 3 else image
+    image = blend(image, mean_gray(image), factor[:, 1])
+    return blend(image, gray(image), factor[:, 2]) if image.shape[-1] == 3 else image
 
 
 def cutout(image, u):
-    """Zero a square of half the shorter side; its centre may be any pixel.
+    """Zero a square of half the shorter side; its center may be any pixel.
 
     Args:
         image: float32 `(B, H, W, C)`.
@@ -324,7 +324,7 @@ def cutmix_box(height, width, lam, y, x):
     Args:
         height, width: Of the image.
         lam: Share of the image to keep, before clipping.
-        y, x: Centre, as shares of height and width.
+        y, x: Center, as shares of height and width.
 
     Returns:
         `(top, left, box_height, box_width, lam)`, float scalars; `lam` is
@@ -351,7 +351,7 @@ def cutmix(image, label, lam, y, x):
         image: float `(B, H, W, C)`, or videos `(B, T, H, W, C)`.
         label: float `(B, K)`.
         lam: Share to keep, a float scalar.
-        y, x: Centre of the box, as shares of height and width.
+        y, x: Center of the box, as shares of height and width.
     """
     height, width, channels = image.shape[-3:]
     top, left, h, w, lam = cutmix_box(height, width, lam, y, x)

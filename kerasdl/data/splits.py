@@ -146,9 +146,9 @@ class Subset(Split):
         return Subset(self.split.only(names), self.indices)
 
 
-def evenly(count, most):
-    """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+def evenly(count, maximum):
+    """Indices below `count`, at most so many, evenly spread: int `(min(count, maximum),)`."""
+    return np.linspace(0, count - 1, min(count, maximum)).round().astype(int)
 
 
 def cut(n, share, seed=None):
@@ -308,7 +308,7 @@ class Source:
         info: What its columns are; those of pixels lack mean and deviation, see `input_statistics`.
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
-        baseline: Gives a simple method's test figures, `{"name": ..., figure: value}`; or None.
+        baseline: Gives a simple method's test figures, `{"name": ..., number_text: value}`; or None.
     """
 
     name: str

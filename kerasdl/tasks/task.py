@@ -10,22 +10,22 @@ from kerasdl.system.names import nearest
 
 @dataclass(frozen=True)
 class Number:
-    """The numbers that a setting may be: from `least` to `most`, whole ones or any."""
+    """The numbers that a setting may be: from `minimum` to `maximum`, whole ones or any."""
 
-    least: float
-    most: float = math.inf
+    minimum: float
+    maximum: float = math.inf
     whole: bool = False
 
     def __str__(self):
         kind = "a whole number" if self.whole else "a number"
-        upper = "on" if self.most == math.inf else f"to {self.most:,}"
-        return f"{kind} from {self.least:,} {upper}"
+        upper = "on" if self.maximum == math.inf else f"to {self.maximum:,}"
+        return f"{kind} from {self.minimum:,} {upper}"
 
     def read(self, value):
         """`value` as an int or a float; None where it is none of these numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if not self.least <= value <= self.most or math.isinf(value):
+        if not self.minimum <= value <= self.maximum or math.isinf(value):
             return None
         if not self.whole:
             return float(value)
@@ -171,26 +171,26 @@ class Task:
         """
         return {}
 
-    def draws(self, model) -> dict:
-        """The ways in which it draws images, `{name: settings of draw}`; {} where it draws none."""
+    def sampling_modes(self, model) -> dict:
+        """The ways in which it draws images, `{name: settings of sample}`; {} where it draws none."""
         return {}
 
-    def draw(self, model, key, label=None, **settings):
+    def sample(self, model, key, label=None, **settings):
         """Images drawn by the model.
 
         Args:
             model: The model.
             key: uint32 `(B, 2)`; each decides its image.
             label: int32 `(B,)`, the classes wanted, or None.
-            **settings: Those of one of `draws`.
+            **settings: Those of one of `sampling_modes`.
 
         Returns:
             float `(B, H, W, C)` in [0, 1].
         """
         raise NotImplementedError
 
-    def drawn_from(self, model, key) -> tuple:
-        """What `draw` begins with, for files that draw no random numbers themselves.
+    def sampling_inputs(self, model, key) -> tuple:
+        """What `sample` begins with, for files that draw no random numbers themselves.
 
         Args:
             model: The model.
@@ -216,7 +216,7 @@ class Task:
         """
         return columns
 
-    def judged_by(self, target: str) -> dict | None:
+    def evaluated_by(self, target: str) -> dict | None:
         """How an exported file is judged, or None.
 
         Args:
@@ -238,7 +238,7 @@ class Signature:
         name: `serving_default` and the like.
         inputs: `{name: Spec}` without the batch axis.
         function: Takes the named tensors, returns `{name: tensor}`; written in `keras.ops`.
-        formats: Which artefacts hold it.
+        formats: Which artifacts hold it.
         bytes_input: Name of an image input that `serve_bytes` decodes, or None: export then adds a
             signature `serve_bytes` taking `<name>_bytes`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as

@@ -55,7 +55,7 @@ class Translate(Task):
     def translate(self, model, source_ids, width=1, alpha=0.0):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
         target, score = decoding.search(
-            model.extend,
+            model.decode_step,
             model.start(source_ids, self.longest),
             ops.shape(source_ids)[0],
             self.longest,
@@ -85,10 +85,10 @@ class Translate(Task):
             return self.translate(model, source_ids, **self._beam())
 
         def requires(source_ids_length, **_):
-            most = self.longest - 1
+            maximum = self.longest - 1
             return [
                 (source_ids_length > 0, "source is empty"),
-                (source_ids_length <= most, f"source has more than {most} tokens"),
+                (source_ids_length <= maximum, f"source has more than {maximum} tokens"),
             ]
 
         def greedy(source_ids):
@@ -122,7 +122,7 @@ class Translate(Task):
             "target": texts(target),
         }
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         signature, inputs, output = "greedy", ["source_ids"], "target_ids"
         if target == "savedmodel":
             signature, inputs, output = "serving_default", ["source"], "target"

@@ -100,14 +100,14 @@ def test_what_is_read_is_what_is_trained_and_evaluated_on(tmp_path, monkeypatch)
         (trained,) = training_batches(
             split, columns, batch_size=6, seed=0, stop_step=1
         ).as_numpy_iterator()
-        for found in (batch, trained):
-            read = split.read(found["index"])
+        for result in (batch, trained):
+            read = split.read(result["index"])
             assert list(read) == list(columns), name
             for column, value in read.items():
                 if columns[column].kind == "image":
                     value = value.astype(np.float32) * np.float32(1 / 255 if value.max() > 1 else 1)
-                np.testing.assert_array_equal(found[column], value, f"{name} {column}")
-                assert found[column].dtype == value.dtype
+                np.testing.assert_array_equal(result[column], value, f"{name} {column}")
+                assert result[column].dtype == value.dtype
         train = source.train.read([2, 0, 2])
         for value in train.values():
             np.testing.assert_array_equal(value[0], value[2])
@@ -119,9 +119,9 @@ def test_scenes():
     assert source.info.image_shape == (32, 40, 1)
     assert source.info.columns["mask"].class_names == ("background", *"0123456789")
     assert source.info.class_names == source.info.columns["mask"].class_names
-    drawn = renderer.scene(3, "train", 7, (32, 40))
+    sampled = renderer.scene(3, "train", 7, (32, 40))
     for name, value in source.train.read([7]).items():
-        np.testing.assert_array_equal(value[0], drawn[name])
+        np.testing.assert_array_equal(value[0], sampled[name])
     assert DataInfo.from_json(source.info.to_json()) == source.info
     other = open_source("scenes", seed=4, image_size=(32, 40), task=wants(mask="mask"))
     np.testing.assert_array_equal(source.test.arrays["image"], other.test.arrays["image"])
@@ -136,9 +136,9 @@ def test_scenes_on_demand_equal_those_in_memory(monkeypatch):
     assert memory.test.arrays is not None and demand.test.arrays is None
     rows = [0, 999, 31]
     for name, value in memory.test.read(rows).items():
-        found = demand.test.read(rows)[name]
-        assert found.dtype == value.dtype
-        np.testing.assert_array_equal(found, value)
+        result = demand.test.read(rows)[name]
+        assert result.dtype == value.dtype
+        np.testing.assert_array_equal(result, value)
     shown = memory.test.read([0])
     assert shown["caption"][0].decode() == renderer.scene(0, "test", 0, colors=6)["caption"]
 

@@ -70,14 +70,14 @@ class Maker:
         self.info = DataInfo(columns, tokenizers)
 
     def _column(self, name, kind):
-        shape, facts = self.shapes[name], {}
+        shape, metadata = self.shapes[name], {}
         if kind in ("label", "mask"):
-            facts = {"class_names": NAMES}
+            metadata = {"class_names": NAMES}
         elif kind == "tokens":
-            facts = {"tokenizer": "text", "max_length": shape[0]}
+            metadata = {"tokenizer": "text", "max_length": shape[0]}
         elif kind == "audio":
-            facts = {"rate": RATE}
-        return Column(kind, shape, **facts)
+            metadata = {"rate": RATE}
+        return Column(kind, shape, **metadata)
 
     def arrays(self, n) -> dict[str, np.ndarray]:
         """`{column: array (n, ...)}`."""
@@ -96,11 +96,11 @@ class Maker:
 
     def _objects(self, n):
         """Boxes `(n, M, 4)`, and labels `(n, M)`, `ABSENT` from some place on."""
-        most = max([s[0] for n_, s in self.shapes.items() if self._lists(n_)], default=OBJECTS)
-        sides = self.rng.uniform(0.2, 0.5, (n, most, 2))
+        maximum = max([s[0] for n_, s in self.shapes.items() if self._lists(n_)], default=OBJECTS)
+        sides = self.rng.uniform(0.2, 0.5, (n, maximum, 2))
         start = self.rng.uniform(0, 1 - sides)
-        labels = self.rng.integers(0, CLASSES, (n, most))
-        absent = np.arange(most) >= self.rng.integers(1, most + 1, (n, 1))
+        labels = self.rng.integers(0, CLASSES, (n, maximum))
+        absent = np.arange(maximum) >= self.rng.integers(1, maximum + 1, (n, 1))
         boxes = np.where(absent[..., None], 0.0, np.concatenate([start, start + sides], -1))
         return boxes, np.where(absent, ABSENT, labels)
 
@@ -141,7 +141,7 @@ class Maker:
         mask = np.zeros((n, *self.shapes[name]), np.int32)
         for m in range(inside.shape[1]):
             mask = np.where(inside[:, m], objects[1][:, m, None, None], mask)
-        mask[:, 0] = VOID  # the uppermost row is not labelled
+        mask[:, 0] = VOID  # the uppermost row is not labeled
         return mask
 
     def _instances(self, n, name, label, objects):

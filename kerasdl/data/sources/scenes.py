@@ -33,12 +33,12 @@ class SceneSplit(Split):
 
     def __init__(self, seed, part, size, colors, names):
         self.arguments, self.part = (seed, part, size, colors), part
-        self.columns_of = {name: np.asarray(self.draw(0)[name]) for name in names}
+        self.columns_of = {name: np.asarray(self.sample(0)[name]) for name in names}
 
     def __len__(self):
         return scenes.COUNTS[self.part]
 
-    def draw(self, number):
+    def sample(self, number):
         """One scene, its texts as bytes."""
         seed, part, size, colors = self.arguments
         scene = scenes.scene(seed, part, int(number), size, colors)
@@ -53,11 +53,11 @@ class SceneSplit(Split):
             for name, example in self.columns_of.items()
         }
 
-        def draw(number):
-            scene = self.draw(number)
+        def sample(number):
+            scene = self.sample(number)
             return [scene[name] for name in types]
 
-        values = tf.numpy_function(draw, [row.pop("number")], list(types.values()))
+        values = tf.numpy_function(sample, [row.pop("number")], list(types.values()))
         for (name, example), value in zip(self.columns_of.items(), values, strict=True):
             row[name] = tf.ensure_shape(value, example.shape)
         return row
@@ -72,7 +72,7 @@ class SceneSplit(Split):
             for name, e in self.columns_of.items()
         }
         for number in range(len(self)):
-            scene = self.draw(number)
+            scene = self.sample(number)
             for name, array in arrays.items():
                 array[number] = scene[name]
         return ArraySplit(arrays)

@@ -32,20 +32,20 @@ def load(where, options):
     import tensorflow_datasets as tfds
 
     builder = _prepared(tfds, where.replace(":", "/"), options)
-    found = {
+    result = {
         "images": _image_keys(tfds, builder.info),
         "pairs": _pair_keys(tfds, builder.info),
         "text": _text_key(tfds, builder.info),
     }
-    found = {kind: keys for kind, keys in found.items() if keys}
-    if not found:
+    result = {kind: keys for kind, keys in result.items() if keys}
+    if not result:
         raise UserError(
             f"{options.name}: has neither images with one class label each, nor text, nor "
             "translations"
         )
-    kind = next((kind for kind in found if wanted.fits(READ_AS[kind], options.task)), None)
+    kind = next((kind for kind in result if wanted.fits(READ_AS[kind], options.task)), None)
     if not kind:
-        given = " or ".join(wanted.words(READ_AS[kind]) for kind in found)
+        given = " or ".join(wanted.words(READ_AS[kind]) for kind in result)
         raise UserError(f"{options.name} gives {given}, but {sources.unfit(options.task)}")
     if "train" not in builder.info.splits:
         raise UserError(f"{options.name}: has no train part")
@@ -56,7 +56,7 @@ def load(where, options):
         notes.append("test part: the validation part, since there is no other")
     names = {part: split for part, split in names.items() if split in builder.info.splits}
     make = {"images": _images, "pairs": _pairs, "text": _text}[kind]
-    return make(builder, found[kind], names, options, notes)
+    return make(builder, result[kind], names, options, notes)
 
 
 def _image_keys(tfds, info):
@@ -104,7 +104,7 @@ def _images(builder, keys, names, options, notes):
 
 def _text(builder, keys, names, options, notes):
     texts = {part: list(_strings(builder, split, keys, options)) for part, split in names.items()}
-    texts = {part: [text for (text,) in found] for part, found in texts.items()}
+    texts = {part: [text for (text,) in result] for part, result in texts.items()}
     if len(texts) < 3:
         texts["train"] = [BETWEEN.join(texts["train"])]
         cut_missing(options, texts, notes)

@@ -18,7 +18,7 @@ from kerasdl.layers.core import (
     build_chain,
     check_counts,
     construct,
-    doubled,
+    upsample2x,
     doubled_shape,
     register,
 )
@@ -280,7 +280,7 @@ class UNet(Model):
             if isinstance(layer, ResBlock):
                 y = ops.concatenate([y, skips.pop()], axis=-1)
             elif isinstance(layer, keras.layers.Conv2D):
-                y = doubled(y)
+                y = upsample2x(y)
             y = through(layer, y)
         return self.head(ops.silu(self.norm(y)))
 
