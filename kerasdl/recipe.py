@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 
 from kerasdl.errors import UserError
 
-AUGMENTATIONS = ("shift", "flip", "color", "cutout", "noise", "randaugment")
+AUGMENTATIONS = tuple("shift flip color cutout noise randaugment resized_crop rotate".split())
 
 
 @dataclass(frozen=True)
@@ -17,8 +17,9 @@ class Recipe:
         model: Name of the model; `list` prints all.
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
-        dataset: digits, digit_rows, python_docs, dates, synthetic, folder:PATH, npz:PATH,
-            idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the model's own default if not given.
+        dataset: Data set: digits, digit_rows, scenes, scenes:colors=6, python_docs, dates,
+            synthetic, folder:PATH, npz:PATH, idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the
+            model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         tokenizer: Kind of the tokenizer; auto is char or bpe, as the data set suggests.
@@ -49,7 +50,9 @@ class Recipe:
         label_smoothing: Fraction of the label spread over all classes.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's Beta distribution; 0 is off.
-        augment: Any of shift flip color cutout noise randaugment, or none.
+        augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop
+            rotate, or none.
+        crop_scale: Minimum and maximum area of resized_crop, as fractions of the image.
         reprob: Probability of erasing a random rectangle.
         drop_rate: Dropout rate before the head, and where the model has it.
         drop_path: Maximum rate of stochastic depth.
@@ -121,6 +124,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     augment: tuple[str, ...] = ()
+    crop_scale: tuple[float, ...] = (0.4, 1.0)
     reprob: float = 0.0
     drop_rate: float | None = None
     drop_path: float | None = None
@@ -161,6 +165,12 @@ class Recipe:
                 minimum = "above 0" if low == _LEAST else f"at least {low}"
                 maximum = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
                 raise UserError(f"--{flag(name)} {value}: must be {minimum}{maximum}")
+        scale = self.crop_scale
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(
+                f"--crop-scale {' '.join(map(str, scale))}: must be two numbers above 0 and at "
+                "most 1, the smaller one first"
+            )
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:

@@ -5,18 +5,19 @@ import tensorflow as tf
 from kerasdl.data.images import GRAY
 
 
-def warp(image, transforms, interpolation, fill):
+def warp(image, transforms, interpolation, fill, edge="CONSTANT"):
     """Projective warp of each image.
 
     Args:
-        image: float `(B, H, W, C)`.
+        image: `(B, H, W, C)`.
         transforms: float32 `(B, 8)`: output pixel `(x, y)` is the input at
             `(a0 x + a1 y + a2, a3 x + a4 y + a5) / (a6 x + a7 y + 1)`.
         interpolation: `NEAREST` or `BILINEAR`.
         fill: Value outside the image.
+        edge: `CONSTANT`, or `NEAREST` where the edge goes on outside the image.
 
     Returns:
-        float, the shape of `image`.
+        The shape and type of `image`.
     """
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image,
@@ -24,7 +25,7 @@ def warp(image, transforms, interpolation, fill):
         output_shape=image.shape[1:3],
         fill_value=fill,
         interpolation=interpolation,
-        fill_mode="CONSTANT",
+        fill_mode=edge,
     )
     return tf.ensure_shape(warped, image.shape)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
-from kerasdl.data import images, pipeline
+from kerasdl.data import augment, images, pipeline
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, proof
@@ -114,16 +114,22 @@ def evaluate_artifact(path, split: str = "test") -> dict:
         return _evaluate(open_artifact(path), task, dataset.read(task, split))
     from kerasdl.inference import evaluation
 
-    source, size = dataset.open_data(task), task.run_recipe.batch_size
-    part = getattr(source, dataset.split_name(split))
-    batches = pipeline.evaluation_batches(part, batch_size=size)
+    source, recipe = dataset.open_data(task), task.run_recipe
+
+    def batches(part):
+        return pipeline.evaluation_batches(
+            part,
+            source.info.columns,
+            batch_size=recipe.batch_size,
+            views=augment.views(recipe, task),
+        )
 
     def reference(examples):
-        rows = evenly(len(source.train), examples)
-        return pipeline.evaluation_batches(Subset(source.train, rows), batch_size=size)
+        return batches(Subset(source.train, evenly(len(source.train), examples)))
 
+    part = getattr(source, dataset.split_name(split))
     metrics, _ = evaluation.evaluate(
-        load.load(path), task, batches, dataset.split_name(split), reference
+        load.load(path), task, batches(part), dataset.split_name(split), reference
     )
     return {**metrics, "examples": len(part)}
 

@@ -48,6 +48,9 @@ class Adversarial(Task):
     `--label-smoothing` lowers the target of real images, one-sided (Salimans et al. 2016).
     """
 
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     recipe = {"weights": "last"}
     settings = {"loss": "non_saturating", "discriminator_steps": 1, "gradient_penalty": None}
     allowed = {

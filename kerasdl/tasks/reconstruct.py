@@ -35,6 +35,8 @@ class Reconstruct(Task):
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     settings = {"importance_samples": 0}
     allowed = {"importance_samples": Number(0, MOST_SAMPLES, whole=True)}
     metrics = ("loss", "reconstruction", "kl")

@@ -43,8 +43,12 @@ class Task:
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
-        targets: `{name: Spec}` of what losses and evaluators need besides.
-        optional: Names of targets that may be absent.
+        targets: `{name: Spec}` of what the losses and metrics need besides.
+        optional: Names of those targets that data need not have.
+        views: `{view: settings}` of the views of each example that are drawn: a batch has
+            `<column>_<view>` besides each column of pixels, augmented with the run's settings and
+            these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
+            the column itself is left as it is.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -55,8 +59,6 @@ class Task:
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
-        views: `{name: augmentations}`: for each, a batch holds every image column drawn once more,
-            as `<column>_<name>`.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
         served_examples: How many test examples exported files are judged on.
@@ -65,6 +67,7 @@ class Task:
     inputs: dict = {}
     targets: dict = {}
     optional: tuple = ()
+    views: dict = {}
     recipe: dict = {}
     settings: dict = {}
     allowed: dict = {}
@@ -73,7 +76,6 @@ class Task:
     updates_per_step: dict = {}
     coupled = False
     carried: tuple = ()
-    views: dict = {}
     metrics = ("loss",)
     monitor = "-loss"
     served_examples = 2000

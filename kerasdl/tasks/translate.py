@@ -23,6 +23,8 @@ class Translate(Task):
         "source_ids": Spec(("S",), "int32", "tokens"),
         "target_ids": Spec(("T",), "int32", "tokens"),
     }
+    targets = {"group": Spec((), "int32", "label")}
+    optional = ("group",)
     settings = {"beam_width": 4, "length_penalty": 0.6}
     allowed = {"beam_width": Number(1, whole=True), "length_penalty": Number(0)}
     metrics = ("loss", "token_accuracy")

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from kerasdl import catalog, tasks
+from kerasdl.columns import PIXELS
 from kerasdl.data import augment, pipeline, sources
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
@@ -52,7 +53,9 @@ class Session:
         self.source = sources.from_recipe(recipe, task_class, old.info if resuming else None)
         for note in self.source.notes:
             say(note)
-        self.augment = self._augment()
+        columns = self.source.info.columns
+        self.augment = augment.from_recipe(recipe, task_class, columns)
+        self.views = augment.views(recipe, task_class)
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
@@ -106,7 +109,7 @@ class Session:
                     "this run was started"
                 )
             return old
-        if not info.image_shape:
+        if not info.first(*PIXELS):
             if choice != Recipe.input_stats:
                 raise UserError(f"--input-stats {choice}: is of images alone")
             return info
@@ -115,7 +118,7 @@ class Session:
         elif choice == "none":
             mean, std = (), ()
         else:
-            mean, std = sources.input_statistics(self.source.train)
+            mean, std = sources.input_statistics(self.source.train, info.columns)
         return info.with_input_stats(mean, std)
 
     def _tiny(self, row):
@@ -140,22 +143,14 @@ class Session:
         schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
         return step.Trainer(self.model, self.task, self.recipe, schedule)
 
-    def _augment(self):
-        made = augment.Augment.from_recipe(self.recipe)
-        if self.source.info.image_shape:
-            return made
-        if made != augment.Augment():
-            raise UserError("--augment, --mixup, --cutmix and --reprob are of images alone")
-        return None
-
     def _batches(self, start, stop, shard=(0, 1)):
 
         return pipeline.training_batches(
             self.source.train,
+            self.source.info.columns,
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
             augment=self.augment,
-            num_classes=len(self.source.info.class_names),
             steps=self.steps_per_epoch,
             start_step=start,
             stop_step=stop,
@@ -167,7 +162,12 @@ class Session:
 
         size = self.recipe.batch_size
         batches = pipeline.evaluation_batches(
-            split, batch_size=size, limit_batches=self.recipe.limit_batches, shard=shard
+            split,
+            self.source.info.columns,
+            batch_size=size,
+            views=self.views,
+            limit_batches=self.recipe.limit_batches,
+            shard=shard,
         )
         count = -(-len(split) // size)
         return batches, min(count, self.recipe.limit_batches or count)
@@ -212,7 +212,8 @@ class Session:
             batch = next(iter(self.evaluation(self.source.test)[0]))
             callbacks.append(cb.Pictures(self.folder / "pictures", batch))
         if "tensorboard" in self.recipe.log:
-            seen = next(iter(self._batches(0, 1)), {}).get("image")
+            image = next(iter(self.source.info.named("image")), None)
+            seen = next(iter(self._batches(0, 1)), {}).get(image)
             callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
         return callbacks
 

@@ -6,6 +6,7 @@ import pytest
 from kerasdl.data.sources import open_source
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.ops.text import BOS, EOS, PAD
+from kerasdl.tasks.classify import Classify
 from kerasdl.tasks.translate import Translate
 
 
@@ -151,8 +152,9 @@ def test_tfds_translation(translations, tmp_path):
     same = open_source(name, data_dir=str(tmp_path), tokenizer="char")  # no task says otherwise
     assert texts(same, "test") == texts(source, "test")
 
-    class Classify:
-        inputs = {"image": None}
-
-    with pytest.raises(ValueError, match="has no images, but the model's task needs images: dig"):
+    output = (
+        r"gives source_ids \(tokens\) and target_ids \(tokens\) or token_ids \(tokens\), but the "
+        "model's task needs image and label: digits, "
+    )
+    with pytest.raises(ValueError, match=output):
         open_source(name, data_dir=str(tmp_path), task=Classify)

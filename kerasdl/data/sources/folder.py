@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import DataInfo
 from kerasdl.data.images import FORMATS, decode, fit
-from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, cut, source
+from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, cut, make_source
 from kerasdl.errors import UserError
 
+GIVES = {"image": "image", "label": "label"}
 PARTS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 MEMORY_BYTES = 512 * 2**20  # decoded images up to this size are kept in memory
 GRAY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
@@ -61,7 +63,7 @@ def load(where, options):
         return FileSplit([paths[i] for i in numbers], labels[numbers], shape)
 
     splits = {name: split(numbers) for name, numbers in rows.items()}
-    return source(options, splits, shape, class_names, notes)
+    return make_source(options, splits, DataInfo.of_images(shape, class_names), notes)
 
 
 def _find(root):

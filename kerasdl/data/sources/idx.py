@@ -13,6 +13,7 @@ import numpy as np
 from kerasdl.data.splits import from_arrays
 from kerasdl.errors import UserError
 
+GIVES = {"image": "image", "label": "label"}
 DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 PARTS = {"train": "train", "test": "t10k"}
 TEST_SHARE = 0.2  # where only one part is there

@@ -11,6 +11,7 @@ from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
 from kerasdl.ops.text import BOS, EOS, PAD, UNK
 
+GIVES = {"source_ids": "tokens", "target_ids": "tokens"}
 MAX_LENGTH = 128
 
 

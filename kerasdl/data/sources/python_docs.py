@@ -11,6 +11,7 @@ from pathlib import Path
 from kerasdl.data.sources.text import BETWEEN, language_source
 from kerasdl.errors import UserError
 
+GIVES = {"token_ids": "tokens"}
 # Installed packages, tests and their broken files, whole programs, and copies of other packages.
 SKIPPED = {
     *("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"),

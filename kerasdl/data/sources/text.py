@@ -14,6 +14,7 @@ from kerasdl.errors import UserError
 from kerasdl.ops import noise
 from kerasdl.ops.text import UNK
 
+GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
 BETWEEN = "\n\n"  # two documents
 SHIFT_STREAM = 2**16 + 64
@@ -25,7 +26,7 @@ class WindowSplit(Split):
     Args:
         tokens: int32 `(M,)`.
         max_length: Targets per window, `N`; a window has the token before them as well.
-        shift: Whether `load` moves each window on by a random part of its length.
+        shift: Whether `load` moves each window on by a random part of its length, of its key.
     """
 
     batched = True
@@ -42,16 +43,12 @@ class WindowSplit(Split):
 
     def load(self, row):
         start = row.pop("start")  # (B,)
-        if self.shift:
+        if self.shift and "key" in row:
             moved = noise.randint(row["key"], (), 0, self.max_length, SHIFT_STREAM)
             start = start + tf.cast(moved, tf.int64)
             start = tf.minimum(start, len(self.tokens) - self.max_length - 1)
         place = start[:, None] + tf.range(self.max_length + 1, dtype=tf.int64)
         return {**row, "token_ids": tf.gather(self._stream, place)}
-
-    def read(self, indices):
-        start = np.asarray(indices, np.int64) * self.max_length
-        return {"token_ids": self.tokens[start[:, None] + np.arange(self.max_length + 1)]}
 
 
 def load(where, options):
