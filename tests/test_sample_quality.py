@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasdl import catalog
+from kerasdl.columns import DataInfo
 from kerasdl.data import sources
 from kerasdl.errors import TrainingError
 from kerasdl.inference import reference_classifier, sample_quality
@@ -183,7 +184,7 @@ def test_the_referee_is_trained_where_none_is_given(digits, monkeypatch):
 
 def test_one_class_has_no_referee(digits, monkeypatch):
     monkeypatch.setattr(reference_classifier, "of_recipe", None)
-    source = replace(digits[0], info=replace(digits[0].info, class_names=("digit",)))
+    source = replace(digits[0], info=DataInfo.of_images((8, 8, 1), ("digit",)))
     task = Copies(source.train, free={})
     result = evaluate((source, None), task)
     json.dumps(result, allow_nan=False)
