@@ -92,8 +92,8 @@ def test_real_images_are_as_good_as_real(digits):
     assert result["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
     assert [line.split()[1] for line in lines] == ["asked:", "unguided:", "free:"]
     assert result["features"]["name"] == "nearest" and list(result["ways"]) == list(ways)
-    assert result["ways"]["asked"]["recognized"] == 1
-    assert not any("recognized" in result["ways"][name] for name in ("unguided", "free"))
+    assert result["ways"]["asked"]["recognised"] == 1
+    assert not any("recognised" in result["ways"][name] for name in ("unguided", "free"))
     assert set(result["ways"]["asked"]["classes"]["shares"].values()) == {0.1}
     for way in result["ways"].values():
         pixel, features = way["pixel"], way["features"]
@@ -158,10 +158,10 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
     way = evaluate(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
     assert way["pixel"]["ratio"] > 5 and way["pixel"]["nearest_ratio"] > 1.5
     assert way["features"]["precision"] == 0 and way["features"]["coverage"] < 0.05
-    way = evaluate(digits, Copies(digits[0].train, one, requested={"guidance": 1.0}))["ways"][
+    way = evaluate(digits, Copies(digits[0].train, one, asked={"guidance": 1.0}))["ways"][
         "asked"
     ]
-    assert way["classes"]["least_share"] == 0 and way["recognized"] == 0.1
+    assert way["classes"]["least_share"] == 0 and way["recognised"] == 0.1
     assert way["features"]["precision"] == 1 and way["features"]["recall"] == 0
     assert way["pixel"]["spread"] < 1e-6
     way = evaluate(digits, Copies(digits[0].train, gray, free={}))["ways"]["free"]
