@@ -83,7 +83,7 @@ def evaluate(digits, task, **more):
 
 
 def test_real_images_are_as_good_as_real(digits):
-    ways = {"asked": {"guidance": 2.0}, "unguided": {"guidance": 0.0}, "free": {}}
+    ways = {"guided": {"guidance": 2.0}, "unguided": {"guidance": 0.0}, "free": {}}
     task, lines = Copies(digits[0].train, **ways), []
     result = evaluate(digits, task, counts=(400, 1000), say=lines.append)
     json.dumps(result, allow_nan=False)
@@ -92,9 +92,9 @@ def test_real_images_are_as_good_as_real(digits):
     assert result["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
     assert [line.split()[1] for line in lines] == ["asked:", "unguided:", "free:"]
     assert result["features"]["name"] == "nearest" and list(result["ways"]) == list(ways)
-    assert result["ways"]["asked"]["recognised"] == 1
+    assert result["ways"]["guided"]["recognised"] == 1
     assert not any("recognised" in result["ways"][name] for name in ("unguided", "free"))
-    assert set(result["ways"]["asked"]["classes"]["shares"].values()) == {0.1}
+    assert set(result["ways"]["guided"]["classes"]["shares"].values()) == {0.1}
     for way in result["ways"].values():
         pixel, features = way["pixel"], way["features"]
         assert pixel["nearest"] < 1e-6 and pixel["nearest_ratio"] < 1e-6
@@ -158,8 +158,8 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
     way = evaluate(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
     assert way["pixel"]["ratio"] > 5 and way["pixel"]["nearest_ratio"] > 1.5
     assert way["features"]["precision"] == 0 and way["features"]["coverage"] < 0.05
-    way = evaluate(digits, Copies(digits[0].train, one, asked={"guidance": 1.0}))["ways"][
-        "asked"
+    way = evaluate(digits, Copies(digits[0].train, one, guided={"guidance": 1.0}))["ways"][
+        "guided"
     ]
     assert way["classes"]["least_share"] == 0 and way["recognised"] == 0.1
     assert way["features"]["precision"] == 1 and way["features"]["recall"] == 0
