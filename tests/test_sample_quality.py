@@ -90,7 +90,7 @@ def test_real_images_are_as_good_as_real(digits):
     assert task.requested == [(True, 2.0), (True, 0.0), (False, None)]  # each is traced once
     assert result["count"] == {"pixel": 400, "features": 1000} and result["notes"] == []
     assert result["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
-    assert [line.split()[1] for line in lines] == ["asked:", "unguided:", "free:"]
+    assert [line.split()[1] for line in lines] == ["guided:", "unguided:", "free:"]
     assert result["features"]["name"] == "nearest" and list(result["ways"]) == list(ways)
     assert result["ways"]["guided"]["recognised"] == 1
     assert not any("recognised" in result["ways"][name] for name in ("unguided", "free"))
