@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
 from kerasdl.models.sequence import gpt, transformer
@@ -41,8 +42,7 @@ def some(writer):
     """Some letters of the vocabulary."""
     from kerasdl.store import load
 
-    pieces = load.load_info(writer).info.tokenizer
-    tokenizer = texts.saved_model.Tokenizer.from_json(pieces)
+    tokenizer = Tokenizer.from_json(load.load_info(writer).info.tokenizer)
     return tokenizer.decode(range(4, 10))
 
 
@@ -172,9 +172,9 @@ def test_every_tokenizer_is_in_the_artefact(kind, tmp_path):
     (text,) = parts.test["text"][:1]
     # A process that has imported nothing of tensorflow-text yet.
     code = (
-        "import sys; from kerasdl.export import artefact\n"
+        "import sys; from kerasdl.inference import artifact\n"
         "import numpy as np; n = np.array([3], 'int32')\n"
-        f"found = artefact.open_artefact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
+        f"found = artifact.open_artefact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
         f"    'serving_default', {{'text': np.array([{text!r}], object), 'max_new_tokens': n,\n"
         "    'temperature': np.float32(0), 'top_k': n, 'seed': n})\n"
         "print(found['text'][0].decode())"
