@@ -188,7 +188,7 @@ def _classes(data) -> list[str]:
 
 def _input(data) -> str:
     if data.image_shape:
-        return f"{list(data.image_shape)}, floats in [0, 1]"
+        return f"{tuple(data.image_shape)}, floats in [0, 1]"
     tokenizer = json.loads(data.tokenizer or "{}")
     kind, pieces = tokenizer.get("kind", "no"), len(tokenizer.get("pieces", ()))
     return f"texts in UTF-8, or tokens of a `{kind}` vocabulary of {pieces}"

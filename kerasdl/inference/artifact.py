@@ -161,14 +161,14 @@ def _open_saved_model(path):
                 raise
             proof.load_text_ops()  # of wordpiece and sentencepiece
             return proof.SavedModel(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in ways without number
         raise UserError(f"{path}: no SavedModel that can be read: {_first(error)}") from None
 
 
 def _open_tflite(path):
     try:
         return proof.TFLite(path)
-    except (RuntimeError, ValueError) as error:
+    except Exception as error:  # likewise
         raise UserError(f"{path}: no TFLite file that can be read: {_first(error)}") from None
 
 

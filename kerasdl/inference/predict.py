@@ -16,6 +16,7 @@ from kerasdl.ops.text import PAD
 from kerasdl.store import pictures
 
 TOP = 5
+COLUMNS = 8  # pictures in a row
 GIVES = {
     "image": "an image",
     "mask": "a class for every pixel",
@@ -72,7 +73,7 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
         results.append(result)
         drawn += [] if output is None else [picture]
     if output is not None:
-        pictures.write_output(output, np.stack(drawn))
+        pictures.write_output(output, np.stack(drawn), columns=min(len(drawn), COLUMNS))
         results = [{**result, "output": str(output)} for result in results]
     return results
 

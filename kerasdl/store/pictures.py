@@ -40,20 +40,20 @@ def grid(images, columns: int = 8, scale: int = 6) -> np.ndarray:
     return images.reshape(rows * h, columns * w, c)
 
 
-def write_picture(path: Path, images) -> None:
+def write_picture(path: Path, images, columns: int = 8) -> None:
     """Write images as one PNG grid.
 
     Args:
         path: The file.
         images: `(N, H, W, C)`, or `(rows, columns, H, W, C)`.
+        columns: Images per row of the former.
     """
     images = np.asarray(images)
-    columns = {}
     if images.ndim == 5:
-        columns = {"columns": images.shape[1]}
+        columns = images.shape[1]
         images = images.reshape(-1, *images.shape[2:])
     with replacing(path) as file:
-        file.write(tf.io.encode_png(grid(images, **columns)).numpy())
+        file.write(tf.io.encode_png(grid(images, columns)).numpy())
 
 
 def overlay(image, mask, num_classes: int, opacity: float = 0.6) -> np.ndarray:
@@ -119,14 +119,14 @@ def check_output(file) -> None:
         raise UserError(f"--output {file}: there is no folder {file.parent}")
 
 
-def write_output(file, images) -> Path:
-    """Write images as one PNG grid where a user asked for it; returns its path.
+def write_output(file, images, columns: int = 8) -> Path:
+    """Write images as `write_picture` does, where a user asked for it; returns the file's path.
 
     Raises:
         UserError: It cannot be written.
     """
     try:
-        write_picture(Path(file), images)
+        write_picture(Path(file), images, columns)
     except OSError as error:
         raise UserError(f"--output {file}: cannot be written: {error.strerror}") from None
     return Path(file)

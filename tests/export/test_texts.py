@@ -11,30 +11,12 @@ import tensorflow as tf
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
-from kerasdl.models.sequence import gpt, transformer
+from kerasdl.models.sequence import gpt
+from tests.export.conftest import SIZES
 from tests.export.examples import make_parts, quiet
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
 FILES = {"saved_model": "", "keras": "assets.extra/model.keras", "tflite": "tflite/float32.tflite"}
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    """A small language model with the context 24, exported."""
-    sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
-    parts = make_parts("gpt2_small", **sizes)
-    folder = tmp_path_factory.mktemp("writer")
-    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
-
-
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory):
-    """A small Transformer, exported."""
-    sizes = {**transformer.TINY["transformer_small"], **SIZES}
-    parts = make_parts("transformer_small", **sizes)
-    folder = tmp_path_factory.mktemp("translator")
-    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
 
 
 @pytest.fixture(scope="module")
