@@ -45,10 +45,23 @@ def make_trainer(model, task, **settings):
     return Trainer(model, task, recipe, schedules.from_recipe(recipe, 10, 100))
 
 
+def test_the_task_offers_the_losses_that_a_gan_has():
+    assert LOSSES == gan.LOSSES
+    model = make_model()
+    for one in (
+        lambda: model.generator_loss("huber", 0.0),
+        lambda: model.discriminator_loss("huber", 0.0, 0.0),
+    ):
+        with pytest.raises(ValueError, match="loss 'huber'.*it is one of non_saturating"):
+            one()
+
+
 class Known(Model):
     """Images are all `level`; logits are `slope sum(image) + shift`."""
 
     latent_dim, latent_law = 3, "normal"
+    discriminator_loss = gan.Gan.discriminator_loss
+    generator_loss = gan.Gan.generator_loss
 
     def __init__(self, slope=0.0, shift=0.0, level=0.5, **kwargs):
         super().__init__(**kwargs)
@@ -238,7 +251,7 @@ def test_each_turn_draws_its_own_latents(monkeypatch):
     assert abs(first - third).min() > 0
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
 def test_latents_have_mean_0_and_variance_1(law):
     model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_law": law})
     z = np.asarray(make_task().latent(model, noise.sample_keys((1, 2), 4000)))
@@ -266,7 +279,7 @@ def test_arcs_and_lines(rng):
     np.testing.assert_allclose(middle, np.mean(lengths, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
 def test_pictures(law):
     model, task = make_model(latent_law=law), make_task()
     shown = {k: np.asarray(v) for k, v in task.pictures(model, make_batch()).items()}

@@ -101,9 +101,9 @@ WAYS = {
     "ddpm": {"sampler": "ddpm"},
     "ddim": {"sampler": "ddim"},
     "eta": {"eta": 0.5},
-    "euler": {"law": "flow", "sampler": "euler"},
-    "heun": {"law": "flow", "sampler": "heun"},
-    "ve": {"law": "ve", "prediction": "eps", "sampler": "heun"},
+    "euler": {"schedule": "flow", "sampler": "euler"},
+    "heun": {"schedule": "flow", "sampler": "heun"},
+    "ve": {"schedule": "ve", "prediction": "eps", "sampler": "heun"},
 }
 
 
@@ -185,13 +185,13 @@ def test_what_is_served_is_what_is_trained_on():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"law": "cosin"}, "did you mean cosine"),
+        ({"schedule": "cosin"}, "did you mean cosine"),
         ({"prediction": "noise"}, "not one of eps, x, v"),
         ({"conditional": 1}, "not one of false, true"),
         ({"steps": 0}, "steps=0: must be a whole number from 1 to 10,000"),
         ({"steps": 1.5}, "whole number"),
         ({"label_drop": "often"}, "must be a number from 0 to 0.999"),
-        ({"law": "ve"}, "prediction=v"),
+        ({"schedule": "ve"}, "prediction=v"),
         ({"sampler": "heun"}, "ve and flow"),
         ({"stepz": 3}, "did you mean steps"),
     ],

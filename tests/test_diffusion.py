@@ -14,8 +14,8 @@ PAIRS = [
     for prediction in diffusion.PREDICTIONS
     if (law, prediction) not in (("ve", "v"), ("flow", "eps"))
 ]
-every_pair = pytest.mark.parametrize(("law", "prediction"), PAIRS)
-discrete = pytest.mark.parametrize("law", ["linear", "cosine"])
+every_pair = pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+discrete = pytest.mark.parametrize("schedule", ["linear", "cosine"])
 
 
 @pytest.fixture(autouse=True)

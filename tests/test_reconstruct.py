@@ -10,7 +10,7 @@ from keras import ops
 
 from kerasdl.columns import DataInfo
 from kerasdl.models.generative.autoencoder import autoencoder
-from kerasdl.models.generative.vae import vae_mlp
+from kerasdl.models.generative.vae import VariationalAutoencoder, vae_mlp
 from kerasdl.ops import likelihood, noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.reconstruct import Reconstruct
@@ -46,6 +46,8 @@ class LinearGaussian:
         precision = 1.0 + self.w**2 / self.s2
         mean = self.w / self.s2 / precision * x + self.shift
         return {"mean": mean, "log_variance": 0 * x - math.log(precision) + self.log_scale}
+
+    objective = VariationalAutoencoder.objective
 
     def decode(self, z, training=False):
         return self.w * z
@@ -161,7 +163,7 @@ def test_losses_are_the_bounds_parts():
     np.testing.assert_allclose(part, loss[2:], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("law", "more"), [("bernoulli", 0), ("gaussian", 8)])
+@pytest.mark.parametrize(("schedule", "more"), [("bernoulli", 0), ("gaussian", 8)])
 def test_summary(law, more):
     task, means = task_of(), {"loss": 5.0, "reconstruction": 20.0, "kl": 4.0}
     task.losses(vae_mlp(image_shape=(8, 8, 1), beta=0.5, likelihood=law), example_batch(1))

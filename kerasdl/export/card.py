@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import subprocess
-from importlib import metadata
+from importlib import metadata as packages
 from pathlib import Path
 
 import kerasdl
@@ -17,7 +17,7 @@ SHARES, LOSS = ("top1", "exact_match", "mean_iou"), 0.02  # of right answers; wh
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def facts(parts, name: str, folder: Path, report: dict, omitted: dict, only=()) -> dict:
+def contents(parts, name: str, folder: Path, report: dict, omitted: dict, only=()) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -61,7 +61,7 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict, only=()) 
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: packages.version(package) for package in PACKAGES},
         "commit": commit(),
     }
 

@@ -133,7 +133,7 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artefacts"]):
         say(f"note: {line}")
-    facts = card.facts(parts, name, folder, report, omitted, only)
+    facts = card.contents(parts, name, folder, report, omitted, only)
     card.write_metadata(facts, folder / "tflite")
     return facts
 

@@ -10,6 +10,7 @@ Source: He et al. 2015, https://arxiv.org/abs/1502.01852 (PReLU, and the initial
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 from kerasdl.system.names import nearest
 
@@ -82,7 +83,7 @@ class Maxout(keras.layers.Layer):
 
     def build(self, input_shape):
         if input_shape[-1] % self.pieces:
-            raise ValueError(
+            raise UserError(
                 f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs do not divide"
             )
 
@@ -125,7 +126,7 @@ class PReLU(keras.layers.Layer):
 def check_activation(name):
     """Raise a ValueError that names the nearest of `ACTIVATIONS` unless `name` is one."""
     if name not in ACTIVATIONS:
-        raise ValueError(
+        raise UserError(
             f"activation {name!r}{nearest(name, ACTIVATIONS)}; it is one of "
             f"{', '.join(ACTIVATIONS)}"
         )

@@ -9,6 +9,7 @@ import contextvars
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import having, register
 
 _replica = contextvars.ContextVar("replica", default=None)
@@ -51,7 +52,7 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         if not 0 <= rate < 1:
-            raise ValueError(f"drop rate {rate}: must be at least 0 and below 1")
+            raise UserError(f"drop rate {rate}: must be at least 0 and below 1")
         self.rate = rate
         self.seed = seed
 

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 
 
@@ -106,7 +107,7 @@ class GroupNorm(keras.layers.Layer):
     def build(self, input_shape):
         c = input_shape[-1]
         if c % self.groups:
-            raise ValueError(f"groups {self.groups}: must divide the {c} channels")
+            raise UserError(f"groups {self.groups}: must divide the {c} channels")
         self.gamma = self.add_weight(shape=(c,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(c,), initializer="zeros", name="beta")
 

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 
 
@@ -79,7 +80,7 @@ class SinusoidalPosition(keras.layers.Layer):
 
     def build(self, input_shape):
         if input_shape[-1] % 2:
-            raise ValueError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
+            raise UserError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -139,7 +140,7 @@ def check_positions(position, count, length):
     """
     first = known(position) or 0
     if count is not None and length is not None and (first < 0 or first + count > length):
-        raise ValueError(f"{count} tokens from position {first} on: there are {length} positions")
+        raise UserError(f"{count} tokens from position {first} on: there are {length} positions")
 
 
 def known(number):

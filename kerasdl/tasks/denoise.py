@@ -30,7 +30,7 @@ class Denoise(Task):
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
     targets = {"label": Spec((), "int32", "label")}
     settings = {
-        "law": "cosine",
+        "schedule": "cosine",
         "prediction": "v",
         "time": "uniform",
         "weight": "simple",
@@ -43,7 +43,7 @@ class Denoise(Task):
         "guidance": 2.0,
     }
     allowed = {
-        "law": diffusion.LAWS,
+        "schedule": diffusion.LAWS,
         "prediction": diffusion.PREDICTIONS,
         "time": diffusion.TIMES,
         "weight": diffusion.WEIGHTS,
@@ -69,7 +69,7 @@ class Denoise(Task):
             raise UserError("--task-kwargs conditional=true: the data have no classes")
         self.guides = bool(s["conditional"] and s["label_drop"])
         try:
-            self.diffusion = diffusion.Diffusion(s["law"], s["prediction"])
+            self.diffusion = diffusion.Diffusion(s["schedule"], s["prediction"])
             self.sampler = diffusion.Sampler(
                 self.diffusion, s["sampler"], s["steps"], s["eta"], s["clip"]
             )

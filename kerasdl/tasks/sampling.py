@@ -31,7 +31,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     if guidance:
         inputs["guidance"] = Spec((), "float32", batched=False)
 
-    def sample(num, seed, **conditions):
+    def serve(num, seed, **conditions):
         return {"image": draw(key=noise.sample_keys(seed, num), **conditions)}
 
     limits = [Limit(("num",), f"num must be at least 1 and at most {MOST}", 1, MOST)]
@@ -52,7 +52,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     return Signature(
         "sample",
         inputs,
-        sample,
+        serve,
         formats=("savedmodel",),
         outputs={"image": Spec(("H", "W", "C"), "float32", "image")},
         limits=tuple(limits),

@@ -125,24 +125,24 @@ class Pictures(keras.callbacks.Callback):
         self.folder = folder
         self.batch = batch
         self.next = None  # not before this time
-        self.draw = None
+        self.render = None
 
     def on_train_begin(self, logs=None):
         trainer = self.loop.trainer
         self.task = trainer.task
 
         @tf.function(autograph=False)
-        def draw(batch):
+        def render(batch):
             return self.task.pictures(trainer.net, self.task.prepare(batch))
 
-        self.draw = draw
+        self.render = render
 
     def on_epoch_end(self, epoch, logs=None):
         began = time.perf_counter()
         if self.next and began < self.next and not self.loop.done:
             return
         with self.loop.averaged():
-            found = {name: np.asarray(value) for name, value in self.draw(self.batch).items()}
+            found = {name: np.asarray(value) for name, value in self.render(self.batch).items()}
         for name, value in found.items():
             self.folder.mkdir(exist_ok=True)
             if value.dtype.kind == "i":

@@ -63,8 +63,8 @@ def stretched(schedule, n: int):
     """The schedule of a player that makes `n` updates per step."""
     if n == 1:
         return schedule
-    law = schedule.get_config()
-    return Schedule(**law | {k: law[k] * n for k in ("total", "warmup", "decay_steps")})
+    config = schedule.get_config()
+    return Schedule(**config | {k: config[k] * n for k in ("total", "warmup", "decay_steps")})
 
 
 def from_recipe(recipe, steps_per_epoch: int, total: int) -> Schedule:

@@ -16,8 +16,8 @@ POINTS = {  # law: rate at steps 0, 4, 5, 55, 100, with 5 steps of warm-up of 10
 }
 
 
-@pytest.mark.parametrize("law", POINTS)
-def test_laws(law):
+@pytest.mark.parametrize("schedule", POINTS)
+def test_schedules(law):
     recipe = Recipe(
         sched=law, lr=1.0, min_lr=0.1, warmup_epochs=0.5, decay_epochs=2, decay_rate=0.5
     )

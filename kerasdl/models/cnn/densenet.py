@@ -184,36 +184,10 @@ class DenseNetBackbone(Backbone):
 
 @register
 class DenseNet(Classifier):
-    """A `DenseNetBackbone`, average pooling and a dense layer.
+    """A `DenseNetBackbone`, which has the dropout, average pooling and a dense layer."""
 
-    Args:
-        num_classes: `K`.
-        image_shape, depths, growth_rate, small, drop_rate, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether dropout and batch statistics are on.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        depths=(6, 12, 24, 16),
-        growth_rate=32,
-        small=False,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = DenseNetBackbone(
-            image_shape, depths, growth_rate, small, drop_rate, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, **kwargs)
+    backbone_class = DenseNetBackbone
+    drops = ("backbone",)
 
 
 # Table 1: dense layers per block, k = 32

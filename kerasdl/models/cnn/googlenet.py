@@ -27,7 +27,8 @@ TABLE_1 = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7  # section 5
+# Section 5, of the auxiliary heads
+AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7
 
 
 def out_channels(widths):
@@ -256,10 +257,14 @@ class GoogLeNet(Classifier):
     """A `GoogLeNetBackbone`, average pooling, dropout and a dense layer, and auxiliary heads.
 
     Args:
+        image_shape: `(H, W, C)`.
         num_classes: `K`.
-        aux_heads: Two more classifiers in the midst of the network, for training alone.
         drop_rate: Dropout before the last dense layer.
-        image_shape, filters, stages, small, input_mean, input_std: Of the backbone.
+        aux_heads: Two more classifiers in the midst of the network, for training alone.
+        **kwargs: Further arguments of the backbone.
+
+    Attributes:
+        aux_weight: Of each auxiliary head's loss in the whole, section 5.
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
@@ -273,23 +278,21 @@ class GoogLeNet(Classifier):
         ValueError: An image too small for the pooling, which is 5x5 in the auxiliary heads.
     """
 
+    backbone_class = GoogLeNetBackbone
+    aux_weight = 0.3
+
     def __init__(
         self,
         image_shape=(224, 224, 3),
         num_classes=1000,
-        filters=(64, 64, 192),
-        stages=TABLE_1,
-        small=False,
-        aux_heads=True,
         drop_rate=0.4,
-        input_mean=0.0,
-        input_std=1.0,
+        aux_heads=True,
         **kwargs,
     ):
         if aux_heads:
-            check_size(image_shape, least_size(small, AUX_POOL), "GoogLeNet with auxiliary heads")
-        backbone = GoogLeNetBackbone(image_shape, filters, stages, small, input_mean, input_std)
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+            least = least_size(kwargs.get("small", False), AUX_POOL)
+            check_size(image_shape, least, "GoogLeNet with auxiliary heads")
+        super().__init__(image_shape, num_classes, drop_rate, **kwargs)
         self.aux1 = AuxiliaryHead(num_classes, name="aux1") if aux_heads else None
         self.aux2 = AuxiliaryHead(num_classes, name="aux2") if aux_heads else None
 

@@ -11,6 +11,7 @@ import math
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.classifier import check_size, dense_head, make
 from kerasdl.layers.core import Model, Normalize, register
 
@@ -56,7 +57,7 @@ class Linear(Model):
 def linear(image_shape=(32, 32, 3), num_classes=10, features=False, **kwargs):
     """The classifier; it has no feature maps, so `features=True` is a ValueError."""
     if features:
-        raise ValueError("linear has no backbone: features=True needs a model with hidden layers")
+        raise UserError("linear has no backbone: features=True needs a model with hidden layers")
     return make(Linear, "linear", image_shape, num_classes, {}, kwargs)
 
 

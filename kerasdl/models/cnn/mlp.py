@@ -10,6 +10,7 @@ import math
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.activation import check_activation, kernel_initializer, make_activation
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import build_chain, register
@@ -87,7 +88,7 @@ class PerceptronBackbone(Backbone):
         check_size(self.image_shape, 1, self.name)
         check_activation(activation)
         if not dims or min(dims) < 1:
-            raise ValueError(f"dims {tuple(dims)}: give the units of at least one hidden layer")
+            raise UserError(f"dims {tuple(dims)}: give the units of at least one hidden layer")
         self.stages = [
             HiddenLayer(dim, activation, pieces, name=f"stage{i + 1}") for i, dim in enumerate(dims)
         ]
@@ -113,37 +114,10 @@ class PerceptronBackbone(Backbone):
 
 @register
 class Perceptron(Classifier):
-    """A `PerceptronBackbone`, dropout and a dense layer.
+    """A `PerceptronBackbone` and a dense layer, with dropout after every hidden layer."""
 
-    Args:
-        num_classes: `K`.
-        drop_rate: Dropout after every hidden layer.
-        image_shape, dims, activation, pieces, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        dims=(256, 256),
-        activation="relu",
-        pieces=2,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = PerceptronBackbone(
-            image_shape, dims, activation, pieces, drop_rate, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+    backbone_class = PerceptronBackbone
+    drops = ("backbone", "head")
 
     def pool(self, features):
         return list(features.values())[-1]

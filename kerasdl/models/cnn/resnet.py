@@ -176,40 +176,9 @@ class ResNetBackbone(Backbone):
 
 @register
 class ResNet(Classifier):
-    """A `ResNetBackbone`, average pooling and a dense layer.
+    """A `ResNetBackbone`, average pooling, dropout and a dense layer; see `Classifier`."""
 
-    Args:
-        num_classes: `K`.
-        drop_rate: Dropout before the dense layer.
-        image_shape, depths, block, filters, small, stride_in_3x3, input_mean, input_std: Of the
-            backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether dropout and batch statistics are on.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        depths=(2, 2, 2, 2),
-        block="basic",
-        filters=64,
-        small=False,
-        stride_in_3x3=False,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = ResNetBackbone(
-            image_shape, depths, block, filters, small, stride_in_3x3, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+    backbone_class = ResNetBackbone
 
 
 # Table 1: blocks per stage

@@ -27,7 +27,6 @@ class Autoencoder(Model):
 
     Attributes:
         variational: False: a code is a point, and has no prior to draw from.
-        beta: 0: nothing weighs on the code.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
@@ -38,7 +37,6 @@ class Autoencoder(Model):
     """
 
     variational = False
-    beta = 0.0
 
     def __init__(self, image_shape=(28, 28, 1), latent_dim=30, dims=(1000, 500, 250), **kwargs):
         super().__init__(**kwargs)
@@ -75,6 +73,12 @@ class Autoencoder(Model):
         for layer in self.decoder:
             z = layer(z)
         return ops.reshape(self.pixels(z), (-1, *self.image_shape))
+
+    def objective(self, image, noise=None, training=False):
+        """The loss `(B,)` of images `(B, H, W, C)`: the `reconstruction`, as there is no `kl`."""
+        code = self.encode(image, training)["code"]
+        loss = self.nll(image, self.decode(code, training))
+        return loss, {"reconstruction": loss, "kl": ops.zeros_like(loss)}
 
     def nll(self, image, logits):
         """Cross entropy in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""

@@ -12,6 +12,7 @@ import math
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import BatchNorm, build_chain, check_counts, construct, register
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.models.generative.gan import TRAINING, Gan, check_norm
@@ -231,13 +232,13 @@ class Dcgan(Gan):
 def _check_size(image_shape, smallest):
     """Refuse images that are not square of `smallest * 2^n` pixels a side, `n` at least 1."""
     if len(image_shape) != 3:
-        raise ValueError(f"image_shape {tuple(image_shape)}: dcgan takes (side, side, channels)")
+        raise UserError(f"image_shape {tuple(image_shape)}: dcgan takes (side, side, channels)")
     height, width = image_shape[:2]
     side = max(height, width)
     below = smallest * 2 ** max(1, int(math.log2(max(side / smallest, 1))))
     if not height == width == below:
         nearest = {below, below if side <= below else 2 * below}
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: dcgan takes square images of {smallest} * 2^n "
             f"pixels a side; the nearest: {', '.join(f'{s}x{s}' for s in sorted(nearest))}; "
             f"--image-size resizes them"
@@ -262,7 +263,7 @@ TINY = {
     }
 }
 # For the digits of 8x8 pixels, on which the plain recipe of 2015 loses classes. That one is
-# --model-kwargs smallest=4 latent_dim=100 latent_law=uniform norm=batch minibatch_std=false
+# --model-kwargs smallest=4 latent_dim=100 latent_prior=uniform norm=batch minibatch_std=false
 # --task-kwargs gradient_penalty=0 --lr 0.0002 --beta1 0.5 --sched constant --ema-decay 0
 RECIPE = {
     "dcgan": {

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.core import (
     Model,
@@ -259,7 +260,7 @@ class UNet(Model):
     def call(self, x, training=False):
         if ("label" in x) != bool(self.num_classes):
             what = "needs a label" if self.num_classes else "takes no label: it is unconditional"
-            raise ValueError(f"{self.name} {what}")
+            raise UserError(f"{self.name} {what}")
         embedding = self.embed(x)
         y = self.stem(x["image"])
         skips = [y]
@@ -294,19 +295,19 @@ def check_sizes(image_shape, dim, multipliers, depth, attention_levels):
         dim=dim, depth=depth, **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)}
     )
     if dim % 2 or dim < 4:
-        raise ValueError(f"dim {dim}: must be even and at least 4")
+        raise UserError(f"dim {dim}: must be even and at least 4")
     for level in attention_levels:
         if level not in range(len(multipliers)):
-            raise ValueError(
+            raise UserError(
                 f"attention_levels {level}: must be at least 0 and at most {len(multipliers) - 1}"
             )
     part = 2 ** (len(multipliers) - 1)
     if len(image_shape) != 3:
-        raise ValueError(f"image_shape {tuple(image_shape)}: must be (height, width, channels)")
+        raise UserError(f"image_shape {tuple(image_shape)}: must be (height, width, channels)")
     for side in image_shape[:2]:
         if side % part:
             near = " and ".join(nearest_multiples(side, part))
-            raise ValueError(
+            raise UserError(
                 f"image_shape {tuple(image_shape)}: with {len(multipliers)} levels each side must "
                 f"divide by {part}; the nearest to {side} that work: {near}; --image-size resizes"
             )

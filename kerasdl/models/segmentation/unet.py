@@ -10,6 +10,7 @@ Differs: padded convolutions, so that the output has the size of the input and s
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import (
     BatchNorm,
     Conv,
@@ -136,7 +137,7 @@ class UNet(Model):
         super().__init__(**kwargs)
         check_counts(num_classes=num_classes, depth=depth, filters=filters)
         if norm not in NORMS:
-            raise ValueError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
+            raise UserError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
         self.image_shape = check_sides(image_shape, depth)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
         self.downs = [ConvPair(filters * 2**i, norm, name=f"down{i + 1}") for i in range(depth)]
@@ -193,10 +194,10 @@ def check_sides(image_shape, depth):
     """
     shape, factor = tuple(image_shape), 2**depth
     if len(shape) != 3:
-        raise ValueError(f"image_shape {shape}: must be (height, width, channels)")
+        raise UserError(f"image_shape {shape}: must be (height, width, channels)")
     if any(side < factor or side % factor for side in shape[:2]):
         near = [max(factor, factor * round(side / factor)) for side in shape[:2]]
-        raise ValueError(
+        raise UserError(
             f"image_shape {shape}: sides must be multiples of {factor} to be halved {depth} times; "
             f"the nearest is ({near[0]}, {near[1]}, {shape[2]}), "
             f"--image-size {' '.join(map(str, near))}"

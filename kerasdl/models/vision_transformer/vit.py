@@ -12,6 +12,7 @@ Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is 
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import build_chain, register
@@ -150,7 +151,7 @@ class ViTBackbone(Backbone):
         check_size(self.image_shape, patch_size, f"a ViT of {patch_size}x{patch_size} patches")
         check_patches(self.image_shape, patch_size)
         if dim % num_heads:
-            raise ValueError(f"num_heads {num_heads}: it must divide dim {dim}")
+            raise UserError(f"num_heads {num_heads}: it must divide dim {dim}")
         self.dim = dim
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         self.tokens = Tokens(dim, patch_size, name="tokens")
@@ -205,49 +206,10 @@ class ViTBackbone(Backbone):
 
 @register
 class ViT(Classifier):
-    """A `ViTBackbone` and a dense layer on the class token (equation 4).
+    """A `ViTBackbone`, which has the dropout, and a dense layer on the class token (equation 4)."""
 
-    Args:
-        num_classes: `K`.
-        image_shape, patch_size, dim, depth, num_heads, mlp_dim, drop_rate, drop_path, input_mean,
-            input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        patch_size=16,
-        dim=192,
-        depth=12,
-        num_heads=3,
-        mlp_dim=768,
-        drop_rate=0.0,
-        drop_path=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = ViTBackbone(
-            image_shape,
-            patch_size,
-            dim,
-            depth,
-            num_heads,
-            mlp_dim,
-            drop_rate,
-            drop_path,
-            input_mean,
-            input_std,
-        )
-        super().__init__(backbone, num_classes, **kwargs)
+    backbone_class = ViTBackbone
+    drops = ("backbone",)
 
     def pool(self, features):
         return features["cls"]
@@ -275,7 +237,7 @@ def check_patches(image_shape, patch_size):
     if height % patch_size or width % patch_size:
         below = [side // patch_size * patch_size for side in (height, width)]
         above = [-(-side // patch_size) * patch_size for side in (height, width)]
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: {patch_size}x{patch_size} patches do not divide "
             f"{height}x{width}; the nearest sizes that work are {below[0]}x{below[1]} and "
             f"{above[0]}x{above[1]}"
