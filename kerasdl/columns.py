@@ -4,7 +4,7 @@
 |---|---|
 | `image` | `(H, W, C)` uint8, or float in [0, 1] |
 | `video` | `(T, H, W, C)` likewise |
-| `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labelled |
+| `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labeled |
 | `instances` | `(M, H, W)` uint8, 1 where an object is |
 | `boxes` | `(M, 4)` float `ymin xmin ymax xmax` in [0, 1] |
 | `label` | int32 `()` or `(M,)`, a class; `ABSENT` where there is none |
@@ -18,7 +18,7 @@ import dataclasses
 import json
 from dataclasses import dataclass, field, replace
 
-VOID = 255  # the class of a pixel that is not labelled
+VOID = 255  # the class of a pixel that is not labeled
 ABSENT = -1  # the label of an object that is not there: of a place that only fills up `(M,)`
 KINDS = tuple("image video mask instances boxes label tokens audio vector number text".split())
 

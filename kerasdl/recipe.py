@@ -32,7 +32,7 @@ class Recipe:
         batch_size: Examples per step over all replicas.
         lr: Learning rate after warm-up.
         lr_base_batch: Scale the rate by batch_size / lr_base_batch.
-        opt: Optimiser.
+        opt: Optimizer.
         momentum: Of sgd and rmsprop.
         beta1: Decay of the first moment in adam, adamw and lion.
         weight_decay: Not of biases and norms; decoupled in adamw and lion, else added to the
@@ -155,9 +155,9 @@ class Recipe:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                least = "above 0" if low == _LEAST else f"at least {low}"
-                most = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
-                raise UserError(f"--{flag(name)} {value}: must be {least}{most}")
+                minimum = "above 0" if low == _LEAST else f"at least {low}"
+                maximum = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
+                raise UserError(f"--{flag(name)} {value}: must be {minimum}{maximum}")
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:

@@ -99,9 +99,9 @@ def test_help_and_list_answer_at_once(word):
 )
 def test_bad_input_is_one_line_and_status_2(words, line, capsys):
     assert cli.main(words) == 2
-    found = capsys.readouterr()
-    assert line in found.err and found.err.count("\n") == 1
-    assert found.err.startswith("error: ") and not found.out
+    result = capsys.readouterr()
+    assert line in result.err and result.err.count("\n") == 1
+    assert result.err.startswith("error: ") and not result.out
 
 
 def test_flags_are_written_with_either_dash_and_every_type_is_read():
@@ -169,7 +169,7 @@ def write_card(folder, name, version, top1):
         "dataset": "digits",
         "trainable_parameters": 269434,
         "figures": {"test": {"loss": 0.2, "top1": top1}},
-        "artefacts": {
+        "artifacts": {
             "savedmodel": {**file, "latency_ms": 1.25},
             "tflite/int8": {**file, "latency_ms": {"1": 0.5, "2": 0.4}},
         },

@@ -123,9 +123,9 @@ def methods_of(model):
 def answers(model, task, batch):
     """What a model says through its task, its `call` and its public methods."""
     x = task.model_inputs(model, batch)
-    found = {"call": model(x), "predict": task.predict(model, batch)}
-    found |= {name: getattr(model, name)(x) for name in methods_of(model)}
-    return flat(found)
+    result = {"call": model(x), "predict": task.predict(model, batch)}
+    result |= {name: getattr(model, name)(x) for name in methods_of(model)}
+    return flat(result)
 
 
 def weights_of(model):
@@ -192,8 +192,8 @@ def saved(tmp_path_factory):
     for name in BATTERY:
         model, task = settled(name)
         model.save(folder / f"{name}.keras")
-        found = answers(model, task, example_batch(task, 3))
-        np.savez(folder / f"{name}.npz", **found, **weights_of(model))
+        result = answers(model, task, example_batch(task, 3))
+        np.savez(folder / f"{name}.npz", **result, **weights_of(model))
     done = subprocess.run(
         [sys.executable, "-c", LOADER, str(Path(__file__).parent), str(folder), *BATTERY],
         cwd=ROOT,
@@ -264,8 +264,8 @@ def test_every_weight_is_trained(name):
     _, gradients = training(name)
     reasons = catalog.row(name).expected_zero_grad
     starved = {path for path in gradients if any(re.search(r, path) for r, _ in reasons)}
-    least = 1e-6 * np.median([g for path, g in gradients.items() if path not in starved])
-    missing = [path for path, g in gradients.items() if g < least and path not in starved]
+    minimum = 1e-6 * np.median([g for path, g in gradients.items() if path not in starved])
+    missing = [path for path, g in gradients.items() if g < minimum and path not in starved]
     assert not missing, f"no gradient reaches {', '.join(missing)}"
     for pattern, reason in reasons:
         assert reason, f"{pattern}: no reason given"

@@ -33,5 +33,5 @@ def test_a_wheel_holds_every_file(tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     (wheel,) = (tmp_path / "wheels").glob("kerasdl-*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        found = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert found == expected
+        result = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert result == expected

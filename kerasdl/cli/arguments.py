@@ -48,8 +48,8 @@ def parse_command(parser, argv):
 
 def nearest_flag(text, names) -> str:
     """What stands behind an unknown flag: the nearest of the names."""
-    found = nearest(text.replace("_", "-"), names)
-    return found.replace("mean ", "mean --") if found else "; --help lists them"
+    result = nearest(text.replace("_", "-"), names)
+    return result.replace("mean ", "mean --") if result else "; --help lists them"
 
 
 def read_pairs(setting: str, words) -> dict:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from kerasdl.data.pixels import blend, box_mask, grey, mean_grey, warp
+from kerasdl.data.pixels import blend, box_mask, gray, mean_gray, warp
 from kerasdl.data.randaugment import randaugment
 from kerasdl.ops import noise
 
@@ -146,17 +146,17 @@ def color_jitter(image, u):
     """Brightness, contrast and saturation times a factor in `1 -+ JITTER`.
 
     Args:
-        image: float32 `(B, H, W, C)`; only colour images have a saturation.
+        image: float32 `(B, H, W, C)`; only color images have a saturation.
         u: uniform `(B, >= 3)`.
     """
     factor = 1.0 - JITTER + 2.0 * JITTER * u[:, :3, None, None, None]
     image = tf.clip_by_value(image * factor[:, 0], 0.0, 1.0)
-    image = blend(image, mean_grey(image), factor[:, 1])
-    return blend(image, grey(image), factor[:, 2]) if image.shape[-1] == 3 else image
+    image = blend(image, mean_gray(image), factor[:, 1])
+    return blend(image, gray(image), factor[:, 2]) if image.shape[-1] == 3 else image
 
 
 def cutout(image, u):
-    """Zero a square of half the shorter side; its centre may be any pixel.
+    """Zero a square of half the shorter side; its center may be any pixel.
 
     Args:
         image: float32 `(B, H, W, C)`.
@@ -223,7 +223,7 @@ def cutmix_box(height, width, lam, y, x):
     Args:
         height, width: Of the image.
         lam: Share of the image to keep, before clipping.
-        y, x: Centre, as shares of height and width.
+        y, x: Center, as shares of height and width.
 
     Returns:
         `(top, left, box_height, box_width, lam)`, float scalars; `lam` is
@@ -250,7 +250,7 @@ def cutmix(image, label, lam, y, x):
         image: float `(B, H, W, C)`.
         label: float `(B, K)`.
         lam: Share to keep, a float scalar.
-        y, x: Centre of the box, as shares of height and width.
+        y, x: Center of the box, as shares of height and width.
     """
     _, height, width, _ = image.shape
     top, left, h, w, lam = cutmix_box(height, width, lam, y, x)

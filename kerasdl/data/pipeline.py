@@ -31,7 +31,7 @@ def training_batches(
     start_step=0,
     stop_step,
     steps=None,
-    share=(0, 1),
+    shard=(0, 1),
 ):
     """Batches of the steps from `start_step` up to, without, `stop_step`.
 
@@ -44,7 +44,7 @@ def training_batches(
         start_step: Of the first batch.
         stop_step: One after the last.
         steps: Batches per epoch; all whole ones if None.
-        share: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
+        shard: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
             where examples are mixed.
 
     Returns:
@@ -78,27 +78,27 @@ def training_batches(
         batch = augment(batch) if augment is not None else batch
         return {name: value[own] for name, value in batch.items()} if mixes else batch
 
-    own = _part(batch_size, share)
+    own = _part(batch_size, shard)
     read = batch_size if mixes else own.stop - own.start
     epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
     batches = _read(split, epochs.flat_map(plan), read, finish)
     return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))
 
 
-def _part(batch_size, share):
-    """Which examples of a batch `share` is, as a slice."""
-    size = batch_size // share[1]
-    return slice(share[0] * size, (share[0] + 1) * size)
+def _part(batch_size, shard):
+    """Which examples of a batch `shard` is, as a slice."""
+    size = batch_size // shard[1]
+    return slice(shard[0] * size, (shard[0] + 1) * size)
 
 
-def evaluation_batches(split, *, batch_size, limit_batches=None, share=(0, 1)):
+def evaluation_batches(split, *, batch_size, limit_batches=None, shard=(0, 1)):
     """Every example once, in order; the last batch is filled up with examples of weight 0.
 
     Args:
         split: A `Split`.
         batch_size: Examples per batch, `B`.
         limit_batches: At most so many batches, or None for all.
-        share: `(i, n)`: the i-th of `n` equal parts of every batch.
+        shard: `(i, n)`: the i-th of `n` equal parts of every batch.
 
     Returns:
         A `tf.data.Dataset` of dicts with the keys of `training_batches`.
@@ -117,7 +117,7 @@ def evaluation_batches(split, *, batch_size, limit_batches=None, share=(0, 1)):
             "weight": tf.cast(index < n, tf.float32),
         }
 
-    own = _part(batch_size, share)
+    own = _part(batch_size, shard)
     plans = tf.data.Dataset.range(count).map(plan)
     return _read(split, plans, own.stop - own.start, lambda batch: batch)
 

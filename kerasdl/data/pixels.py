@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from kerasdl.data.images import GREY
+from kerasdl.data.images import GRAY
 
 
 def warp(image, transforms, interpolation, fill):
@@ -29,16 +29,16 @@ def warp(image, transforms, interpolation, fill):
     return tf.ensure_shape(warped, image.shape)
 
 
-def grey(image):
-    """Luma `(B, H, W, 1)` of colour images; others as they are."""
+def gray(image):
+    """Luma `(B, H, W, 1)` of color images; others as they are."""
     if image.shape[-1] != 3:
         return image
-    return sum(image[..., c : c + 1] * weight for c, weight in enumerate(GREY))
+    return sum(image[..., c : c + 1] * weight for c, weight in enumerate(GRAY))
 
 
-def mean_grey(image):
+def mean_gray(image):
     """Mean luma `(B, 1, 1, 1)`, summed exactly, so that no batch size changes its last bit."""
-    g = grey(image)
+    g = gray(image)
     total = tf.reduce_sum(tf.cast(tf.round(g * 65536.0), tf.int64), axis=(1, 2, 3), keepdims=True)
     count = g.shape[1] * g.shape[2] * g.shape[3]
     return tf.cast(tf.cast(total, tf.float64) / (65536.0 * count), tf.float32)

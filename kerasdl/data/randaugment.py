@@ -97,16 +97,16 @@ def _posterize(image, operation, sign):
 
 
 def _enhance(image, operation, sign):
-    """Blend with black, the mean or grey, by a factor above or below 1."""
+    """Blend with black, the mean or gray, by a factor above or below 1."""
     operation = operation[:, None, None, None]
-    grey = pixels.grey(image)
-    other = tf.where(_is("color", operation), grey, 0.0)
-    other = tf.where(_is("contrast", operation), pixels.mean_grey(image), other)
+    gray = pixels.gray(image)
+    other = tf.where(_is("color", operation), gray, 0.0)
+    other = tf.where(_is("contrast", operation), pixels.mean_gray(image), other)
     return pixels.blend(image, other, (1.0 + ENHANCE * sign)[:, None, None, None])
 
 
 def _move(image, operation, sign):
-    """Rotate, shear or translate about the centre."""
+    """Rotate, shear or translate about the center."""
     height, width = image.shape[1:3]
 
     def amount(name, value):

@@ -151,9 +151,9 @@ class Subset(Split):
         return self.split.read(self.indices[np.asarray(indices)])
 
 
-def evenly(count, most):
-    """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+def evenly(count, maximum):
+    """Indices below `count`, at most so many, evenly spread: int `(min(count, maximum),)`."""
+    return np.linspace(0, count - 1, min(count, maximum)).round().astype(int)
 
 
 def cut(n, share, seed=None):
@@ -320,7 +320,7 @@ class Source:
         info: Its facts; `input_mean` and `input_std` are empty, see `input_statistics`.
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
-        baseline: Gives a simple method's test figures, `{"name": ..., figure: value}`; or None.
+        baseline: Gives a simple method's test figures, `{"name": ..., number_text: value}`; or None.
     """
 
     name: str

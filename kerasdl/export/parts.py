@@ -24,7 +24,7 @@ class Parts:
         train: `{input: (N, ...)}`, training examples that calibrate int8.
         test: `{input or target: (N, ...)}`, examples that every file is judged on.
         model_arguments: What the model was built with.
-        figures: Of the training run, for the card.
+        metrics: Of the training run, for the card.
     """
 
     model: object
@@ -35,7 +35,7 @@ class Parts:
     train: dict
     test: dict
     model_arguments: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -62,17 +62,17 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
         task = type(task)(task.info, recipe)
     source = open_data(task)
-    most = examined(task, source.test)
-    figures = run.metrics() or {}
+    maximum = examined(task, source.test)
+    metrics = run.metrics() or {}
     return Parts(
         model=model,
         model_name=run.model_name,
         task=task,
         info=run.info,
         recipe=task.run_recipe,
-        train=take(source, task, "train", min(most, CALIBRATION)),
-        test=take(source, task, "test", most),
+        train=take(source, task, "train", min(maximum, CALIBRATION)),
+        test=take(source, task, "test", maximum),
         model_arguments=run.model_arguments,
         # Lists are the confusion matrix and the mistakes: the report's.
-        figures={k: v for k, v in figures.items() if not isinstance(v, list)},
+        metrics={k: v for k, v in metrics.items() if not isinstance(v, list)},
     )

@@ -16,36 +16,36 @@ def cards(export_dir) -> list[dict]:
     Raises:
         ValueError: There is none.
     """
-    found = []
+    result = []
     for folder in sorted(Path(export_dir).glob("*/")):
         versions = [int(p.parts[-3]) for p in folder.glob("[0-9]*/assets.extra/card.json")]
         if versions:
             path = folder / str(max(versions)) / "assets.extra" / "card.json"
-            found.append(json.loads(path.read_text()))
-    if not found:
+            result.append(json.loads(path.read_text()))
+    if not result:
         raise UserError(f"--export-dir {export_dir}: holds no exported model")
-    return found
+    return result
 
 
 def row(card: dict) -> tuple:
     """Texts under `HEADS`; of each file its KiB, the test's figure and the time of one example."""
-    figure = _first(card["figures"].get("test", {}))
-    files = (_file(card["artefacts"].get(name), figure[:1]) for name in FILES)
+    number_text = _first(card["figures"].get("test", {}))
+    files = (_file(card["artifacts"].get(name), number_text[:1]) for name in FILES)
     whole = (card["name"], card["dataset"], f"{card['trainable_parameters']:,}")
-    return (*whole, " ".join(figure), *files)
+    return (*whole, " ".join(number_text), *files)
 
 
-def _file(facts, named):
-    if not facts:
+def _file(metadata, named):
+    if not metadata:
         return ""
-    latency = facts["latency_ms"]
+    latency = metadata["latency_ms"]
     latency = latency["1"] if isinstance(latency, dict) else latency
-    figure = " ".join(text for text in _first(facts["test"] or {}) if text not in named)
-    texts = (f"{facts['bytes'] / 1024:,.0f} KiB", figure, f"{latency:.2f} ms")
+    number_text = " ".join(text for text in _first(metadata["test"] or {}) if text not in named)
+    texts = (f"{metadata['bytes'] / 1024:,.0f} KiB", number_text, f"{latency:.2f} ms")
     return ", ".join(filter(None, texts))
 
 
-def _first(figures) -> tuple:
+def _first(metrics) -> tuple:
     """The figure that stands for all: its name and itself; nothing where there is none."""
-    name = next((n for n in TEST if isinstance(figures.get(n), int | float)), None)
-    return (name, f"{figures[name]:.4f}") if name else ()
+    name = next((n for n in TEST if isinstance(metrics.get(n), int | float)), None)
+    return (name, f"{metrics[name]:.4f}") if name else ()

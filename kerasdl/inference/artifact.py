@@ -17,7 +17,7 @@ from kerasdl.store import load
 BATCH = 64  # examples that exported files are asked at once
 
 
-class Artefact:
+class Artifact:
     """A model in whatever format, asked by signature.
 
     Args:
@@ -67,7 +67,7 @@ class Artefact:
         return proof.in_batches(lambda batch: self.answer("serving_default", batch), inputs)
 
 
-def open_artefact(path) -> Artefact:
+def open_artifact(path) -> Artifact:
     """Open a `.tflite` or `.keras` file, an exported model or a run folder.
 
     Args:
@@ -76,29 +76,29 @@ def open_artefact(path) -> Artefact:
     Raises:
         ValueError: Nothing of these is there.
     """
-    if isinstance(path, Artefact):
+    if isinstance(path, Artifact):
         return path
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
-    return Artefact(kind, path, opens.get(kind, _KerasModel)(path))
+    return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 
 
-def evaluate_artefact(path, split: str = "test") -> dict:
+def evaluate_artifact(path, split: str = "test") -> dict:
     """The figures of a model on the data that it was trained on.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         split: "train", "val" or "test".
 
     Returns:
-        `{metric: figure}` and `examples`, their number: of a run or a `.keras` file all that the
+        `{metric: number_text}` and `examples`, their number: of a run or a `.keras` file all that the
         task judges, of an exported file what its signatures can tell.
     """
     kind, path = load.find(path)
     task = task_of(load.load_info(path))
     if kind in ("saved_model", "tflite"):
         batches = dataset.batches(dataset.open_data(task), task, split, BATCH)
-        return _judge(open_artefact(path), task, batches)
+        return _evaluate(open_artifact(path), task, batches)
     from kerasdl.inference import evaluation
 
     source, size = dataset.open_data(task), task.run_recipe.batch_size
@@ -109,10 +109,10 @@ def evaluate_artefact(path, split: str = "test") -> dict:
         rows = evenly(len(source.train), examples)
         return pipeline.evaluation_batches(Subset(source.train, rows), batch_size=size)
 
-    figures, _ = evaluation.evaluate(
+    metrics, _ = evaluation.evaluate(
         load.load(path), task, batches, dataset.split_name(split), reference
     )
-    return {**figures, "examples": len(part)}
+    return {**metrics, "examples": len(part)}
 
 
 def evaluate_all(folder, split: str = "test") -> dict:
@@ -125,30 +125,32 @@ def evaluate_all(folder, split: str = "test") -> dict:
     part = getattr(source, dataset.split_name(split))
     examples = dataset.examined(task, part)
     return {
-        name: _judge(open_artefact(p), task, dataset.batches(source, task, split, BATCH, examples))
+        name: _evaluate(
+            open_artifact(p), task, dataset.batches(source, task, split, BATCH, examples)
+        )
         for name, p in paths.items()
     }
 
 
-def task_of(facts):
+def task_of(metadata):
     """The task of a model, of the facts that stand beside its weights."""
-    return tasks.get(catalog.row(facts.model).task)(facts.info, facts.recipe)
+    return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
-def _judge(artefact, task, batches):
-    target = "tflite" if artefact.kind == "tflite" else "savedmodel"
-    how = task.judged_by(target)
+def _evaluate(artifact, task, batches):
+    target = "tflite" if artifact.kind == "tflite" else "savedmodel"
+    how = task.evaluated_by(target)
     if not how:
         raise UserError(
-            f"{artefact.path}: there are no figures of its exported files; evaluate its --run"
+            f"{artifact.path}: there are no figures of its exported files; evaluate its --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
     try:
-        result = proof.judge(artefact, batches, how, 1 if static else BATCH)
+        result = proof.evaluate(artifact, batches, how, 1 if static else BATCH)
     except KeyError as error:
-        raise UserError(f"{artefact.path}: its data have no {error}") from None
+        raise UserError(f"{artifact.path}: its data have no {error}") from None
     if result is None:
-        raise UserError(f"{artefact.path}: the data hold no {how['target']}")
+        raise UserError(f"{artifact.path}: the data hold no {how['target']}")
     return result
 
 

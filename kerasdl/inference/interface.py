@@ -39,13 +39,13 @@ class Interface:
         Returns:
             None where it takes anything else besides.
         """
-        inputs, found = self.signatures[name]["inputs"], {}
+        inputs, result = self.signatures[name]["inputs"], {}
         for key, one in inputs.items():
-            if one["kind"] in WORDS and one["kind"] not in found and one["batched"]:
-                found[one["kind"]] = key
+            if one["kind"] in WORDS and one["kind"] not in result and one["batched"]:
+                result[one["kind"]] = key
             elif key not in settings:
                 return None
-        return found
+        return result
 
     def takes(self, settings=()) -> str:
         """What can be given, in words."""
@@ -58,8 +58,8 @@ class Interface:
 
 def of_model(task, model, target: str = "savedmodel") -> Interface:
     """The interface of a Keras model."""
-    found = signatures.interface(task, model)
-    return Interface(task.run_recipe.model, task.info, found["context"], found[target])
+    result = signatures.interface(task, model)
+    return Interface(task.run_recipe.model, task.info, result["context"], result[target])
 
 
 def of_card(path, target: str) -> Interface:
@@ -74,9 +74,9 @@ def of_card(path, target: str) -> Interface:
     """
     card = load.card_of(*load.find(path))
     try:
-        found = card["interface"]
+        result = card["interface"]
         info = DataInfo.from_dict(card["data"])
-        return Interface(card["model"], info, found["context"], found[target])
+        return Interface(card["model"], info, result["context"], result[target])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: its card.json does not say how to ask it ({error}); export it again"

@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
-from kerasdl.inference.artifact import open_artefact
+from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops import noise
 from kerasdl.store import pictures
 from kerasdl.system.names import nearest
@@ -20,7 +20,7 @@ def draw_images(path, settings=None) -> np.ndarray:
     """Draw images with the signature `sample`; with a TFLite file of the same seed's noise.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         settings: Any of `SETTINGS`: how many; the seed; a class by its name, all in turn if it is
             not given; and the guidance, 2 if it is not given.
 
@@ -31,21 +31,21 @@ def draw_images(path, settings=None) -> np.ndarray:
         ValueError: The model draws no images, or takes no such setting or value.
     """
     given = {k: v for k, v in (settings or {}).items() if v is not None}
-    artefact = open_artefact(path)
-    asked = artefact.interface
+    artifact = open_artifact(path)
+    requested = artifact.interface
     num, seed = given.get("num", SETTINGS["num"]), given.get("seed", SETTINGS["seed"])
     if not 1 <= num <= MOST:
         raise UserError(f"--num {num}: must be at least 1 and at most {MOST}")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be at least 0 and below 2^32")
-    name = sampler(asked)
+    name = sampler(requested)
     if name is None:
-        raise UserError(f"{path}: {asked.model} draws no images")
-    if not artefact.inputs(name):
-        raise UserError(f"{path}: {asked.model} has no {name} in this file")
-    described = asked.signatures[name]["inputs"]
+        raise UserError(f"{path}: {requested.model} draws no images")
+    if not artifact.inputs(name):
+        raise UserError(f"{path}: {requested.model} has no {name} in this file")
+    described = requested.signatures[name]["inputs"]
     inputs = _start(described, num, np.array([0, seed], "uint32").view("int32"))
-    names = asked.info.class_names
+    names = requested.info.class_names
     if "label" in given and "label" not in described:
         raise UserError(f"--label {given['label']}: the model is unconditional")
     if "label" in described:
@@ -64,18 +64,18 @@ def draw_images(path, settings=None) -> np.ndarray:
         if not guidance >= 0:
             raise UserError(f"--guidance {guidance}: must be 0 or more")
         inputs["guidance"] = np.float32(guidance)
-    interface.check(asked.signatures[name], inputs)
-    return artefact.answer(name, inputs)["image"]
+    interface.check(requested.signatures[name], inputs)
+    return artifact.answer(name, inputs)["image"]
 
 
-def sampler(asked) -> str | None:
+def sampler(requested) -> str | None:
     """The signature that draws images: one that takes how many and a seed, or else noise; or None.
 
     Args:
-        asked: An `Interface`.
+        requested: An `Interface`.
     """
     for wanted in (lambda inputs: {"num", "seed"} <= set(inputs), _noise):
-        for name, signature in asked.signatures.items():
+        for name, signature in requested.signatures.items():
             image = signature["outputs"].get("image", {}).get("kind") == "image"
             if image and wanted(signature["inputs"]):
                 return name

@@ -5,7 +5,7 @@ import numpy as np
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
-from kerasdl.inference.artifact import open_artefact
+from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops.text import EOS
 
 # Of language models; a flag of `predict` each.
@@ -16,7 +16,7 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     """Continue or translate texts.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         texts: Strings; none empty, or longer than the model takes.
         settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
             `max_new_tokens`, fewer are written where the context ends.
@@ -28,33 +28,33 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     Raises:
         ValueError: A text or setting that the model does not take.
     """
-    artefact = open_artefact(path)
-    asked = artefact.interface
-    name = writer(asked)
+    artifact = open_artifact(path)
+    requested = artifact.interface
+    name = writer(requested)
     if name is None:
-        raise UserError(f"{asked.model} takes {asked.takes(SETTINGS)}, and writes no texts")
-    signature, lite = asked.signatures[name], artefact.kind == "tflite"
-    (text_name,) = asked.data(name, SETTINGS).values()
+        raise UserError(f"{requested.model} takes {requested.takes(SETTINGS)}, and writes no texts")
+    signature, lite = requested.signatures[name], artifact.kind == "tflite"
+    (text_name,) = requested.data(name, SETTINGS).values()
     ids_name = signature["inputs"][text_name].get("ids", text_name)
     out_name = _written(signature)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
-    numbers = numbers_of(signature, given, "a TFLite file" if lite else asked.model)
-    tokenizer = Tokenizer.from_json(asked.info.tokenizer)
+    numbers = numbers_of(signature, given, "a TFLite file" if lite else requested.model)
+    tokenizer = Tokenizer.from_json(requested.info.tokenizer)
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
-        one = within_context(numbers, given, asked.context, len(ids))
+        one = within_context(numbers, given, requested.context, len(ids))
         length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
         interface.check(signature, one | length, f"text {number}: ")
         if lite:
             ids, continued = ids[None], out_name == ids_name
             if not continued:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
-            answer = artefact.answer(name, {text_name: ids})
+            answer = artifact.answer(name, {text_name: ids})
             written = answer[out_name][0]
             output = tokenizer.decode(np.concatenate([ids[0], written]) if continued else written)
         else:
             inputs = {text_name: np.array([text.encode()], object), **one}
-            answer = artefact.answer(name, inputs)
+            answer = artifact.answer(name, inputs)
             output = answer[out_name][0].decode()
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
         if "score" in answer:
@@ -63,14 +63,14 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     return results
 
 
-def writer(asked) -> str | None:
+def writer(requested) -> str | None:
     """The signature that takes a text alone and writes another, or None.
 
     Args:
-        asked: An `Interface`.
+        requested: An `Interface`.
     """
-    for name, signature in asked.signatures.items():
-        if asked.data(name, SETTINGS) and set(asked.data(name, SETTINGS)) == {"tokens"}:
+    for name, signature in requested.signatures.items():
+        if requested.data(name, SETTINGS) and set(requested.data(name, SETTINGS)) == {"tokens"}:
             if _written(signature):
                 return name
     return None

@@ -22,7 +22,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # of a
 
 
 @dataclass(frozen=True)
-class Facts:
+class Metadata:
     """What stands beside the weights: the catalogue's name, the data's facts, the settings."""
 
     model: str
@@ -39,9 +39,9 @@ class Facts:
     @classmethod
     def from_json(cls, text: str) -> "Facts":
         """The facts of a JSON text."""
-        facts = json.loads(text)
-        info = DataInfo.from_dict(facts["info"])
-        return cls(facts["model"], info, recipes.from_dict(facts["recipe"]))
+        metadata = json.loads(text)
+        info = DataInfo.from_dict(metadata["info"])
+        return cls(metadata["model"], info, recipes.from_dict(metadata["recipe"]))
 
 
 def load(path):
@@ -67,7 +67,7 @@ def load(path):
     return load_keras(keras_file(kind, path))
 
 
-def load_info(path) -> Facts:
+def load_info(path) -> Metadata:
     """The facts that stand beside the weights; takes what `load` takes.
 
     Of an exported model they stand in its card.
@@ -80,12 +80,12 @@ def load_info(path) -> Facts:
         from kerasdl.store.runs import open_run
 
         run = open_run(path)
-        return Facts(run.model_name, run.info, run.recipe)
+        return Metadata(run.model_name, run.info, run.recipe)
     if kind != "keras":
         card = card_of(kind, path)
         try:
             info = DataInfo.from_dict(card["data"])
-            return Facts(card["model"], info, recipes.from_dict(card["recipe"]))
+            return Metadata(card["model"], info, recipes.from_dict(card["recipe"]))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: its card.json cannot be used: {error}") from None
     try:
@@ -95,7 +95,7 @@ def load_info(path) -> Facts:
     except DAMAGED:
         raise UserError(f"{path}: is no .keras file, or a truncated one") from None
     try:
-        return Facts.from_json(text)
+        return Metadata.from_json(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its {MEMBER} cannot be used: {error}") from None
 

@@ -91,11 +91,11 @@ def rectangles(image, boxes, labels, num_classes: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     colors = (class_colors(num_classes + 1)[1:] * 255).astype(int)  # without the background's
     picture = Image.fromarray(pixels)
-    draw = ImageDraw.Draw(picture)
+    sample = ImageDraw.Draw(picture)
     for box, label in zip(np.nan_to_num(np.asarray(boxes)), np.asarray(labels), strict=True):
         top, left, bottom, right = np.clip(box, 0, 1) * (height, width, height, width)
         ends = max(left, right - 1), max(top, bottom - 1)  # the last pixels within
-        draw.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
+        sample.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
     return np.asarray(picture, np.float32) / 255
 
 
@@ -142,7 +142,7 @@ def write_moving_picture(path: Path, images) -> None:
     images = np.asarray(images)
     columns = math.ceil(math.sqrt(len(images)))
     frames = [grid(images[:, i], columns) for i in range(images.shape[1])]
-    if images.shape[-1] != 3:  # all greys fit into a GIF's table of colours
+    if images.shape[-1] != 3:  # all grays fit into a GIF's table of colors
         frames = [frame[..., 0] for frame in frames]
     first, *rest = map(Image.fromarray, frames)
     each = max(SHORTEST_FRAME, MOVING // len(frames))

@@ -82,7 +82,7 @@ class Classify(Task):
         outputs = {"label": Spec((), "int64", "label")}
         return [Signature("serving_default", self.inputs, serve, outputs=outputs)]
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "serving_default",
             "inputs": ["image"],

@@ -10,7 +10,7 @@ MOST = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
 
 
-def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
+def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
     """`sample`: so many images, the same for the same request on every load.
 
     Its inputs are `num`, an int32 scalar; `seed`, an int32 pair; where `num_classes` is given
@@ -18,7 +18,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     float `(num, H, W, C)` in [0, 1].
 
     Args:
-        draw: `(key, label, guidance) -> image`, with the inputs that there are.
+        sample: `(key, label, guidance) -> image`, with the inputs that there are.
         num_classes: How many labels there are, or None.
         guidance: Whether it can be guided.
     """
@@ -32,7 +32,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
         inputs["guidance"] = Spec((), "float32", batched=False)
 
     def serve(num, seed, **conditions):
-        return {"image": draw(key=noise.sample_keys(seed, num), **conditions)}
+        return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
     limits = [Limit(("num",), f"num must be at least 1 and at most {MOST}", 1, MOST)]
     if num_classes:
@@ -42,12 +42,12 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
         limits.append(Limit(("guidance",), "guidance must be 0 or more", 0))
 
     def case(num, seed):
-        found = {"num": np.int32(num), "seed": np.array(seed, "int32")}
+        result = {"num": np.int32(num), "seed": np.array(seed, "int32")}
         if num_classes:
-            found["label"] = np.arange(num, dtype="int32") % num_classes
+            result["label"] = np.arange(num, dtype="int32") % num_classes
         if guidance:
-            found["guidance"] = np.float32(num)
-        return found
+            result["guidance"] = np.float32(num)
+        return result
 
     return Signature(
         "sample",

@@ -78,7 +78,7 @@ class Segment(Task):
 
         return [Signature("serving_default", self.inputs, serve, outputs=self.targets)]
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "serving_default",
             "inputs": ["image"],

@@ -10,22 +10,22 @@ from kerasdl.system.names import nearest
 
 @dataclass(frozen=True)
 class Number:
-    """The numbers that a setting may be: from `least` to `most`, whole ones or any."""
+    """The numbers that a setting may be: from `minimum` to `maximum`, whole ones or any."""
 
-    least: float
-    most: float = math.inf
+    minimum: float
+    maximum: float = math.inf
     whole: bool = False
 
     def __str__(self):
         kind = "a whole number" if self.whole else "a number"
-        upper = "on" if self.most == math.inf else f"to {self.most:,}"
-        return f"{kind} from {self.least:,} {upper}"
+        upper = "on" if self.maximum == math.inf else f"to {self.maximum:,}"
+        return f"{kind} from {self.minimum:,} {upper}"
 
     def read(self, value):
         """`value` as an int or a float; None where it is none of these numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if not self.least <= value <= self.most or math.isinf(value):
+        if not self.minimum <= value <= self.maximum or math.isinf(value):
             return None
         if not self.whole:
             return float(value)
@@ -169,18 +169,18 @@ class Task:
         """
         return {}
 
-    def draws(self, model) -> dict:
-        """The ways in which it draws images, `{name: settings of draw}`; {} where it draws none."""
+    def sampling_modes(self, model) -> dict:
+        """The ways in which it draws images, `{name: settings of sample}`; {} where it draws none."""
         return {}
 
-    def draw(self, model, key, label=None, **settings):
+    def sample(self, model, key, label=None, **settings):
         """Images drawn by the model.
 
         Args:
             model: The model.
             key: uint32 `(B, 2)`; each decides its image.
             label: int32 `(B,)`, the classes wanted, or None.
-            **settings: Those of one of `draws`.
+            **settings: Those of one of `sampling_modes`.
 
         Returns:
             float `(B, H, W, C)` in [0, 1].
@@ -202,7 +202,7 @@ class Task:
         """
         return columns
 
-    def judged_by(self, target: str) -> dict | None:
+    def evaluated_by(self, target: str) -> dict | None:
         """How an exported file is judged, or None.
 
         Args:

@@ -53,7 +53,7 @@ class Translate(Task):
     def translate(self, model, source_ids, width=1, alpha=0.0):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
         target, score = decoding.search(
-            model.extend,
+            model.decode_step,
             model.start(source_ids, self.longest),
             ops.shape(source_ids)[0],
             self.longest,
@@ -82,10 +82,10 @@ class Translate(Task):
             source_ids = ops.where(place == source_ids_length[:, None], EOS, wide)
             return self.translate(model, source_ids, **self._beam())
 
-        length, most = ("source_ids_length",), self.longest - 1
+        length, maximum = ("source_ids_length",), self.longest - 1
         limits = (
             Limit(length, "source is empty", min=1),
-            Limit(length, f"source has more than {most} tokens", max=most),
+            Limit(length, f"source has more than {maximum} tokens", max=maximum),
         )
 
         def greedy(source_ids):
@@ -120,7 +120,7 @@ class Translate(Task):
             "target": texts(target),
         }
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         signature, inputs, output = "greedy", ["source_ids"], "target_ids"
         if target == "savedmodel":
             signature, inputs, output = "serving_default", ["source"], "target"

@@ -63,10 +63,10 @@ def test_switching_one_on_does_not_change_another():
 def test_shift_crops_the_zero_padded_image():
     image = make_batch(5, (20, 32, 3))["image"]
     py, px = 2, 4
-    draws = u((0, 0), (0.999, 0.999), (0.5, 0.5), (0, 0.999), (0.3, 0.7))
-    out = augment.shift_flip(image, draws, None).numpy()
+    sampling_modes = u((0, 0), (0.999, 0.999), (0.5, 0.5), (0, 0.999), (0.3, 0.7))
+    out = augment.shift_flip(image, sampling_modes, None).numpy()
     padded = np.pad(image, ((0, 0), (py, py), (px, px), (0, 0)))
-    for i, (a, b) in enumerate(draws.numpy()):
+    for i, (a, b) in enumerate(sampling_modes.numpy()):
         y, x = int(a * (2 * py + 1)), int(b * (2 * px + 1))
         np.testing.assert_array_equal(out[i], padded[i, y : y + 20, x : x + 32])
 
@@ -88,9 +88,9 @@ def test_color_jitter_by_hand():
     np.testing.assert_allclose(out[1], image[1] * 0.6, atol=1e-6)
     mean = (image[2] @ np.array([0.299, 0.587, 0.114])).mean()
     np.testing.assert_allclose(out[2], mean + 0.6 * (image[2] - mean), atol=1e-5)
-    grey = np.repeat(image[:, :, :, :1], 3, axis=-1)  # saturation leaves grey alone
-    saturated = augment.color_jitter(grey, u(*[(0.5, 0.5, 0.9)] * 3)).numpy()
-    np.testing.assert_allclose(saturated, grey, atol=1e-6)
+    gray = np.repeat(image[:, :, :, :1], 3, axis=-1)  # saturation leaves gray alone
+    saturated = augment.color_jitter(gray, u(*[(0.5, 0.5, 0.9)] * 3)).numpy()
+    np.testing.assert_allclose(saturated, gray, atol=1e-6)
 
 
 def test_cutout_zeroes_a_square_of_half_the_side():
@@ -142,7 +142,7 @@ def test_randaugment_operations_by_hand():
     np.testing.assert_array_equal(apply("autocontrast", flat), flat)
 
 
-def test_randaugment_moves_about_the_centre():
+def test_randaugment_moves_about_the_center():
     image = np.full((1, 21, 21, 1), randaugment.FILL, np.float32)
     image[0, 10, 10] = 1.0
     for name in ("rotate", "shear_x", "shear_y"):
@@ -162,8 +162,8 @@ def test_randaugment_moves_about_the_centre():
 
 def test_every_randaugment_operation_is_drawn():
     image = tf.zeros((1, 2, 2, 1))
-    draws = np.linspace(0, 0.999999, 1300, dtype=np.float32)
-    operation = tf.cast(draws * len(randaugment.OPERATIONS), tf.int32).numpy()
+    sampling_modes = np.linspace(0, 0.999999, 1300, dtype=np.float32)
+    operation = tf.cast(sampling_modes * len(randaugment.OPERATIONS), tf.int32).numpy()
     assert sorted(set(operation)) == list(range(13))
     assert np.ptp(np.bincount(operation)) <= 2
     assert randaugment.randaugment(image, u((0.5, 0.5, 0.5, 0.5))).shape == image.shape
@@ -213,11 +213,11 @@ def test_both_mixes_are_drawn_with_equal_odds():
     assert 32 < pasted < 68
 
 
-def test_mean_grey_does_not_depend_on_the_batch():
+def test_mean_gray_does_not_depend_on_the_batch():
     image = make_batch(40, (31, 29, 3))["image"]
-    whole = pixels.mean_grey(image).numpy()
+    whole = pixels.mean_gray(image).numpy()
     for i in (0, 17, 39):
-        np.testing.assert_array_equal(pixels.mean_grey(image[i : i + 1]).numpy()[0], whole[i])
+        np.testing.assert_array_equal(pixels.mean_gray(image[i : i + 1]).numpy()[0], whole[i])
     np.testing.assert_allclose(
         whole[:, 0, 0, 0], (image.numpy() @ [0.299, 0.587, 0.114]).mean((1, 2)), atol=1e-5
     )

@@ -31,11 +31,11 @@ def batches(split, stop=12, batch_size=8, **kwargs):
     )
 
 
-def by_example(found, steps):
+def by_example(result, steps):
     """`{(epoch, index): image}`."""
     return {
         (step // steps, int(i)): image
-        for step, batch in enumerate(found)
+        for step, batch in enumerate(result)
         for i, image in zip(batch["index"], batch["image"], strict=True)
     }
 
@@ -48,8 +48,8 @@ def assert_same(a, b):
 
 def test_an_epoch_holds_each_example_once_in_an_order_of_seed_and_epoch():
     split = make_split(48)
-    found = batches(split, 12)
-    orders = [np.concatenate([b["index"] for b in found[e : e + 6]]) for e in (0, 6)]
+    result = batches(split, 12)
+    orders = [np.concatenate([b["index"] for b in result[e : e + 6]]) for e in (0, 6)]
     for order in orders:
         assert sorted(order.tolist()) == list(range(48))
     other = np.concatenate([b["index"] for b in batches(split, 6, seed=4)])
@@ -58,8 +58,8 @@ def test_an_epoch_holds_each_example_once_in_an_order_of_seed_and_epoch():
 
 def test_the_order_is_uniform():
     split = make_split(10, (1, 1, 1))
-    found = batches(split, 3000, 10)
-    order = np.stack([b["index"] for b in found])
+    result = batches(split, 3000, 10)
+    order = np.stack([b["index"] for b in result])
     expected = len(order) / 10
     for place in range(10):
         counts = np.bincount(order[:, place], minlength=10)
@@ -71,8 +71,8 @@ def test_the_order_is_uniform():
 def test_columns_and_dtypes():
     split = make_split()
     batch = batches(split, 1)[0]
-    found = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
-    assert found == {
+    result = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
+    assert result == {
         "image": ("float32", (8, 9, 11, 3)),
         "label": ("int32", (8,)),
         "index": ("int64", (8,)),
@@ -141,10 +141,10 @@ print(json.dumps(test_pipeline.digests(5)))
 
 def digests(start):
     """One hash per batch, of all its columns."""
-    found = [batches(make_split(), 9, augment=a, start_step=start) for a in (ALL, MIXED)]
+    result = [batches(make_split(), 9, augment=a, start_step=start) for a in (ALL, MIXED)]
     return [
         [hashlib.sha256(b"".join(b[k].tobytes() for k in sorted(b))).hexdigest() for b in run]
-        for run in found
+        for run in result
     ]
 
 
@@ -157,13 +157,13 @@ def test_another_process_sees_the_same_bits(request):
 
 def test_evaluation_reads_all_in_order_and_fills_up_with_weight_zero():
     split = make_split(21)
-    found = list(evaluation_batches(split, batch_size=8).as_numpy_iterator())
-    index = np.concatenate([b["index"] for b in found])
-    weight = np.concatenate([b["weight"] for b in found])
-    assert len(found) == 3 and found[-1]["image"].shape[0] == 8
+    result = list(evaluation_batches(split, batch_size=8).as_numpy_iterator())
+    index = np.concatenate([b["index"] for b in result])
+    weight = np.concatenate([b["weight"] for b in result])
+    assert len(result) == 3 and result[-1]["image"].shape[0] == 8
     assert index[weight > 0].tolist() == list(range(21)) and weight.sum() == 21
-    assert found[0].keys() == batches(split, 1)[0].keys()
-    np.testing.assert_array_equal(found[2]["label"][:5], split.arrays["label"][16:])
+    assert result[0].keys() == batches(split, 1)[0].keys()
+    np.testing.assert_array_equal(result[2]["label"][:5], split.arrays["label"][16:])
     assert len(list(evaluation_batches(split, batch_size=8, limit_batches=2))) == 2
 
 

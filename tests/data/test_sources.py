@@ -111,9 +111,9 @@ def test_synthetic_is_seeded_and_learnable():
     np.testing.assert_array_equal(a.train.arrays["image"], b.train.arrays["image"])
     assert (a.train.arrays["image"] != c.train.arrays["image"]).any()
     x, y = a.train.arrays["image"].astype(float), a.train.arrays["label"]
-    centres = np.stack([x[y == k].mean(0) for k in range(10)])
+    centers = np.stack([x[y == k].mean(0) for k in range(10)])
     test = a.test.arrays
-    distance = ((test["image"][:, None] - centres) ** 2).sum((2, 3, 4))
+    distance = ((test["image"][:, None] - centers) ** 2).sum((2, 3, 4))
     assert (distance.argmin(1) == test["label"]).mean() == 1
 
 
@@ -141,8 +141,8 @@ def test_idx_with_one_part_divides_it_and_says_so(tmp_path):
     source = open_source(mnist(tmp_path, ["t10k"]))
     assert lengths(source) == (36, 4, 10)
     assert source.test.arrays["label"].tolist() == list(range(10))  # the last, in order
-    said = " ".join(source.notes)
-    assert "t10k" in said and "20%" in said and "10%" in said
+    output = " ".join(source.notes)
+    assert "t10k" in output and "20%" in output and "10%" in output
 
 
 def test_idx_broken(tmp_path):
@@ -281,7 +281,7 @@ def test_folder_of_unreadable_images_alone(tmp_path):
     refused("none of the 1 images can be read", f"folder:{tmp_path}", skip_bad_files=True)
 
 
-def test_grey_with_alpha_and_colour_mix_to_colour(tmp_path):
+def test_gray_with_alpha_and_color_mix_to_color(tmp_path):
     save_images(tmp_path, ("a",), 5, mode="L")
     name = save_images(tmp_path, ("b",), 5, mode="RGBA")
     assert open_source(name).info.image_shape == (6, 5, 3)

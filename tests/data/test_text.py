@@ -41,9 +41,9 @@ def batches(split, start=0, stop=12, size=4, seed=3):
 def test_windows_lie_side_by_side():
     split = WindowSplit(np.arange(35, dtype=np.int32), 8)
     assert len(split) == 4  # 33 tokens; the last two make no window
-    found = split.read([0, 3, 1])["token_ids"]
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, np.array([0, 24, 8])[:, None] + np.arange(9))
+    result = split.read([0, 3, 1])["token_ids"]
+    assert result.dtype == np.int32
+    np.testing.assert_array_equal(result, np.array([0, 24, 8])[:, None] + np.arange(9))
     assert len(WindowSplit(np.arange(33, dtype=np.int32), 8)) == 4
     assert len(WindowSplit(np.arange(32, dtype=np.int32), 8)) == 3
     assert len(WindowSplit(np.arange(0, dtype=np.int32), 8)) == 0
@@ -51,19 +51,19 @@ def test_windows_lie_side_by_side():
 
 def test_evaluation_is_not_shifted_and_fills_up():
     split = WindowSplit(np.arange(43, dtype=np.int32), 8)
-    found = list(evaluation_batches(split, batch_size=3).as_numpy_iterator())
-    index = np.concatenate([b["index"] for b in found])
-    tokens = np.concatenate([b["token_ids"] for b in found])
+    result = list(evaluation_batches(split, batch_size=3).as_numpy_iterator())
+    index = np.concatenate([b["index"] for b in result])
+    tokens = np.concatenate([b["token_ids"] for b in result])
     np.testing.assert_array_equal(tokens, split.read(index)["token_ids"])
-    assert np.concatenate([b["weight"] for b in found]).tolist() == [1] * 5 + [0]
+    assert np.concatenate([b["weight"] for b in result]).tolist() == [1] * 5 + [0]
 
 
 def test_training_windows_are_shifted_anew_each_epoch():
     split = WindowSplit(np.arange(325, dtype=np.int32), 8, shift=True)
     assert len(split) == 40
-    found = batches(split, stop=20)
-    first = np.concatenate([b["token_ids"] for b in found])
-    index = np.concatenate([b["index"] for b in found])
+    result = batches(split, stop=20)
+    first = np.concatenate([b["token_ids"] for b in result])
+    index = np.concatenate([b["index"] for b in result])
     np.testing.assert_array_equal(np.diff(first), 1)  # contiguous
     assert first.max() <= 324 and first.min() >= 0
     moved = first[:, 0] - 8 * index
@@ -88,10 +88,10 @@ def test_an_example_is_shifted_alike_in_any_batch():
     split = WindowSplit(np.arange(165, dtype=np.int32), 8, shift=True)
 
     def by_index(size):
-        found = batches(split, stop=20 // size, size=size)
+        result = batches(split, stop=20 // size, size=size)
         return {
             int(i): t.tolist()
-            for b in found
+            for b in result
             for i, t in zip(b["index"], b["token_ids"], strict=True)
         }
 
@@ -200,8 +200,8 @@ def test_python_docs():
     assert Tokenizer.from_json(source.info.tokenizer).kind == "char"
     assert len(source.train) > 5000 and len(source.test) > 500 and len(source.validation) > 500
     assert "modules" in source.notes[0] and "characters" in source.notes[0]
-    found = source.baseline()
-    assert found["name"] == "5-gram, Witten-Bell" and 2.0 < found["bits_per_character"] < 2.6
+    result = source.baseline()
+    assert result["name"] == "5-gram, Witten-Bell" and 2.0 < result["bits_per_character"] < 2.6
 
 
 def test_docstrings_in_the_order_of_the_file(tmp_path):

@@ -85,8 +85,8 @@ def test_texts(name, file, bare, request):
 @pytest.mark.parametrize("file", ["", LITE])
 def test_images_drawn(vae, bare, file):
     before = sampling.draw_images(vae / "assets.extra" / "model.keras", {"num": 3, "seed": 5})
-    found = sampling.draw_images(bare(vae) / file, {"num": 3, "seed": 5})
-    np.testing.assert_allclose(found, before, atol=1e-4)
+    result = sampling.draw_images(bare(vae) / file, {"num": 3, "seed": 5})
+    np.testing.assert_allclose(result, before, atol=1e-4)
     with pytest.raises(ValueError, match="--label 1: the model is unconditional"):
         sampling.draw_images(vae / file, {"label": "1"})
 
@@ -101,11 +101,11 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
         out = tmp_path / f"{Path(path).name}.png"
         assert cli.main([*argv, "--output", str(out)]) == 0
         assert capsys.readouterr().out == f"{out}\n"
-        drawn = tf.io.decode_png(out.read_bytes()).numpy()
-        artefact = predict.open_artefact(path)
+        sampled = tf.io.decode_png(out.read_bytes()).numpy()
+        artifact = predict.open_artifact(path)
         pixels = tf.image.decode_png(picture.read_bytes()).numpy()[None].astype("float32") / 255
-        answer = artefact.answer("reconstruct", {"image": pixels})["image"][0]
-        shown = drawn[3::6, 4::6, :1] / 255  # of each enlarged pixel the middle
+        answer = artifact.answer("reconstruct", {"image": pixels})["image"][0]
+        shown = sampled[3::6, 4::6, :1] / 255  # of each enlarged pixel the middle
         np.testing.assert_allclose(shown, answer, atol=0.01)
 
 
@@ -158,11 +158,11 @@ def test_damaged_files_are_one_line(exported, picture, tmp_path, capsys):
 
 def test_the_card_says_how_it_is_asked(vae):
     card = json.loads((vae / "assets.extra" / "card.json").read_text())
-    asked = card["interface"]
-    assert asked["savedmodel"]["serve_bytes"]["inputs"]["image_bytes"]["kind"] == "image"
-    latent = asked["tflite"]["decode"]["inputs"]["latent"]
+    requested = card["interface"]
+    assert requested["savedmodel"]["serve_bytes"]["inputs"]["image_bytes"]["kind"] == "image"
+    latent = requested["tflite"]["decode"]["inputs"]["latent"]
     assert latent["noise"] == {"distribution": "normal", "stream": 0}
-    assert asked["savedmodel"]["sample"]["limits"] == [
+    assert requested["savedmodel"]["sample"]["limits"] == [
         {"inputs": ["num"], "message": "num must be at least 1 and at most 1024"}
         | {"min": 1, "max": 1024}
     ]

@@ -101,33 +101,33 @@ def test_an_image_and_a_text_are_asked_without_keras(answers, picture, tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     *both, refused = json.loads(done.stdout)
     right = expected(answers, images.decode(picture.read_bytes(), 3))
-    for found in both:
-        np.testing.assert_allclose(found["probabilities"][0], right, atol=1e-6)
-        assert found["class_name"] == made_up.ANSWERS[int(np.argmax(right))]
-        assert found["label"] == [int(np.argmax(right))]
+    for result in both:
+        np.testing.assert_allclose(result["probabilities"][0], right, atol=1e-6)
+        assert result["class_name"] == made_up.ANSWERS[int(np.argmax(right))]
+        assert result["label"] == [int(np.argmax(right))]
     assert "text is empty" in refused
 
 
 def test_predict_takes_an_image_and_a_text(answers, picture, capsys):
     folder, argv = str(answers[2]), [str(picture), TEXT]
     right = expected(answers, images.decode(picture.read_bytes(), 3))
-    (found,) = predict.predict(folder, argv)
-    assert (found["file"], found["text"]) == (str(picture), TEXT)
-    assert found["class_name"] == made_up.ANSWERS[int(np.argmax(right))]
-    assert found["probability"] == pytest.approx(right.max(), abs=1e-6)
+    (result,) = predict.predict(folder, argv)
+    assert (result["file"], result["text"]) == (str(picture), TEXT)
+    assert result["class_name"] == made_up.ANSWERS[int(np.argmax(right))]
+    assert result["probability"] == pytest.approx(right.max(), abs=1e-6)
     assert cli.main(["predict", "--saved-model", folder, *argv]) == 0
-    line = f"{picture}: {TEXT}: {found['class_name']} {right.max():.4f}\n"
+    line = f"{picture}: {TEXT}: {result['class_name']} {right.max():.4f}\n"
     assert capsys.readouterr().out == line
 
 
 def test_one_text_goes_with_every_image(answers, picture):
     other = picture.with_name("other.png")
     Image.new("RGB", (9, 9), "red").save(other)
-    found = predict.predict(answers[2], [picture, TEXT, other])
-    assert [one["file"] for one in found] == [str(picture), str(other)]
-    assert {one["text"] for one in found} == {TEXT}
+    result = predict.predict(answers[2], [picture, TEXT, other])
+    assert [one["file"] for one in result] == [str(picture), str(other)]
+    assert {one["text"] for one in result} == {TEXT}
     apart = predict.predict(answers[2], [other, TEXT])
-    assert apart[0]["probability"] == pytest.approx(found[1]["probability"])
+    assert apart[0]["probability"] == pytest.approx(result[1]["probability"])
 
 
 @pytest.mark.parametrize(
@@ -151,26 +151,26 @@ def test_what_it_does_not_take_is_one_line(answers, picture, given, line, monkey
 
 
 def test_a_mask_is_said_and_drawn(things, picture, tmp_path, capsys):
-    (found,) = predict.predict(things["masks"], [picture])
-    assert found == {"file": str(picture), "mask": {"background": 0.5, "dark": 0.5}}
+    (result,) = predict.predict(things["masks"], [picture])
+    assert result == {"file": str(picture), "mask": {"background": 0.5, "dark": 0.5}}
     out = str(tmp_path / "out.png")
     argv = ["predict", "--saved-model", str(things["masks"]), str(picture), "--output", out]
     assert cli.main(argv) == 0
-    said = capsys.readouterr().out
-    assert said == f"{picture}: background 0.5000, dark 0.5000\n{out}\n"
-    with Image.open(out) as drawn:
-        pixels = np.asarray(drawn)
+    output = capsys.readouterr().out
+    assert output == f"{picture}: background 0.5000, dark 0.5000\n{out}\n"
+    with Image.open(out) as sampled:
+        pixels = np.asarray(sampled)
     assert len(np.unique(pixels[8:16, 8:16].reshape(-1, 3), axis=0)) == 1
     assert pixels[8, 8].max() > 100 and pixels[-8, 8].min() == 255  # colored above, as it was below
 
 
 def test_boxes_are_listed_and_drawn(things, picture, tmp_path, capsys):
-    (found,) = predict.predict(things["boxes"], [picture], output=tmp_path / "out.png")
-    assert [one["class_name"] for one in found["objects"]] == ["upper", "lower"]  # none is absent
-    assert found["objects"][1]["box"] == [0.5, 0, 1, 1]
-    assert found["objects"][0]["score"] == pytest.approx(0)
-    with Image.open(tmp_path / "out.png") as drawn:
-        pixels = np.asarray(drawn).astype(int)
+    (result,) = predict.predict(things["boxes"], [picture], output=tmp_path / "out.png")
+    assert [one["class_name"] for one in result["objects"]] == ["upper", "lower"]  # none is absent
+    assert result["objects"][1]["box"] == [0.5, 0, 1, 1]
+    assert result["objects"][0]["score"] == pytest.approx(0)
+    with Image.open(tmp_path / "out.png") as sampled:
+        pixels = np.asarray(sampled).astype(int)
     assert np.ptp(pixels[1:-1, 1:-1], axis=-1).max() > 50  # gray before, with colored lines now
     assert cli.main(["predict", "--saved-model", str(things["boxes"]), str(picture)]) == 0
     line = capsys.readouterr().out

@@ -56,7 +56,7 @@ def session(name, folder, callbacks=(), **settings):
 
 
 def main(strategy, out):
-    found = {}
+    result = {}
     for name in BATTERY:
         keras.backend.clear_session()
         losses = Losses()
@@ -69,9 +69,9 @@ def main(strategy, out):
                 if isinstance(layer, Dropout | DropPath):
                     layer.rate = 0.0  # replicas draw other masks on purpose
             made.fit()
-        found[f"{name}/losses"] = losses.values
-        found |= {f"{name}/{k}": v for k, v in made.loop.weights().items()}
-    np.savez(out, **found)
+        result[f"{name}/losses"] = losses.values
+        result |= {f"{name}/{k}": v for k, v in made.loop.weights().items()}
+    np.savez(out, **result)
 
 
 if __name__ == "__main__":

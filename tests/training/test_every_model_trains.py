@@ -36,11 +36,11 @@ def test_two_steps_a_stop_and_two_steps_are_four_steps(name, tmp_path):
     )
     model, task = parts.run.restore("last")
     batches, _ = parts.evaluation(parts.source.test)
-    figures, found = evaluation.evaluate(model, task, batches)
-    assert set(task.metrics) <= figures.keys()
-    assert all(np.isfinite(value) for value in figures.values())
-    if "confusion" in found:
-        assert np.sum(found["confusion"]) == 64  # limit_batches applies
+    metrics, result = evaluation.evaluate(model, task, batches)
+    assert set(task.metrics) <= metrics.keys()
+    assert all(np.isfinite(value) for value in metrics.values())
+    if "confusion" in result:
+        assert np.sum(result["confusion"]) == 64  # limit_batches applies
     assert_pictures(task, model, next(iter(batches)))
 
 

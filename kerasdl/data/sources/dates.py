@@ -58,12 +58,12 @@ def load(where, options):
     parts, groups = {}, {}
     for number, (part, count) in enumerate(COUNTS.items()):
         rng = np.random.default_rng([options.seed, number])
-        drawn = rng.choice(len(days[part]), count, replace=False)
+        sampled = rng.choice(len(days[part]), count, replace=False)
         groups[part] = rng.permutation(count) % len(FORMATS)
         styles = list(FORMATS.values())
         parts[part] = [
             (cased(write(days[part][i], styles[group]), rng), days[part][i].isoformat())
-            for i, group in zip(drawn, groups[part], strict=True)
+            for i, group in zip(sampled, groups[part], strict=True)
         ]
     return translation_source(
         options,

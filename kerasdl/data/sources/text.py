@@ -71,7 +71,7 @@ def load(where, options):
     }
     if bad:
         notes.append(f"left out {len(bad)} unreadable files, the first {bad[0]}")
-    texts = {part: [text for text in found if text] for part, found in texts.items()}
+    texts = {part: [text for text in result if text] for part, result in texts.items()}
     if not texts.get("train"):
         raise UserError(f"{options.name}: there is no text")
     cut_missing(options, texts, notes)
@@ -96,12 +96,12 @@ def _find(root):
     """`{part: paths}`, sorted; all is `train` where there are no parts."""
 
     def files(folder):
-        found = [
+        result = [
             path
             for path in sorted(folder.rglob("*"))
             if path.is_file() and not any(p.startswith(".") for p in path.parts[len(root.parts) :])
         ]
-        return [path for path in found if path.suffix.lower() == ".txt"] or found
+        return [path for path in result if path.suffix.lower() == ".txt"] or result
 
     if root.is_file():
         return {"train": [root]}
@@ -197,7 +197,7 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
     info = DataInfo.of_texts(tokenizer.to_json(), length, tokens_per_character=ratios)
 
     def baseline():
-        return ngram.figures(
+        return ngram.metrics(
             splits["train"].tokens,
             test[: len(splits["test"]) * length + 1],
             tokenizer.vocab_size,

@@ -26,19 +26,19 @@ def load(where, options):
     import tensorflow_datasets as tfds
 
     builder = _prepared(tfds, where.replace(":", "/"), options)
-    found = {
+    result = {
         "images": _image_keys(tfds, builder.info),
         "pairs": _pair_keys(tfds, builder.info),
         "text": _text_key(tfds, builder.info),
     }
     wanted = needs(options.task)
-    kind = wanted or next((kind for kind, keys in found.items() if keys), None)
+    kind = wanted or next((kind for kind, keys in result.items() if keys), None)
     if not kind:
         raise UserError(
             f"{options.name}: has neither images with one class label each, nor text, nor "
             "translations"
         )
-    if not found[kind]:
+    if not result[kind]:
         raise UserError(f"{options.name}: has no {kind}, but {sources.unfit(kind)}")
     if "train" not in builder.info.splits:
         raise UserError(f"{options.name}: has no train part")
@@ -49,7 +49,7 @@ def load(where, options):
         notes.append("test part: the validation part, since there is no other")
     names = {part: split for part, split in names.items() if split in builder.info.splits}
     make = {"images": _images, "pairs": _pairs, "text": _text}[kind]
-    return make(builder, found[kind], names, options, notes)
+    return make(builder, result[kind], names, options, notes)
 
 
 def _image_keys(tfds, info):
@@ -97,7 +97,7 @@ def _images(builder, keys, names, options, notes):
 
 def _text(builder, keys, names, options, notes):
     texts = {part: list(_strings(builder, split, keys, options)) for part, split in names.items()}
-    texts = {part: [text for (text,) in found] for part, found in texts.items()}
+    texts = {part: [text for (text,) in result] for part, result in texts.items()}
     if len(texts) < 3:
         texts["train"] = [BETWEEN.join(texts["train"])]
         cut_missing(options, texts, notes)

@@ -179,7 +179,7 @@ class Dcgan(Gan):
     Args:
         image_shape: `(S, S, C)`.
         latent_dim: `D`.
-        latent_law: Law of the latents, "normal" or "uniform"; the paper's is uniform.
+        latent_prior: Law of the latents, "normal" or "uniform"; the paper's is uniform.
         base_filters: Of the largest hidden maps; they double with each smaller one.
         kernel_size: Side of the kernels.
         smallest: Side of the smallest maps, `S / 2^n`.
@@ -195,7 +195,7 @@ class Dcgan(Gan):
         self,
         image_shape=(64, 64, 3),
         latent_dim=100,
-        latent_law="normal",
+        latent_prior="normal",
         base_filters=64,
         kernel_size=4,
         smallest=4,
@@ -224,7 +224,7 @@ class Dcgan(Gan):
             ),
             image_shape,
             latent_dim,
-            latent_law,
+            latent_prior,
             **kwargs,
         )
 
