@@ -158,9 +158,7 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
     way = evaluate(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
     assert way["pixel"]["ratio"] > 5 and way["pixel"]["nearest_ratio"] > 1.5
     assert way["features"]["precision"] == 0 and way["features"]["coverage"] < 0.05
-    way = evaluate(digits, Copies(digits[0].train, one, guided={"guidance": 1.0}))["ways"][
-        "guided"
-    ]
+    way = evaluate(digits, Copies(digits[0].train, one, guided={"guidance": 1.0}))["ways"]["guided"]
     assert way["classes"]["least_share"] == 0 and way["recognised"] == 0.1
     assert way["features"]["precision"] == 1 and way["features"]["recall"] == 0
     assert way["pixel"]["spread"] < 1e-6

@@ -9,7 +9,7 @@ from kerasdl.columns import Spec
 from kerasdl.errors import UserError
 from kerasdl.ops import likelihood, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Noise, Number, Signature, Task
 
 CODE = 0  # the stream of the code's noise; those after it are the importance samples'
 MOST_SAMPLES = 10_000
@@ -98,11 +98,8 @@ class Reconstruct(Task):
     def sample(self, model, key, label=None):
         return ops.sigmoid(model.decode(self._latent(model, key)))
 
-    def sampling_inputs(self, model, key):
-        return "decode", {"latent": self._latent(model, key)}
-
-    def _latent(self, model, key, stream=CODE):
-        return noise.normal(key, (model.latent_dim,), stream)
+    def _latent(self, model, key):
+        return noise.normal(key, (model.latent_dim,), CODE)
 
     def pictures(self, model, batch):
         image = batch["image"][:SHOWN]
@@ -147,9 +144,16 @@ class Reconstruct(Task):
 
         codes = np.random.default_rng(0).normal(size=(16, model.latent_dim)).astype("float32")
         result = [
-            Signature("reconstruct", self.inputs, reconstruct, bytes_input="image"),
+            Signature("reconstruct", self.inputs, reconstruct, outputs=self.inputs),
             Signature("encode", self.inputs, encode),
-            Signature("decode", latent, decode, examples={"latent": codes}),
+            Signature(
+                "decode",
+                latent,
+                decode,
+                outputs=self.inputs,
+                noise={"latent": Noise("normal", CODE)} if model.variational else {},
+                examples={"latent": codes},
+            ),
         ]
         if model.variational:
             result.append(sample_signature(lambda key: self.sample(model, key)))
