@@ -10,14 +10,13 @@ import kerasdl
 from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
-from kerasdl.inference.signatures import interface
 
 TEST = ("top1", "exact_match", "mean_iou", "mse", "loss")  # figures that stand in the table
 SHARES, LOSS = ("top1", "exact_match", "mean_iou"), 0.02  # of right answers; what is worth a line
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def contents(parts, name: str, folder: Path, report: dict, omitted: dict, only=()) -> dict:
+def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interface: dict) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -26,7 +25,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, only=(
         folder: Its files.
         report: What `parity` found.
         omitted: `{file: reason}` of what was asked for and is not there.
-        only: Names of the signatures that were written; all if empty.
+        interface: How it is asked, of `kerasdl.inference.signatures.interface`.
 
     Returns:
         JSON values; the version is still missing.
@@ -52,7 +51,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, only=(
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
         "figures": parts.metrics,
         "signatures": report["signatures"],
-        "interface": interface(parts.task, parts.model, only),
+        "interface": interface,
         "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
         if row.tflite_static_batch
         else "dynamic",

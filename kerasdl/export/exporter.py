@@ -133,7 +133,8 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
-    metadata = card.contents(parts, name, folder, report, omitted, only)
+    described = interface(parts.task, parts.model, only)
+    metadata = card.contents(parts, name, folder, report, omitted, described)
     card.write_metadata(metadata, folder / "tflite")
     return metadata
 

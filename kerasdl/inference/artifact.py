@@ -84,7 +84,7 @@ def open_artifact(path) -> Artifact:
 
 
 def evaluate_artifact(path, split: str = "test") -> dict:
-    """The figures of a model on the data that it was trained on.
+    """The metrics of a model on the data that it was trained on.
 
     Args:
         path: What `open_artifact` takes.
@@ -92,13 +92,13 @@ def evaluate_artifact(path, split: str = "test") -> dict:
 
     Returns:
         `{metric: value}` and `examples`, their number: of a run or a `.keras` file all that the
-        task judges, of an exported file what its signatures can tell.
+        task evaluates, of an exported file what its signatures can tell.
     """
     kind, path = load.find(path)
     task = task_of(load.load_info(path))
     if kind in ("saved_model", "tflite"):
-        batches = dataset.batches(dataset.open_data(task), task, split, BATCH)
-        return _evaluate(open_artifact(path), task, batches)
+        examples = dataset.batches(dataset.open_data(task), task, split, BATCH)
+        return _evaluate(open_artifact(path), task, examples)
     from kerasdl.inference import evaluation
 
     source, recipe = dataset.open_data(task), task.run_recipe
@@ -122,7 +122,7 @@ def evaluate_artifact(path, split: str = "test") -> dict:
 
 
 def evaluate_all(folder, split: str = "test") -> dict:
-    """The figures of an exported model's `savedmodel` and each `tflite/<kind>`."""
+    """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`."""
     _, folder = load.find(folder)
     task = task_of(load.load_info(folder))
     source = dataset.open_data(task)
@@ -130,16 +130,15 @@ def evaluate_all(folder, split: str = "test") -> dict:
     paths |= {f"tflite/{p.stem}": p for p in proof.lite_files(folder)}
     part = getattr(source, dataset.split_name(split))
     examples = dataset.examined(task, part)
-    return {
-        name: _evaluate(
-            open_artifact(p), task, dataset.batches(source, task, split, BATCH, examples)
-        )
-        for name, p in paths.items()
-    }
+
+    def batches():
+        return dataset.batches(source, task, split, BATCH, examples)
+
+    return {name: _evaluate(open_artifact(p), task, batches()) for name, p in paths.items()}
 
 
 def task_of(metadata):
-    """The task of a model, of the facts that stand beside its weights."""
+    """The task of a model, of what stands beside its weights."""
     return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
@@ -148,7 +147,7 @@ def _evaluate(artifact, task, batches):
     how = task.evaluated_by(target)
     if not how:
         raise UserError(
-            f"{artifact.path}: there are no figures of its exported files; evaluate its --run"
+            f"{artifact.path}: there are no metrics of its exported files; evaluate its --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
     try:

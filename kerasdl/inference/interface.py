@@ -58,8 +58,8 @@ class Interface:
 
 def of_model(task, model, target: str = "savedmodel") -> Interface:
     """The interface of a Keras model."""
-    result = signatures.interface(task, model)
-    return Interface(task.run_recipe.model, task.info, result["context"], result[target])
+    described = signatures.interface(task, model)
+    return Interface(task.run_recipe.model, task.info, described["context"], described[target])
 
 
 def of_card(path, target: str) -> Interface:
@@ -74,9 +74,9 @@ def of_card(path, target: str) -> Interface:
     """
     card = load.card_of(*load.find(path))
     try:
-        result = card["interface"]
+        described = card["interface"]
         info = DataInfo.from_dict(card["data"])
-        return Interface(card["model"], info, result["context"], result[target])
+        return Interface(card["model"], info, described["context"], described[target])
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: its card.json does not say how to ask it ({error}); export it again"

@@ -43,7 +43,7 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
         Per request `file` and `text`, as far as there are, and by kind of output: of a class
         `class_name`, `probability` and `top5`, `[{"class_name", "probability"}]`; of a mask `mask`,
         `{class name: fraction of the pixels}`; of boxes `objects`, `[{"class_name", "score",
-        "box"}]`; of an image or where something is sampled `output`, the file; of token ids `text`
+        "box"}]`; of an image or where something is drawn `output`, the file; of token ids `text`
         again; and everything else by its name. Of language models and translators what
         `texts.predict_texts` returns.
 
@@ -54,26 +54,26 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
     if output is not None:
         pictures.check_output(output)
     artifact = open_artifact(path)
-    requested = artifact.interface
+    serving = artifact.interface
     ways = _ways(artifact)
     given = {name: value for name, value in (settings or {}).items() if value is not None}
-    if ways and all(set(data) == {"tokens"} for data in ways.values()) and texts.writer(requested):
+    if ways and all(set(data) == {"tokens"} for data in ways.values()) and texts.writer(serving):
         if output is not None:
-            raise UserError(f"--output {output}: {requested.model} writes texts, it draws nothing")
+            raise UserError(f"--output {output}: {serving.model} writes texts, it draws nothing")
         return texts.predict_texts(artifact, inputs, given)
-    requests = _requests(requested, ways, inputs)
-    name = _chosen(requested, ways, set(requests[0]))
-    signature = requested.signatures[name]
+    requests = _requests(serving, ways, inputs)
+    name = _chosen(serving, ways, set(requests[0]))
+    signature = serving.signatures[name]
     kinds = [one["kind"] for one in signature["outputs"].values()]
-    _check_output(requested.model, kinds, output)
-    numbers = texts.numbers_of(signature, given, requested.model)
-    results, sampled = [], []
+    _check_output(serving.model, kinds, output)
+    numbers = texts.numbers_of(signature, given, serving.model)
+    results, painted = [], []
     for number, request in enumerate(requests, 1):
         result, picture = _answer(artifact, name, ways[name], request, given, numbers, number)
         results.append(result)
-        sampled += [] if output is None else [picture]
+        painted += [] if output is None else [picture]
     if output is not None:
-        pictures.write_output(output, np.stack(sampled), columns=min(len(sampled), COLUMNS))
+        pictures.write_output(output, np.stack(painted), columns=min(len(painted), COLUMNS))
         results = [{**result, "output": str(output)} for result in results]
     return results
 
@@ -84,22 +84,22 @@ def line(result: dict) -> str:
         return result["output"]
     rest = dict(result)
     head = [str(rest.pop(key)) for key in ("file", "text") if key in rest]
-    output = []
+    parts = []
     rest.pop("output", None)
     rest.pop("top5", None)
     if "class_name" in rest:
-        output.append(rest.pop("class_name"))
+        parts.append(rest.pop("class_name"))
         if "probability" in rest:
-            output[-1] += f" {rest.pop('probability'):.4f}"
+            parts[-1] += f" {rest.pop('probability'):.4f}"
     if "mask" in rest:
-        output.append(", ".join(f"{name} {part:.4f}" for name, part in rest.pop("mask").items()))
+        parts.append(", ".join(f"{name} {part:.4f}" for name, part in rest.pop("mask").items()))
     if "objects" in rest:
-        output.append("; ".join(map(_object_line, rest.pop("objects"))) or "nothing")
+        parts.append("; ".join(map(_object_line, rest.pop("objects"))) or "nothing")
     if "answer" in rest:
-        output.append(rest.pop("answer"))
+        parts.append(rest.pop("answer"))
     if rest:
-        output.append(json.dumps(rest))
-    return ": ".join([*head, " ".join(output)])
+        parts.append(json.dumps(rest))
+    return ": ".join([*head, " ".join(parts)])
 
 
 def only_drawn(results: list) -> bool:
@@ -114,17 +114,17 @@ def _object_line(one):
 
 def _ways(artifact) -> dict:
     """`{signature: {kind: input}}` of what files and texts alone can be asked of."""
-    requested = artifact.interface
-    ways = {name: requested.data(name, texts.SETTINGS) for name in requested.signatures}
+    serving = artifact.interface
+    ways = {name: serving.data(name, texts.SETTINGS) for name in serving.signatures}
     return {name: data for name, data in ways.items() if data and artifact.inputs(name)}
 
 
-def _requests(requested, ways, inputs) -> list[dict]:
+def _requests(serving, ways, inputs) -> list[dict]:
     """`[{kind: file or text}]`."""
     kinds = {kind for data in ways.values() for kind in data}
     if not kinds:
-        line = "; give --output FILE.png alone for what it draws" if _draws(requested) else ""
-        raise UserError(f"{requested.model} takes neither files nor texts{line}")
+        line = "; give --output FILE.png alone for what it draws" if _draws(serving) else ""
+        raise UserError(f"{serving.model} takes neither files nor texts{line}")
     given = {}
     for value in map(str, inputs):
         kind = "image" if "image" in kinds else "tokens"
@@ -142,10 +142,10 @@ def _requests(requested, ways, inputs) -> list[dict]:
     return [{kind: values[i] for kind, values in wide.items()} for i in range(count)]
 
 
-def _draws(requested):
+def _draws(serving):
     from kerasdl.inference import sampling
 
-    return sampling.sampler(requested) is not None
+    return sampling.sampler(serving) is not None
 
 
 def _like_a_file(value):
@@ -157,26 +157,24 @@ def _like_a_file(value):
         return False
 
 
-def _chosen(requested, ways, kinds):
+def _chosen(serving, ways, kinds):
     """The first signature that takes just these; one of encoded images where there is one."""
     fitting = [name for name, data in ways.items() if set(data) == kinds]
     if not fitting:
         given = " and ".join(interface.WORDS[k] for k in interface.WORDS if k in kinds)
-        raise UserError(
-            f"{requested.model} takes {requested.takes(texts.SETTINGS)}, not {given} alone"
-        )
+        raise UserError(f"{serving.model} takes {serving.takes(texts.SETTINGS)}, not {given} alone")
 
     def encoded(name):
         return all(
-            requested.signatures[name]["inputs"][key].get("encoded") for key in ways[name].values()
+            serving.signatures[name]["inputs"][key].get("encoded") for key in ways[name].values()
         )
 
     return next(filter(encoded, fitting), fitting[0])
 
 
 def _check_output(model, kinds, output):
-    sampled = [kind for kind in DRAWN if kind in kinds]
-    if output is not None and not sampled:
+    painted = [kind for kind in DRAWN if kind in kinds]
+    if output is not None and not painted:
         gives = " and ".join(GIVES[kind] for kind in GIVES if kind in kinds) or "numbers"
         raise UserError(f"--output {output}: {model} gives {gives}, no picture")
     if output is None and "image" in kinds:
@@ -185,30 +183,30 @@ def _check_output(model, kinds, output):
 
 def _answer(artifact, name, data, request, given, numbers, number):
     """The result of a request, and the picture of it or None."""
-    requested = artifact.interface
-    signature, result = requested.signatures[name], {}
+    serving = artifact.interface
+    signature, result = serving.signatures[name], {}
     inputs, values, picture, length = {}, {}, None, 0
     if "image" in data:
         key, file = data["image"], request["image"]
         one, result["file"] = signature["inputs"][key], file
-        content = _read(file, requested)
+        content = _read(file, serving)
         picture = _decoded(file, content, one["shape"])
         inputs[key] = np.array([content], object) if one.get("encoded") else picture[None]
     if "tokens" in data:
         key, text = data["tokens"], request["tokens"]
         one, result["text"] = signature["inputs"][key], text
-        (ids,) = Tokenizer.from_json(requested.info.tokenizer).encode([text])
+        (ids,) = Tokenizer.from_json(serving.info.tokenizer).encode([text])
         length = len(ids)
         values[f"{one.get('ids', key)}_length"] = np.array([length], "int32")
         encoded = np.array([text.encode()], object)
         inputs[key] = encoded if one.get("encoded") else _filled(ids, one["shape"], number)
-    inputs |= texts.within_context(numbers, given, requested.context, length)
+    inputs |= texts.within_context(numbers, given, serving.context, length)
     interface.check(signature, inputs | values, f"text {number}: " if "tokens" in data else "")
     outputs = {key: value[0] for key, value in artifact.answer(name, inputs).items()}
-    return _shown(requested, signature["outputs"], outputs, result, picture)
+    return _shown(serving, signature["outputs"], outputs, result, picture)
 
 
-def _shown(requested, described, outputs, result, picture):
+def _shown(serving, described, outputs, result, picture):
     """What is said of outputs, and the picture of them or None."""
     kinds = {name: described.get(name, {}).get("kind", "number") for name in outputs}
     of = {kind: name for name, kind in reversed(kinds.items())}  # the first of each
@@ -241,23 +239,21 @@ def _shown(requested, described, outputs, result, picture):
     if "image" in of:
         picture = outputs[of["image"]]
     if "tokens" in of:
-        result["answer"] = _text(requested, outputs[of["tokens"]])
+        result["answer"] = _text(serving, outputs[of["tokens"]])
     alone = not set(of) - {"number"}
     for name, value in outputs.items():
         if kinds[name] == "number" and (alone or value.ndim == 0):
-            result[name] = (
-                value.tolist() if value.dtype.kind not in "OS" else _text(requested, value)
-            )
-    sampled = set(of) & set(DRAWN)
-    return result, picture if sampled else None
+            result[name] = value.tolist() if value.dtype.kind not in "OS" else _text(serving, value)
+    painted = set(of) & set(DRAWN)
+    return result, picture if painted else None
 
 
-def _text(requested, value):
+def _text(serving, value):
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if value.dtype.kind in "OS":
-        return [_text(requested, one) for one in value.tolist()]
-    return Tokenizer.from_json(requested.info.tokenizer).decode(value)
+        return [_text(serving, one) for one in value.tolist()]
+    return Tokenizer.from_json(serving.info.tokenizer).decode(value)
 
 
 def _ranked(outputs, label, names) -> dict:
@@ -280,13 +276,13 @@ def _filled(ids, shape, number):
     return np.pad(ids, (0, wide - len(ids)), constant_values=PAD)[None]
 
 
-def _read(file, requested) -> bytes:
+def _read(file, serving) -> bytes:
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no name of a file"
-        takes = requested.takes(texts.SETTINGS)
-        raise UserError(f"{file}: cannot be read: {why}; {requested.model} takes {takes}") from None
+        takes = serving.takes(texts.SETTINGS)
+        raise UserError(f"{file}: cannot be read: {why}; {serving.model} takes {takes}") from None
 
 
 def _decoded(file, content, shape):

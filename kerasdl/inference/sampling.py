@@ -32,20 +32,20 @@ def draw_images(path, settings=None) -> np.ndarray:
     """
     given = {k: v for k, v in (settings or {}).items() if v is not None}
     artifact = open_artifact(path)
-    requested = artifact.interface
+    serving = artifact.interface
     num, seed = given.get("num", SETTINGS["num"]), given.get("seed", SETTINGS["seed"])
     if not 1 <= num <= MOST:
         raise UserError(f"--num {num}: must be at least 1 and at most {MOST}")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be at least 0 and below 2^32")
-    name = sampler(requested)
+    name = sampler(serving)
     if name is None:
-        raise UserError(f"{path}: {requested.model} draws no images")
+        raise UserError(f"{path}: {serving.model} draws no images")
     if not artifact.inputs(name):
-        raise UserError(f"{path}: {requested.model} has no {name} in this file")
-    described = requested.signatures[name]["inputs"]
+        raise UserError(f"{path}: {serving.model} has no {name} in this file")
+    described = serving.signatures[name]["inputs"]
     inputs = _start(described, num, np.array([0, seed], "uint32").view("int32"))
-    names = requested.info.class_names
+    names = serving.info.class_names
     if "label" in given and "label" not in described:
         raise UserError(f"--label {given['label']}: the model is unconditional")
     if "label" in described:
@@ -64,18 +64,18 @@ def draw_images(path, settings=None) -> np.ndarray:
         if not guidance >= 0:
             raise UserError(f"--guidance {guidance}: must be 0 or more")
         inputs["guidance"] = np.float32(guidance)
-    interface.check(requested.signatures[name], inputs)
+    interface.check(serving.signatures[name], inputs)
     return artifact.answer(name, inputs)["image"]
 
 
-def sampler(requested) -> str | None:
+def sampler(serving) -> str | None:
     """The signature that draws images: one that takes how many and a seed, or else noise; or None.
 
     Args:
-        requested: An `Interface`.
+        serving: An `Interface`.
     """
     for wanted in (lambda inputs: {"num", "seed"} <= set(inputs), _noise):
-        for name, signature in requested.signatures.items():
+        for name, signature in serving.signatures.items():
             image = signature["outputs"].get("image", {}).get("kind") == "image"
             if image and wanted(signature["inputs"]):
                 return name

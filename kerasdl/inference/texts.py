@@ -29,20 +29,20 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         ValueError: A text or setting that the model does not take.
     """
     artifact = open_artifact(path)
-    requested = artifact.interface
-    name = writer(requested)
+    serving = artifact.interface
+    name = writer(serving)
     if name is None:
-        raise UserError(f"{requested.model} takes {requested.takes(SETTINGS)}, and writes no texts")
-    signature, lite = requested.signatures[name], artifact.kind == "tflite"
-    (text_name,) = requested.data(name, SETTINGS).values()
+        raise UserError(f"{serving.model} takes {serving.takes(SETTINGS)}, and writes no texts")
+    signature, lite = serving.signatures[name], artifact.kind == "tflite"
+    (text_name,) = serving.data(name, SETTINGS).values()
     ids_name = signature["inputs"][text_name].get("ids", text_name)
     out_name = _written(signature)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
-    numbers = numbers_of(signature, given, "a TFLite file" if lite else requested.model)
-    tokenizer = Tokenizer.from_json(requested.info.tokenizer)
+    numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
+    tokenizer = Tokenizer.from_json(serving.info.tokenizer)
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
-        one = within_context(numbers, given, requested.context, len(ids))
+        one = within_context(numbers, given, serving.context, len(ids))
         length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
         interface.check(signature, one | length, f"text {number}: ")
         if lite:
@@ -63,14 +63,14 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     return results
 
 
-def writer(requested) -> str | None:
+def writer(serving) -> str | None:
     """The signature that takes a text alone and writes another, or None.
 
     Args:
-        requested: An `Interface`.
+        serving: An `Interface`.
     """
-    for name, signature in requested.signatures.items():
-        if requested.data(name, SETTINGS) and set(requested.data(name, SETTINGS)) == {"tokens"}:
+    for name, signature in serving.signatures.items():
+        if serving.data(name, SETTINGS) and set(serving.data(name, SETTINGS)) == {"tokens"}:
             if _written(signature):
                 return name
     return None

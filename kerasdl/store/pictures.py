@@ -91,11 +91,11 @@ def rectangles(image, boxes, labels, num_classes: int) -> np.ndarray:
     height, width = pixels.shape[:2]
     colors = (class_colors(num_classes + 1)[1:] * 255).astype(int)  # without the background's
     picture = Image.fromarray(pixels)
-    sample = ImageDraw.Draw(picture)
+    draw = ImageDraw.Draw(picture)
     for box, label in zip(np.nan_to_num(np.asarray(boxes)), np.asarray(labels), strict=True):
         top, left, bottom, right = np.clip(box, 0, 1) * (height, width, height, width)
         ends = max(left, right - 1), max(top, bottom - 1)  # the last pixels within
-        sample.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
+        draw.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
     return np.asarray(picture, np.float32) / 255
 
 

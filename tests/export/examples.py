@@ -1,5 +1,7 @@
 """What the tests of exports export: small models of real digits."""
 
+import dataclasses
+
 import numpy as np
 
 
@@ -52,10 +54,13 @@ def make_parts(
             part["image"] = rng.random((40, *image_shape), "float32")
     statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo.of_images(image_shape, "0123456789", *statistics)
+    kind_of_task = tasks.get(catalog.row(model_name).task)
+    if "mask" in kind_of_task.targets:
+        info = with_masks(info, arguments["num_classes"], train, test)
     own = catalog.settings_of(model_name).get("task_kwargs", {})
     settings = {**own, **(task_kwargs or {})}
     recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
-    task = tasks.get(catalog.row(model_name).task)(info, recipe)
+    task = kind_of_task(info, recipe)
     arguments = {**arguments, **task.arguments()}
     model = kerasdl.create_model(model_name, **arguments)
     if epochs:
@@ -63,6 +68,19 @@ def make_parts(
         model.compile(keras.optimizers.Adam(3e-3), loss)
         model.fit(train["image"], train["label"], batch_size=64, epochs=epochs, verbose=0)
     return _parts(model_name, task, arguments, train, test, model)
+
+
+def with_masks(info, num_classes, *parts):
+    """Add masks of random classes to examples; returns their facts with the column."""
+    from kerasdl.columns import VOID, Column
+
+    rng = np.random.default_rng(0)
+    for part in parts:
+        mask = rng.integers(0, num_classes, part["image"].shape[:3])
+        part["mask"] = np.where(rng.random(mask.shape) < 0.1, VOID, mask).astype("int32")
+    names = tuple(f"class {k}" for k in range(num_classes))
+    mask = Column("mask", info.image_shape[:2], names)
+    return dataclasses.replace(info, columns={**info.columns, "mask": mask})
 
 
 def _parts(model_name, task, arguments, train, test, model=None):

@@ -101,11 +101,11 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
         out = tmp_path / f"{Path(path).name}.png"
         assert cli.main([*argv, "--output", str(out)]) == 0
         assert capsys.readouterr().out == f"{out}\n"
-        sampled = tf.io.decode_png(out.read_bytes()).numpy()
+        painted = tf.io.decode_png(out.read_bytes()).numpy()
         artifact = predict.open_artifact(path)
         pixels = tf.image.decode_png(picture.read_bytes()).numpy()[None].astype("float32") / 255
         answer = artifact.answer("reconstruct", {"image": pixels})["image"][0]
-        shown = sampled[3::6, 4::6, :1] / 255  # of each enlarged pixel the middle
+        shown = painted[3::6, 4::6, :1] / 255  # of each enlarged pixel the middle
         np.testing.assert_allclose(shown, answer, atol=0.01)
 
 
@@ -158,11 +158,11 @@ def test_damaged_files_are_one_line(exported, picture, tmp_path, capsys):
 
 def test_the_card_says_how_it_is_asked(vae):
     card = json.loads((vae / "assets.extra" / "card.json").read_text())
-    requested = card["interface"]
-    assert requested["savedmodel"]["serve_bytes"]["inputs"]["image_bytes"]["kind"] == "image"
-    latent = requested["tflite"]["decode"]["inputs"]["latent"]
+    asked = card["interface"]
+    assert asked["savedmodel"]["serve_bytes"]["inputs"]["image_bytes"]["kind"] == "image"
+    latent = asked["tflite"]["decode"]["inputs"]["latent"]
     assert latent["noise"] == {"distribution": "normal", "stream": 0}
-    assert requested["savedmodel"]["sample"]["limits"] == [
+    assert asked["savedmodel"]["sample"]["limits"] == [
         {"inputs": ["num"], "message": "num must be at least 1 and at most 1024"}
         | {"min": 1, "max": 1024}
     ]

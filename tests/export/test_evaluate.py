@@ -12,10 +12,10 @@ from kerasdl.metrics.segmentation import MeanIoU
 
 @pytest.mark.parametrize("file", ["", "tflite/float32.tflite", "assets.extra/model.keras"])
 def test_no_more_than_a_batch_is_read_at_once(exported, file, monkeypatch):
-    read, requested = ArraySplit.read, []
+    read, rows = ArraySplit.read, []
 
     def counted(self, indices):
-        requested.append(len(indices))
+        rows.append(len(indices))
         return read(self, indices)
 
     def whole(self):
@@ -27,10 +27,10 @@ def test_no_more_than_a_batch_is_read_at_once(exported, file, monkeypatch):
     assert result == pytest.approx(exported["artifacts"]["savedmodel"]["test"], abs=1e-4)
     if file.endswith(".keras"):
         return  # read by the pipeline that training reads with
-    assert max(requested) == artifact.BATCH and sum(requested) == result["examples"] == 360
-    requested.clear()
+    assert max(rows) == artifact.BATCH and sum(rows) == result["examples"] == 360
+    rows.clear()
     artifact.evaluate_all(exported["folder"])
-    assert max(requested) == artifact.BATCH
+    assert max(rows) == artifact.BATCH
 
 
 class Echo:

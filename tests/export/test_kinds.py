@@ -156,10 +156,10 @@ def test_a_mask_is_said_and_drawn(things, picture, tmp_path, capsys):
     out = str(tmp_path / "out.png")
     argv = ["predict", "--saved-model", str(things["masks"]), str(picture), "--output", out]
     assert cli.main(argv) == 0
-    output = capsys.readouterr().out
-    assert output == f"{picture}: background 0.5000, dark 0.5000\n{out}\n"
-    with Image.open(out) as sampled:
-        pixels = np.asarray(sampled)
+    said = capsys.readouterr().out
+    assert said == f"{picture}: background 0.5000, dark 0.5000\n{out}\n"
+    with Image.open(out) as painted:
+        pixels = np.asarray(painted)
     assert len(np.unique(pixels[8:16, 8:16].reshape(-1, 3), axis=0)) == 1
     assert pixels[8, 8].max() > 100 and pixels[-8, 8].min() == 255  # colored above, as it was below
 
@@ -169,8 +169,8 @@ def test_boxes_are_listed_and_drawn(things, picture, tmp_path, capsys):
     assert [one["class_name"] for one in result["objects"]] == ["upper", "lower"]  # none is absent
     assert result["objects"][1]["box"] == [0.5, 0, 1, 1]
     assert result["objects"][0]["score"] == pytest.approx(0)
-    with Image.open(tmp_path / "out.png") as sampled:
-        pixels = np.asarray(sampled).astype(int)
+    with Image.open(tmp_path / "out.png") as painted:
+        pixels = np.asarray(painted).astype(int)
     assert np.ptp(pixels[1:-1, 1:-1], axis=-1).max() > 50  # gray before, with colored lines now
     assert cli.main(["predict", "--saved-model", str(things["boxes"]), str(picture)]) == 0
     line = capsys.readouterr().out
