@@ -7,6 +7,7 @@ from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.errors import UserError
+from kerasdl.metrics.evaluator import Evaluator
 from kerasdl.ops import likelihood, noise
 from kerasdl.tasks.sampling import sample_signature
 from kerasdl.tasks.task import Noise, Number, Signature, Task
@@ -169,8 +170,10 @@ class Reconstruct(Task):
         }
 
 
-class LogLikelihood:
+class LogLikelihood(Evaluator):
     """The mean of `log_likelihood` over a set."""
+
+    metrics = ("log_likelihood",)
 
     def __init__(self):
         self.total, self.weight = 0.0, 0.0
@@ -180,6 +183,13 @@ class LogLikelihood:
         weight = np.asarray(batch["weight"], np.float64)
         self.total += float((weight * outputs["log_likelihood"]).sum())
         self.weight += float(weight.sum())
+
+    def state(self):
+        return {"total": np.float64(self.total), "weight": np.float64(self.weight)}
+
+    def merge(self, state):
+        self.total += float(state["total"])
+        self.weight += float(state["weight"])
 
     def result(self) -> dict:
         """`{"test": {"log_likelihood": nats per example}}`."""
