@@ -56,7 +56,7 @@ class Translate(Task):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
         target, score = decoding.search(
             model.decode_step,
-            model.start(source_ids, self.longest),
+            model.init_cache(source_ids, self.longest),
             ops.shape(source_ids)[0],
             self.longest,
             width,
