@@ -99,8 +99,8 @@ class Reconstruct(Task):
     def sample(self, model, key, label=None):
         return ops.sigmoid(model.decode(self._latent(model, key)))
 
-    def _latent(self, model, key):
-        return noise.normal(key, (model.latent_dim,), CODE)
+    def _latent(self, model, key, stream=CODE):
+        return noise.normal(key, (model.latent_dim,), stream)
 
     def pictures(self, model, batch):
         image = batch["image"][:SHOWN]

@@ -68,10 +68,10 @@ def test_metrics_of_batches_are_those_of_the_whole(rng):
 def test_intersection_over_union_is_that_of_training(rng):
     mask = rng.integers(0, 5, (20, 6, 6))
     mask[rng.random(mask.shape) < 0.2] = 255
-    predicted = np.where(rng.random(mask.shape) < 0.7, mask % 5, rng.integers(0, 4, mask.shape))
-    result = proof.evaluate(Echo(), proof.split({"x": predicted, "y": mask}, 8), by("iou"))
+    guess = np.where(rng.random(mask.shape) < 0.7, mask % 5, rng.integers(0, 4, mask.shape))
+    result = proof.evaluate(Echo(), proof.split({"x": guess, "y": mask}, 8), by("iou"))
     evaluator = MeanIoU("abcdef")  # one of which never occurs
-    evaluator.update({"mask": predicted}, {"mask": mask, "weight": np.ones(20)})
+    evaluator.update({"mask": guess}, {"mask": mask, "weight": np.ones(20)})
     assert result == pytest.approx({**evaluator.result()["test"], "examples": 20})
 
 
