@@ -20,7 +20,7 @@ from kerasdl.inference import proof
 from kerasdl.inference.signatures import functions
 from kerasdl.models.sequence import gpt
 from tests.export.examples import make_parts, quiet
-from tests.test_every_model import BATTERY
+from tests.variants import BATTERY
 
 OUTPUTS = {
     "class_name": {"shape": [None], "dtype": "string"},

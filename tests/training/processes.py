@@ -1,15 +1,13 @@
 """Start `worker.py`, and compare what two of them wrote."""
 
 import json
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from kerasdl.launch import hosts
+from tests.fork_server import PROJECT, server
 
 WORKERS = "multi_worker_mirrored"
 WORKER = Path(__file__).with_name("worker.py")
@@ -34,17 +32,14 @@ def run_script(script, *words, out, seconds=300, **variables):
         **variables: Of its environment, besides.
     """
     out.unlink(missing_ok=True)
-    done = subprocess.run(
-        [sys.executable, script, *words, out],
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-        env=os.environ | {"PYTHONPATH": str(script.parents[2])} | variables,
-    )
+    log = out.with_suffix(".log")
+    log.unlink(missing_ok=True)
+    child = server(PROJECT).start([script, *words, out], log, log, **variables)
+    status = child.wait(seconds)
     if not out.exists():
-        return done.returncode, done.stdout + done.stderr
+        return status, log.read_text()
     with np.load(out) as found:
-        return done.returncode, dict(found)
+        return status, dict(found)
 
 
 def start_two(folder, name, **settings):

@@ -11,7 +11,7 @@ from kerasdl.layers.core import ConvNorm
 from kerasdl.layers.dropout import Dropout
 from kerasdl.recipe import Recipe
 from kerasdl.training import schedules, step
-from tests.test_every_model import example_batch, task_of, tiny
+from tests.variants import example_batch, task_of, tiny
 from tests.training.processes import MEMORY, difference, finish, run_script
 
 DROP = {"drop_rate": 0.3}
