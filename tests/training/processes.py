@@ -1,13 +1,15 @@
 """Start `worker.py`, and compare what two of them wrote."""
 
 import json
+import os
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from kerasdl.launch import hosts
-from tests.fork_server import PROJECT, server
+from tests.fork_server import python
 
 WORKERS = "multi_worker_mirrored"
 WORKER = Path(__file__).with_name("worker.py")
@@ -32,14 +34,17 @@ def run_script(script, *words, out, seconds=300, **variables):
         **variables: Of its environment, besides.
     """
     out.unlink(missing_ok=True)
-    log = out.with_suffix(".log")
-    log.unlink(missing_ok=True)
-    child = server(PROJECT).start([script, *words, out], log, log, **variables)
-    status = child.wait(seconds)
+    done = subprocess.run(
+        [python(), script, *words, out],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env=os.environ | variables,
+    )
     if not out.exists():
-        return status, log.read_text()
+        return done.returncode, done.stdout + done.stderr
     with np.load(out) as found:
-        return status, dict(found)
+        return done.returncode, dict(found)
 
 
 def start_two(folder, name, **settings):
