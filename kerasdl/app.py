@@ -84,7 +84,9 @@ def evaluate(session) -> dict:
     recipe, source, loop, say = session.recipe, session.source, session.loop, session.say
     model, task = session.run.restore(dtype=recipe.precision, say=say)
     batches, _ = session.evaluation(source.test)
-    test, more = evaluation.evaluate(model, task, batches)
+    test, more = evaluation.evaluate(
+        model, task, batches, reference=lambda n: session.reference(n)[0]
+    )
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
         pictures.write_picture(session.folder / "pictures" / "mistakes.png", wrong["image"])

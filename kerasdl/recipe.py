@@ -74,6 +74,8 @@ class Recipe:
         input_stats: Whose mean and standard deviation of the inputs the model gets.
         monitor: Metric that says which epoch is best; with a minus, lower is better.
         weights: Which epoch is judged and exported.
+        eval_epochs: Epochs between runs of the task's evaluators (BLEU, mean IoU, ...) on the
+            validation part; 0 is only at the end, on the test part.
         early_stopping: Epochs without a better monitor after which it stops; 0 is off.
         log: What is written while training, or none.
         export: What is exported at the end, or none.
@@ -141,6 +143,7 @@ class Recipe:
     input_stats: Literal["checkpoint", "dataset", "none"] = "checkpoint"
     monitor: str | None = None
     weights: Literal["best", "last"] = "best"
+    eval_epochs: int = 0
     early_stopping: int = 0
     log: tuple[str, ...] = ("csv", "tensorboard", "report")
     export: tuple[str, ...] = ("savedmodel", "tflite")
@@ -172,7 +175,7 @@ _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
     "devices logical_devices checkpoint_steps keep_checkpoints"
 ).split()
-_AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix early_stopping".split()
+_AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix eval_epochs early_stopping".split()
 _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()
 RANGES = {
     **{name: (1, _INF) for name in _COUNTS},

@@ -45,10 +45,23 @@ def make_trainer(model, task, **settings):
     return Trainer(model, task, recipe, schedules.from_recipe(recipe, 10, 100))
 
 
+def test_the_task_offers_the_losses_that_a_gan_has():
+    assert LOSSES == gan.LOSSES
+    model = make_model()
+    for one in (
+        lambda: model.generator_loss("huber", 0.0),
+        lambda: model.discriminator_loss("huber", 0.0, 0.0),
+    ):
+        with pytest.raises(ValueError, match="loss 'huber'.*it is one of non_saturating"):
+            one()
+
+
 class Known(Model):
     """Images are all `level`; logits are `slope sum(image) + shift`."""
 
     latent_dim, latent_law = 3, "normal"
+    discriminator_loss = gan.Gan.discriminator_loss
+    generator_loss = gan.Gan.generator_loss
 
     def __init__(self, slope=0.0, shift=0.0, level=0.5, **kwargs):
         super().__init__(**kwargs)

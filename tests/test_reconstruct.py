@@ -10,7 +10,7 @@ from keras import ops
 
 from kerasdl.columns import DataInfo
 from kerasdl.models.generative.autoencoder import autoencoder
-from kerasdl.models.generative.vae import vae_mlp
+from kerasdl.models.generative.vae import VariationalAutoencoder, vae_mlp
 from kerasdl.ops import likelihood, noise
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.reconstruct import Reconstruct
@@ -46,6 +46,8 @@ class LinearGaussian:
         precision = 1.0 + self.w**2 / self.s2
         mean = self.w / self.s2 / precision * x + self.shift
         return {"mean": mean, "log_variance": 0 * x - math.log(precision) + self.log_scale}
+
+    objective = VariationalAutoencoder.objective
 
     def decode(self, z, training=False):
         return self.w * z

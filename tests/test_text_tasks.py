@@ -55,8 +55,9 @@ def test_a_translation_begins_after_bos_and_ends_in_eos():
     assert inputs.tolist() == [[BOS, *ids("abc"), EOS]]
     loss, metrics = task.losses(Copier(), batch)
     # a after BOS and EOS after c are wrong, b and c right; what follows EOS does not count.
-    assert float(metrics["token_accuracy"][0]) == pytest.approx(2 / 4)
-    assert float(loss[0]) == pytest.approx(50 * 2 / 4, rel=1e-5)
+    right, count = metrics["token_accuracy"]
+    assert (float(right[0]), float(count[0])) == (2, 4)
+    assert float(loss[0][0]) == pytest.approx(50 * 2, rel=1e-5) and float(loss[1][0]) == 4
 
 
 def test_equal_scores_cost_ln_v():
@@ -73,7 +74,7 @@ def test_equal_scores_cost_ln_v():
         "target_ids": np.array([[BOS, *ids("ab"), EOS]], "int32"),
     }
     loss, _ = Translate(INFO, Recipe(label_smoothing=0.1)).losses(Flat(), pair, training=True)
-    assert float(loss[0]) == pytest.approx(math.log(V), rel=1e-6)
+    assert float(loss[0][0] / loss[1][0]) == pytest.approx(math.log(V), rel=1e-6)
 
 
 def test_bits_count_characters_not_tokens():
@@ -95,17 +96,22 @@ def test_sparse_labels_give_the_same_loss(rng):
 
 
 def judged(pairs, groups=None, tokenizer=TOKENIZER):
-    judge = Translations(Pieces(tokenizer), ("even", "odd") if groups else ())
+    """What two evaluators found that saw every other pair, merged by a third one."""
+    made = [Translations(Pieces(tokenizer), ("even", "odd") if groups else ()) for _ in range(3)]
     for i, (target, reference) in enumerate(pairs):
         batch = {
+            "index": np.array([i, 0]),
             "weight": np.array([1.0, 0.0]),
             "source_ids": np.array([ids("a", tokenizer)] * 2),
             "target_ids": np.array([[BOS, *ids(reference, tokenizer), EOS]] * 2),
         }
         if groups:
             batch["group"] = np.array([groups[i]] * 2)
-        judge.update({"target_ids": np.array([[*ids(target, tokenizer), EOS]] * 2)}, batch)
-    return judge.result()
+        outputs = {"target_ids": np.array([[*ids(target, tokenizer), EOS]] * 2)}
+        made[i % 2].update(outputs, batch)
+    for one in made[:2]:
+        made[2].merge(one.state())
+    return made[2].result()
 
 
 def test_exact_matches_by_group_and_examples_without_weight():

@@ -2,7 +2,14 @@
 
 import importlib
 
-from kerasdl.catalog import cnn, generative, sequence, vision_transformer
+from kerasdl.catalog import (
+    cnn,
+    generative,
+    segmentation,
+    selfsupervised,
+    sequence,
+    vision_transformer,
+)
 from kerasdl.catalog.entry import Paper, Row
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
@@ -14,6 +21,8 @@ CHAPTERS = {
     "Vision Transformers": vision_transformer.PAPERS,
     "Sequences": sequence.PAPERS,
     "Generative models": generative.PAPERS,
+    "Segmentation": segmentation.PAPERS,
+    "Self-supervision": selfsupervised.PAPERS,
 }
 PAPERS = tuple(paper for papers in CHAPTERS.values() for paper in papers)
 ROWS = tuple(model for paper in PAPERS for model in paper.models())

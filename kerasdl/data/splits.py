@@ -126,6 +126,31 @@ class FileSplit(Split):
         return next(rows.batch(len(indices)).as_numpy_iterator())
 
 
+class Subset(Split):
+    """Some examples of a split.
+
+    Args:
+        split: The split.
+        indices: int `(n,)`.
+    """
+
+    def __init__(self, split, indices):
+        self.split, self.indices = split, np.asarray(indices)
+        self.batched = split.batched
+
+    def __len__(self):
+        return len(self.indices)
+
+    def columns(self):
+        return {name: np.asarray(rows)[self.indices] for name, rows in self.split.columns().items()}
+
+    def load(self, row):
+        return self.split.load(row)
+
+    def read(self, indices):
+        return self.split.read(self.indices[np.asarray(indices)])
+
+
 def evenly(count, most):
     """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
     return np.linspace(0, count - 1, min(count, most)).round().astype(int)

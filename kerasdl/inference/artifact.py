@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.data import images, pipeline
+from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
@@ -113,9 +114,17 @@ def evaluate_artefact(path, split: str = "test") -> dict:
         return _judge(open_artefact(path), task, dataset.read(task, split))
     from kerasdl.inference import evaluation
 
-    part = getattr(dataset.open_data(task), dataset.split_name(split))
-    batches = pipeline.evaluation_batches(part, batch_size=task.run_recipe.batch_size)
-    figures, _ = evaluation.evaluate(load.load(path), task, batches, dataset.split_name(split))
+    source, size = dataset.open_data(task), task.run_recipe.batch_size
+    part = getattr(source, dataset.split_name(split))
+    batches = pipeline.evaluation_batches(part, batch_size=size)
+
+    def reference(examples):
+        rows = evenly(len(source.train), examples)
+        return pipeline.evaluation_batches(Subset(source.train, rows), batch_size=size)
+
+    figures, _ = evaluation.evaluate(
+        load.load(path), task, batches, dataset.split_name(split), reference
+    )
     return {**figures, "examples": len(part)}
 
 

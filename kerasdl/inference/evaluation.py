@@ -1,44 +1,64 @@
-"""A model evaluated on a whole split."""
+"""A model evaluated on a whole part of the data."""
 
 import numpy as np
 import tensorflow as tf
 
 
-def evaluate(model, task, batches, part="test"):
-    """Means of the task's metrics over a split, and what its evaluators say.
+def evaluate(model, task, batches, part="test", reference=None):
+    """Means of the task's metrics over a part, and what its evaluators say.
 
     Args:
         model: The model.
         task: Its task.
         batches: Evaluation batches, the last padded with examples of weight 0.
         part: Which part of the data they are.
+        reference: `examples -> batches` of so many training examples; needed where an evaluator
+            wants some.
 
     Returns:
-        `{metric: mean or what an evaluator holds of the test}`, `{what else evaluators found}`.
+        `{metric: mean or what an evaluator holds of the test}`, `{what else evaluators report}`.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
-    def both(batch):
+    def run(batch):
         prepared = task.prepare(batch)
         loss, metrics = task.losses(model, prepared, task.players[0], training=False)
-        outputs = task.predict(model, prepared) if evaluators else {}
-        return {"loss": loss, **metrics}, outputs
+        return {"loss": loss, **metrics}, predict(prepared)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def refer(batch):
+        return predict(task.prepare(batch))
+
+    def predict(prepared):
+        return task.predict(model, prepared) if evaluators else {}
 
     evaluators = task.evaluators()
-    totals, weights = {}, 0.0
+    wanted = max((e.reference for e in evaluators), default=0)
+    for batch in reference(wanted) if wanted else ():
+        outputs, arrays = _arrays(refer(batch)), _arrays(batch)
+        for evaluator in evaluators:
+            if evaluator.reference:
+                evaluator.refer(outputs, arrays)
+    sums = np.zeros((2, len(task.metrics)))
     for batch in batches:
-        metrics, outputs = both(batch)
-        weight = batch["weight"].numpy().astype(np.float64)
-        weights += weight.sum()
-        for name in task.metrics:
-            value = np.asarray(metrics[name], np.float64)
-            totals[name] = totals.get(name, 0.0) + float((value * weight).sum())
-        arrays = {k: np.asarray(v) for k, v in batch.items()}
-        outputs = {k: np.asarray(v) for k, v in outputs.items()}
+        metrics, outputs = run(batch)
+        arrays = _arrays(batch)
+        for i, name in enumerate(task.metrics):
+            value = metrics[name]
+            value, weight = value if isinstance(value, tuple) else (value, np.ones(len(value)))
+            for row, each in enumerate((value, weight)):
+                sums[row, i] += (np.asarray(each, np.float64) * arrays["weight"]).sum()
+        outputs = _arrays(outputs)
         for evaluator in evaluators:
             evaluator.update(outputs, arrays)
-    found = {}
+    result = {}
     for evaluator in evaluators:
-        found |= evaluator.result()
-    means = task.summarize({name: total / weights for name, total in totals.items()}, part)
-    return means | found.pop("test", {}), found
+        one = evaluator.result()
+        result |= {**one, "test": result.get("test", {}) | one.get("test", {})}
+    means = np.divide(*sums, out=np.zeros(len(task.metrics)), where=sums[1] != 0)
+    means = task.summarize(dict(zip(task.metrics, means.tolist(), strict=True)), part)
+    return means | result.pop("test", {}), result
+
+
+def _arrays(values):
+    return {name: np.asarray(value) for name, value in values.items()}

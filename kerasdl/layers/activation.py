@@ -10,6 +10,7 @@ Source: He et al. 2015, https://arxiv.org/abs/1502.01852 (PReLU, and the initial
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 from kerasdl.system.names import nearest
 
@@ -49,6 +50,9 @@ class Activation(keras.layers.Layer):
         self.function = function
         self.built = True
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x):
         if self.function in ("gelu", "gelu_tanh"):
             return ops.gelu(x, approximate=self.function == "gelu_tanh")
@@ -79,9 +83,12 @@ class Maxout(keras.layers.Layer):
 
     def build(self, input_shape):
         if input_shape[-1] % self.pieces:
-            raise ValueError(
+            raise UserError(
                 f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs do not divide"
             )
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] // self.pieces)
 
     def call(self, x):
         parts = ops.split(x, self.pieces, axis=-1)
@@ -109,6 +116,9 @@ class PReLU(keras.layers.Layer):
             shape=(input_shape[-1],), initializer=keras.initializers.Constant(0.25), name="slope"
         )
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x):
         return ops.relu(x) - self.slope * ops.relu(-x)
 
@@ -116,7 +126,7 @@ class PReLU(keras.layers.Layer):
 def check_activation(name):
     """Raise a ValueError that names the nearest of `ACTIVATIONS` unless `name` is one."""
     if name not in ACTIVATIONS:
-        raise ValueError(
+        raise UserError(
             f"activation {name!r}{nearest(name, ACTIVATIONS)}; it is one of "
             f"{', '.join(ACTIVATIONS)}"
         )

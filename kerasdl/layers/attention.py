@@ -9,6 +9,7 @@ import contextvars
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import having, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import dense
@@ -88,11 +89,11 @@ def causal_mask(queries, keys):
 def check_heads(num_heads, dim, num_kv_heads=None, rotary=False):
     """Refuse numbers of heads that do not divide what they should; ValueError."""
     if dim % num_heads:
-        raise ValueError(f"num_heads {num_heads}: it must divide the {dim} channels")
+        raise UserError(f"num_heads {num_heads}: it must divide the {dim} channels")
     if num_kv_heads and num_heads % num_kv_heads:
-        raise ValueError(f"num_kv_heads {num_kv_heads}: it must divide num_heads {num_heads}")
+        raise UserError(f"num_kv_heads {num_kv_heads}: it must divide num_heads {num_heads}")
     if rotary and dim // num_heads % 2:
-        raise ValueError(
+        raise UserError(
             f"rotary positions: {dim} channels in {num_heads} heads are {dim // num_heads} each, "
             "which is not even"
         )
@@ -157,8 +158,8 @@ class SelfAttention(keras.layers.Layer):
         units = dim + 2 * self.num_kv_heads * (dim // self.num_heads)
         self.qkv = dense(units, "qkv", self.stddevs[0], self.use_bias)
         self.project = dense(dim, "project", self.stddevs[1], self.use_bias)
-        self.qkv.build(input_shape)
-        self.project.build(input_shape)
+        for child in (self.qkv, self.project, self.drop):
+            child.build(input_shape)
 
     def call(
         self,
@@ -191,7 +192,7 @@ class SelfAttention(keras.layers.Layer):
 
     def _write(self, cache, key, value, position):
         if not self.causal:
-            raise ValueError("a cache is for causal attention: earlier tokens see no later ones")
+            raise UserError("a cache is for causal attention: earlier tokens see no later ones")
         check_positions(position, key.shape[2], cache[0].shape[2])
         start = (0, 0, position, 0)
         return [
@@ -233,7 +234,7 @@ class CrossAttention(keras.layers.Layer):
         check_heads(self.num_heads, dim)
         for name in ("query", "key", "value", "project"):
             setattr(self, name, dense(dim, name))
-        for child in (self.query, self.project):
+        for child in (self.query, self.project, self.drop):
             child.build(x_shape)
         for child in (self.key, self.value):
             child.build(memory_shape)

@@ -6,7 +6,15 @@ Source: none; these are the project's own conventions.
 import keras
 from keras import ops
 
-from kerasdl.layers.core import Model, Normalize, construct
+from kerasdl.errors import UserError
+from kerasdl.layers.core import (
+    OF_EVERY_MODEL,
+    Model,
+    Normalize,
+    arguments_of,
+    build_chain,
+    construct,
+)
 from kerasdl.layers.dropout import Dropout
 
 
@@ -35,6 +43,11 @@ class Backbone(Model):
         self.image_shape = tuple(image_shape)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
 
+    @property
+    def width(self):
+        """Channels of the last stage."""
+        return list(self.channels.values())[-1]
+
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
 
@@ -43,9 +56,14 @@ class Classifier(Model):
     """Global average pooling of the backbone's last stage, dropout, one dense layer.
 
     Args:
-        backbone: A `Backbone`.
+        image_shape: `(H, W, C)`.
         num_classes: `K`.
-        drop_rate: Dropout before the dense layer.
+        drop_rate: Dropout of the parts `drops`.
+        **backbone_args: Further arguments of the class's backbone.
+
+    Attributes:
+        backbone_class: Of its backbone, whose arguments are the classifier's too.
+        drops: What `drop_rate` is the rate of: "head", before the dense layer, or "backbone".
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
@@ -55,14 +73,46 @@ class Classifier(Model):
         float32 (or float64) logits `(B, K)`.
     """
 
-    def __init__(self, backbone, num_classes, drop_rate=0.0, **kwargs):
-        super().__init__(**kwargs)
-        self.backbone = backbone
-        self.drop = Dropout(drop_rate, name="drop")
+    backbone_class = Backbone
+    drops = ("head",)
+
+    def __new__(cls, *args, **kwargs):
+        # So that the config holds the backbone's defaults too
+        taken = arguments_of(cls.backbone_class).values()
+        defaults = {p.name: p.default for p in taken if p.default is not p.empty}
+        defaults.pop("drop_rate", None)  # the classifier's own
+        return super().__new__(cls, *args, **{**defaults, **kwargs})
+
+    def __init__(
+        self,
+        image_shape=(224, 224, 3),
+        num_classes=1000,
+        drop_rate=0.0,
+        *,
+        name=None,
+        dtype=None,
+        trainable=True,
+        **backbone_args,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        if "backbone" in self.drops:
+            backbone_args["drop_rate"] = drop_rate
+        self.backbone = self.backbone_class(image_shape, **backbone_args)
+        self.drop = Dropout(drop_rate if "head" in self.drops else 0.0, name="drop")
         self.head = dense_head(num_classes)
+
+    @classmethod
+    def argument_names(cls):
+        bases = [base for base in cls.__mro__ if issubclass(base, Classifier)]
+        names = [n for owner in (*bases, cls.backbone_class) for n in arguments_of(owner)]
+        return [n for n in dict.fromkeys(names) if n not in OF_EVERY_MODEL]
 
     def symbolic_inputs(self):
         return self.backbone.symbolic_inputs()
+
+    def build(self, input_shape):
+        self.backbone.build(input_shape)
+        build_chain((None, self.backbone.width), self.drop, self.head)
 
     def pool(self, features):
         """`(B, D)` of the backbone's feature maps."""
@@ -82,7 +132,7 @@ def dense_head(num_classes, name="head"):
 def check_size(image_shape, least, name):
     """Refuse an image smaller than `least` pixels a side, or that is no `(H, W, C)`."""
     if len(image_shape) != 3 or min(image_shape[:2]) < least:
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: {name} takes (height, width, channels) "
             f"of at least {least}x{least} pixels; --image-size enlarges them"
         )

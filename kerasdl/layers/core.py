@@ -10,6 +10,7 @@ import inspect
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
 
@@ -22,12 +23,26 @@ def register(cls):
     return keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
 
+# He et al. 2015, https://arxiv.org/abs/1502.01852, equation 10. Keras' "he_normal" draws from the
+# truncated normal, which takes three times as long.
+HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
+OF_EVERY_MODEL = ("self", "name", "dtype", "trainable", "kwargs", "backbone_args")
+
+
+def arguments_of(cls) -> dict:
+    """`{name: inspect.Parameter}` of a class's constructor."""
+    return dict(inspect.signature(cls.__init__).parameters)
+
+
 class Model(keras.Model):
     """A `keras.Model` whose plain constructor arguments are its config.
 
     `keras.Model.__new__` drops the arguments, so the automatic `get_config()` of a subclass would
     record the defaults; this base hands them on. Arguments are str, int, float, bool, None, or
     tuples and dicts of these.
+
+    A model, as a layer, builds every child in its own `build(input_shape)`, from shapes and once;
+    see `build_chain`. Nothing is traced for it: a network of hundreds of layers is made at once.
 
     Attributes:
         context: Tokens that it can take at most, or None.
@@ -41,6 +56,11 @@ class Model(keras.Model):
     def symbolic_inputs(self):
         """What it is called with, as a `keras.Input` or a dict of them; free axes are None."""
         raise NotImplementedError
+
+    @classmethod
+    def argument_names(cls) -> list[str]:
+        """Names of its constructor arguments, but those that every model has."""
+        return [name for name in arguments_of(cls) if name not in OF_EVERY_MODEL]
 
     def adapt_weight(self, path, value, shape):
         """A weight of another shape made to fit, when weights are taken from another model.
@@ -70,15 +90,33 @@ def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
     Raises:
         ValueError: An argument that the class does not take.
     """
-    known = [a for a in inspect.signature(cls).parameters if a != "kwargs"]
+    accepted = cls.argument_names()
     for key in kwargs:
-        if key not in (*known, "name", "dtype"):
-            raise ValueError(
-                f"{name} has no argument {key!r}{nearest(key, known)}; it takes {', '.join(known)}"
-            )
-    wanted = part(cls(**{"name": name, **given, **defaults, **kwargs}))
-    wanted(wanted.symbolic_inputs())
-    return wanted
+        if key not in (*accepted, "name", "dtype"):
+            near = nearest(key, accepted)
+            raise UserError(f"{name} has no argument {key!r}{near}; it takes {', '.join(accepted)}")
+    model = part(cls(**{"name": name, **given, **defaults, **kwargs}))
+    model.build(keras.tree.map_structure(lambda x: x.shape, model.symbolic_inputs()))
+    unbuilt = [layer.name for layer in model._flatten_layers() if not layer.built]
+    if unbuilt:  # Keras would lose their weights on loading, without a word
+        raise RuntimeError(f"{name}: no build() of its layers builds {', '.join(unbuilt)}")
+    return model
+
+
+def build_chain(shape, *layers):
+    """Build layers of which each is given what the one before it makes.
+
+    Args:
+        shape: What the first is given; the batch and other free axes are None.
+        layers: Layers that know the shape of what they make.
+
+    Returns:
+        The shape of what the last one makes.
+    """
+    for layer in layers:
+        layer.build(shape)
+        shape = layer.compute_output_shape(shape)
+    return tuple(shape)
 
 
 def check_counts(**counts) -> None:
@@ -90,7 +128,22 @@ def check_counts(**counts) -> None:
     for name, value in counts.items():
         whole = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         if value is not None and not whole:
-            raise ValueError(f"{name} {value!r}: must be a whole number from 1 on")
+            raise UserError(f"{name} {value!r}: must be a whole number from 1 on")
+
+
+def strided(shape, stride, channels=None):
+    """The shape `(B, ceil(H/s), ceil(W/s), C)` of a map `(B, H, W, C)` at stride `s`.
+
+    It is that after a convolution or max pooling that pads `kernel_size // 2` on each side.
+
+    Args:
+        shape: `(B, H, W, C)`; any may be None.
+        stride: `s`.
+        channels: Of the result; those of `shape` if None.
+    """
+    batch, height, width, before = shape
+    sides = (side and -(-side // stride) for side in (height, width))
+    return (batch, *sides, channels or before)
 
 
 @register
@@ -112,6 +165,9 @@ class Normalize(keras.layers.Layer):
         super().__init__(**kwargs)
         self.mean = mean
         self.std = std
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         mean = ops.cast(ops.convert_to_tensor(self.mean), x.dtype)
@@ -147,7 +203,10 @@ class ConvNorm(keras.layers.Layer):
         self.activation = keras.activations.get(activation)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.conv, self.norm)
+
+    def compute_output_shape(self, input_shape):
+        return self.conv.compute_output_shape(input_shape)
 
     def call(self, x, training=False):
         x = self.norm(self.conv(x), training=training)
@@ -174,7 +233,7 @@ class Conv(keras.layers.Conv2D):
     """
 
     def __init__(self, filters, kernel_size=3, strides=1, **kwargs):
-        kwargs.setdefault("kernel_initializer", "he_normal")
+        kwargs.setdefault("kernel_initializer", HE_NORMAL)
         kwargs.pop("padding", None)
         # "same" is symmetric at stride 1 only
         padding = "same" if strides in (1, (1, 1), [1, 1]) else "valid"
@@ -207,6 +266,12 @@ def doubled(x):
     _, height, width, channels = x.shape
     x = ops.reshape(ops.concatenate([x, x], axis=-1), (-1, height, 2 * width * channels))
     return ops.reshape(ops.concatenate([x, x], axis=-1), (-1, 2 * height, 2 * width, channels))
+
+
+def doubled_shape(shape):
+    """The shape that `doubled` makes of a map of the shape `(B, H, W, C)`."""
+    batch, height, width, channels = shape
+    return (batch, 2 * height, 2 * width, channels)
 
 
 _keeps_statistics = contextvars.ContextVar("keeps_statistics", default=False)

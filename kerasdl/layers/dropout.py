@@ -9,6 +9,7 @@ import contextvars
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import having, register
 
 _replica = contextvars.ContextVar("replica", default=None)
@@ -51,13 +52,16 @@ class Dropout(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         if not 0 <= rate < 1:
-            raise ValueError(f"drop rate {rate}: must be at least 0 and below 1")
+            raise UserError(f"drop rate {rate}: must be at least 0 and below 1")
         self.rate = rate
         self.seed = seed
 
     def build(self, input_shape):
         if self.rate > 0:  # made here, its path names the layer
             self.seed_generator = ReplicaSeed(self.seed, name="seed")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, training=False):
         if not training or self.rate == 0:

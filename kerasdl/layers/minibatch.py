@@ -43,6 +43,9 @@ class MinibatchStd(keras.layers.Layer):
             shape=(), initializer="ones", trainable=False, autocast=False, name="moving_std"
         )
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] + 1)
+
     def call(self, x, training=False):
         std = self.moving_std.value
         if training:

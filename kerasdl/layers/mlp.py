@@ -8,7 +8,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.activation import make_activation
-from kerasdl.layers.core import register
+from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout
 
 
@@ -69,10 +69,10 @@ class MLP(keras.layers.Layer):
 
     def build(self, input_shape):
         self.dense2 = dense(input_shape[-1], "dense2", self.stddevs[1])
-        self.dense1.build(input_shape)
-        hidden = (*input_shape[:-1], self.dense1.units)
-        self.activation.build(hidden)
-        self.dense2.build(hidden)
+        build_chain(input_shape, self.dense1, self.activation, self.drop1, self.dense2, self.drop2)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, training=False):
         x = self.drop1(self.activation(self.dense1(x)), training=training)
@@ -108,6 +108,9 @@ class SwiGLU(keras.layers.Layer):
         self.gate.build(input_shape)
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], self.hidden_dim))
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         return self.down(ops.silu(self.gate(x)) * self.up(x))

@@ -8,6 +8,7 @@ Source: Jiang et al. 2024, https://arxiv.org/abs/2401.04088, section 2.1 (Mixtra
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 
 
@@ -48,7 +49,7 @@ class MixtureOfExperts(keras.layers.Layer):
     def __init__(self, num_experts, hidden_dim, top_k=2, stddevs=None, **kwargs):
         super().__init__(**kwargs)
         if not 1 <= top_k <= num_experts:
-            raise ValueError(f"top_k {top_k}: must be 1 to num_experts, which is {num_experts}")
+            raise UserError(f"top_k {top_k}: must be 1 to num_experts, which is {num_experts}")
         self.num_experts = num_experts
         self.hidden_dim = hidden_dim
         self.top_k = top_k

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 
 
@@ -33,6 +34,9 @@ class LocalResponseNorm(keras.layers.Layer):
         self.size = size
         self.alpha = alpha
         self.beta = beta
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         z = ops.cast(x, self.variable_dtype)  # squares overflow float16
@@ -67,6 +71,9 @@ class RMSNorm(keras.layers.Layer):
     def build(self, input_shape):
         self.scale = self.add_weight(shape=(input_shape[-1],), initializer="ones", name="scale")
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x):
         z = ops.cast(x, self.variable_dtype)  # squares overflow float16
         z = z * ops.rsqrt(ops.mean(ops.square(z), axis=-1, keepdims=True) + self.epsilon)
@@ -100,9 +107,12 @@ class GroupNorm(keras.layers.Layer):
     def build(self, input_shape):
         c = input_shape[-1]
         if c % self.groups:
-            raise ValueError(f"groups {self.groups}: must divide the {c} channels")
+            raise UserError(f"groups {self.groups}: must divide the {c} channels")
         self.gamma = self.add_weight(shape=(c,), initializer="ones", name="gamma")
         self.beta = self.add_weight(shape=(c,), initializer="zeros", name="beta")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         c, g = x.shape[-1], self.groups

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 
 
@@ -79,7 +80,10 @@ class SinusoidalPosition(keras.layers.Layer):
 
     def build(self, input_shape):
         if input_shape[-1] % 2:
-            raise ValueError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
+            raise UserError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, position=0):
         table = sinusoids(positions_of(x, position), x.shape[-1], self.variable_dtype)
@@ -115,6 +119,9 @@ class LearnedPosition(keras.layers.Layer):
             name="table",
         )
 
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
     def call(self, x, position=0):
         check_positions(position, x.shape[1], self.max_length)
         return x + ops.take(self.table, positions_of(x, position), axis=0)
@@ -133,7 +140,7 @@ def check_positions(position, count, length):
     """
     first = known(position) or 0
     if count is not None and length is not None and (first < 0 or first + count > length):
-        raise ValueError(f"{count} tokens from position {first} on: there are {length} positions")
+        raise UserError(f"{count} tokens from position {first} on: there are {length} positions")
 
 
 def known(number):
@@ -206,6 +213,9 @@ class GridPosition(keras.layers.Layer):
             self.before = self.add_weight(
                 shape=(self.prefix, dim), initializer=start.clone(), name="before"
             )
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x):
         positions = ops.reshape(self.grid, (self.height * self.width, -1))

@@ -16,6 +16,7 @@ Source: Elman 1990, Finding Structure in Time (simple recurrence);
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.ops import recurrence
@@ -34,7 +35,7 @@ class _Recurrent(keras.layers.Layer):
         self.supports_masking = True
         for name, value in (("units", units), ("truncate", 1 if truncate is None else truncate)):
             if value < 1:
-                raise ValueError(f"{name} {value}: must be at least 1")
+                raise UserError(f"{name} {value}: must be at least 1")
         self.units = units
         self.reverse = reverse
         self.stateful = stateful
@@ -50,7 +51,7 @@ class _Recurrent(keras.layers.Layer):
             shape=self._bias_shape(), initializer=self._first_bias, name="bias"
         )
         if self.stateful and input_shape[0] is None:
-            raise ValueError(f"{self.name} is stateful: its batch size must be known")
+            raise UserError(f"{self.name} is stateful: its batch size must be known")
         self.memory = [
             self.add_weight(
                 shape=(input_shape[0], self.units),
@@ -222,7 +223,7 @@ def make_recurrent(kind, units, **kwargs):
         ValueError: An unknown name.
     """
     if kind not in KINDS:
-        raise ValueError(f"kind {kind!r}: not one of {', '.join(KINDS)}")
+        raise UserError(f"kind {kind!r}: not one of {', '.join(KINDS)}")
     return KINDS[kind](units, **kwargs)
 
 
@@ -306,7 +307,7 @@ class RecurrentStack(keras.layers.Layer):
         super().__init__(**kwargs)
         self.supports_masking = True
         if num_layers < 1:
-            raise ValueError(f"num_layers {num_layers}: must be at least 1")
+            raise UserError(f"num_layers {num_layers}: must be at least 1")
         make = Bidirectional if bidirectional else make_recurrent
         self.rnns = [make(kind, units, name=f"layer{i + 1}") for i in range(num_layers)]
         self.drops = [Dropout(drop_rate, name=f"drop{i + 1}") for i in range(num_layers - 1)]

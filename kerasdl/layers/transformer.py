@@ -45,6 +45,9 @@ class TokenEmbedding(keras.layers.Layer):
             autocast=False,  # logits are made in full precision
         )
 
+    def compute_output_shape(self, input_shape):
+        return (*input_shape, self.dim)
+
     def call(self, token_ids):
         return ops.cast(ops.take(self.table, token_ids, axis=0), self.compute_dtype)
 
@@ -108,8 +111,11 @@ class EncoderBlock(ResidualBlock):
         self.norm2 = layer_norm("norm2")
 
     def build(self, input_shape):
-        for child in (self.attention, self.norm1, self.mlp, self.norm2):
+        for child in (self.attention, self.norm1, self.mlp, self.norm2, self.drop):
             child.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, attention_mask=None, training=False):
         y = self.attention(self.before(self.norm1, x), attention_mask=attention_mask)
@@ -155,7 +161,7 @@ class DecoderBlock(ResidualBlock):
 
     def build(self, x_shape, memory_shape):
         self.cross.build(x_shape, memory_shape)
-        for child in (self.attention, self.norm1, self.norm2, self.mlp, self.norm3):
+        for child in (self.attention, self.norm1, self.norm2, self.mlp, self.norm3, self.drop):
             child.build(x_shape)
 
     def call(self, x, memory, memory_mask=None, cache=None, position=0, training=False):

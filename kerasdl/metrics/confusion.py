@@ -2,8 +2,12 @@
 
 import numpy as np
 
+from kerasdl.metrics.evaluator import Evaluator
 
-class Confusion:
+MISTAKE = ("confidence", "index", "true", "predicted")
+
+
+class Confusion(Evaluator):
     """Counts of true against predicted classes, and the worst mistakes.
 
     Args:
@@ -15,29 +19,37 @@ class Confusion:
         k = len(class_names)
         self.matrix = np.zeros((k, k), np.int64)  # [true, predicted]
         self.keep = keep
-        self.mistakes = []  # (confidence, index, true, predicted)
+        self.mistakes = np.zeros((0, len(MISTAKE)))  # a row each
 
-    def update(self, outputs: dict, batch: dict) -> None:
-        """Add a batch of numpy arrays; examples of weight 0 do not count."""
+    def update(self, outputs, batch):
         real = np.asarray(batch["weight"]) > 0
         true = np.asarray(batch["label"])[real]
         predicted = np.asarray(outputs["label"])[real]
         confidence = np.asarray(outputs["probabilities"])[real].max(-1)
         index = np.asarray(batch["index"])[real]
         np.add.at(self.matrix, (true, predicted), 1)
-        wrong = true != predicted
-        self.mistakes += [
-            (float(c), int(i), int(t), int(p))
-            for c, i, t, p in zip(
-                confidence[wrong], index[wrong], true[wrong], predicted[wrong], strict=True
-            )
-        ]
-        self.mistakes = sorted(self.mistakes, reverse=True)[: self.keep]
+        rows = np.stack([confidence, index, true, predicted], 1).astype(np.float64)
+        self._keep(rows[true != predicted])
 
-    def result(self) -> dict:
+    def _keep(self, rows):
+        rows = np.concatenate([self.mistakes, rows])
+        order = np.lexsort(rows.T[::-1])[::-1]  # the most confident first, then the last number
+        self.mistakes = rows[order][: self.keep]
+
+    def state(self):
+        return {"matrix": self.matrix, "mistakes": self.mistakes}
+
+    def merge(self, state):
+        self.matrix += state["matrix"]
+        self._keep(state["mistakes"])
+
+    def result(self):
         """`confusion` as rows of counts, and `mistakes`."""
-        keys = ("confidence", "index", "true", "predicted")
         return {
             "confusion": self.matrix.tolist(),
-            "mistakes": [dict(zip(keys, m, strict=True)) for m in self.mistakes],
+            "mistakes": [
+                {MISTAKE[0]: row[0]}
+                | {k: int(v) for k, v in zip(MISTAKE[1:], row[1:], strict=True)}
+                for row in self.mistakes.tolist()
+            ],
         }

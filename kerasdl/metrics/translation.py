@@ -5,10 +5,12 @@ Source: Papineni et al. 2002, BLEU; Post 2018, https://arxiv.org/abs/1804.08771 
 
 import numpy as np
 
+from kerasdl.metrics.evaluator import Evaluator
+
 SHOWN = 24  # translations that are kept for the report, the wrong ones first
 
 
-class Translations:
+class Translations(Evaluator):
     """Compares decoded targets with their references.
 
     Args:
@@ -19,32 +21,50 @@ class Translations:
     def __init__(self, pieces, group_names=()):
         self.pieces = pieces
         self.group_names = group_names
-        self.sources, self.targets, self.references, self.groups = [], [], [], []
+        self.rows = []  # (number, group, source, target, reference) of each example
 
-    def update(self, outputs: dict, batch: dict) -> None:
-        """Add a batch of numpy arrays; examples of weight 0 do not count."""
+    metrics = ("bleu", "exact_match")
+
+    def update(self, outputs, batch):
         real = np.flatnonzero(np.asarray(batch["weight"]) > 0)
         for i in real:
-            self.sources.append(self.pieces.decode(batch["source_ids"][i]))
-            self.references.append(self.pieces.decode(batch["target_ids"][i, 1:]))
-            self.targets.append(self.pieces.decode(outputs["target_ids"][i]))
-            self.groups.append(int(batch["group"][i]) if "group" in batch else 0)
+            texts = (batch["source_ids"][i], outputs["target_ids"][i], batch["target_ids"][i, 1:])
+            group = int(batch["group"][i]) if "group" in batch else 0
+            self.rows.append((int(batch["index"][i]), group, *map(self.pieces.decode, texts)))
+
+    def state(self):
+        numbers = np.array([row[:2] for row in self.rows], np.int64).reshape(-1, 2)
+        texts = [text.encode() for row in self.rows for text in row[2:]]
+        lengths = np.array([len(text) for text in texts], np.int64)
+        return {
+            "numbers": numbers,
+            "lengths": lengths,
+            "texts": np.frombuffer(b"".join(texts), np.uint8),
+        }
+
+    def merge(self, state):
+        ends = np.cumsum(state["lengths"])
+        content = state["texts"].tobytes()
+        texts = [content[e - n : e].decode() for e, n in zip(ends, state["lengths"], strict=True)]
+        self.rows += [
+            (*map(int, numbers), *texts[3 * i : 3 * i + 3])
+            for i, numbers in enumerate(state["numbers"])
+        ]
 
     def result(self) -> dict:
         """`test`: BLEU in [0, 100] and the share of exact matches; `groups`: the share in each;
         `translations`: some, wrong ones first."""
         from sacrebleu.metrics import BLEU
 
-        right = np.array(
-            [t == r for t, r in zip(self.targets, self.references, strict=True)], float
-        )
+        _, groups, sources, targets, references = zip(*sorted(self.rows), strict=True)
+        right = np.array([t == r for t, r in zip(targets, references, strict=True)], float)
         # References of fewer than four words have no longer n-grams to be judged by.
-        words = max(len(BLEU().tokenizer(text).split()) for text in self.references)
+        words = max(len(BLEU().tokenizer(text).split()) for text in references)
         metric = BLEU(max_ngram_order=max(1, min(4, words)))
-        bleu = metric.corpus_score(self.targets, [self.references])
+        bleu = metric.corpus_score(targets, [references])
         found = {"test": {"bleu": bleu.score, "exact_match": float(right.mean())}}
         if self.group_names:
-            groups = np.array(self.groups)
+            groups = np.array(groups)
             found["groups"] = {
                 name: float(right[groups == i].mean())
                 for i, name in enumerate(self.group_names)
@@ -53,9 +73,9 @@ class Translations:
         order = np.argsort(right, kind="stable")[:SHOWN]
         found["translations"] = [
             {
-                "source": self.sources[i],
-                "translation": self.targets[i],
-                "reference": self.references[i],
+                "source": sources[i],
+                "translation": targets[i],
+                "reference": references[i],
             }
             for i in order
         ]

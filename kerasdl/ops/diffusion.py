@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
 T = 1000
@@ -63,9 +64,9 @@ class Diffusion:
 
     def __post_init__(self):
         if (self.law, self.prediction) == ("ve", "v"):
-            raise ValueError("prediction=v: is of linear, cosine and flow; with ve take eps or x")
+            raise UserError("prediction=v: is of linear, cosine and flow; with ve take eps or x")
         if (self.law, self.prediction) == ("flow", "eps"):
-            raise ValueError("prediction=eps: is of linear, cosine and ve; with flow take v or x")
+            raise UserError("prediction=eps: is of linear, cosine and ve; with flow take v or x")
 
     @property
     def discrete(self) -> bool:
@@ -215,14 +216,14 @@ class Sampler:
 
     def __post_init__(self):
         if self.name in ("euler", "heun") and self.diffusion.discrete:
-            raise ValueError(
+            raise UserError(
                 f"sampler={self.name}: is of the laws ve and flow; with {self.diffusion.law} take "
                 "ddim or ddpm"
             )
         if self.diffusion.discrete and self.steps > T:
-            raise ValueError(f"steps={self.steps}: must be at most {T}")
+            raise UserError(f"steps={self.steps}: must be at most {T}")
         if self.eta and self.name != "ddim":
-            raise ValueError(f"eta={self.eta}: is of the sampler ddim alone")
+            raise UserError(f"eta={self.eta}: is of the sampler ddim alone")
 
     @property
     def draws_noise(self) -> bool:

@@ -2,6 +2,9 @@
 
 from keras import ops
 
+EXCLUDED = -1e9  # a score that no softmax counts
+TINY_LENGTH = 1e-12  # squared, of a vector that has no direction
+
 
 def cross_entropy(label, logits, label_smoothing=0.0):
     """Softmax cross entropy in nats.
@@ -55,3 +58,45 @@ def multiclass_hinge(label, logits):
     margins = ops.relu(logits[:, None, :] - logits[:, :, None] + 1.0)  # (B, K, K)
     per_class = ops.sum(margins, axis=-1) - 1.0  # j = y contributes 1
     return ops.sum(label * per_class, axis=-1)
+
+
+def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
+    """Normalized temperature-scaled cross entropy: which of all views shows the same example.
+
+    With `s(u, v)` the cosine of two projections over the temperature, view `i` of an example, whose
+    other view is `j`, costs `-log(exp s(i, j) / sum_{k != i} exp s(i, k))`: the sum runs over both
+    views of all examples but itself. An example costs the mean of its two views (equation 1).
+
+    Args:
+        z: float `(B, 2, D)`, the projections of two views of each example.
+        all_z: float `(N, 2, D)`, those of all replicas (`kerasdl.ops.gather`).
+        offset: The row of `all_z` that is the first of `z`.
+        temperature: `tau`.
+        weight: float `(N,)`, 0 where an example is no negative of others; None for none.
+
+    Returns:
+        Loss `(B,)` in nats, `ln(2 N - 1)` where all projections are equal; and how many of an
+        example's two views `(B,)`, in [0, 1], are nearer to each other than to all other views.
+
+    Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709, equation 1.
+    """
+    rows = ops.reshape(_unit(z), (-1, z.shape[-1]))  # (2 B, D)
+    columns = ops.reshape(_unit(all_z), (-1, z.shape[-1]))  # (2 N, D)
+    scores = ops.matmul(rows, ops.transpose(columns)) / temperature  # (2 B, 2 N)
+    own = ops.arange(ops.shape(rows)[0], dtype="int32") + 2 * offset
+    other = own + 1 - 2 * (own % 2)  # views 2 i and 2 i + 1 show one example
+    place = ops.arange(ops.shape(columns)[0], dtype="int32")
+    positive = place[None] == other[:, None]
+    negative = (place[None] != own[:, None]) & ~positive
+    if weight is not None:
+        negative = negative & (ops.repeat(weight, 2) > 0)[None]
+    right = ops.sum(ops.where(positive, scores, 0.0), axis=-1)
+    wrong = ops.where(negative, scores, EXCLUDED)
+    loss = ops.logsumexp(ops.where(positive, scores, wrong), axis=-1) - right
+    nearest = ops.cast(right > ops.max(wrong, axis=-1), loss.dtype)
+    return tuple(ops.mean(ops.reshape(x, (-1, 2)), axis=-1) for x in (loss, nearest))
+
+
+def _unit(z):
+    """Vectors of length 1; zeros stay zeros."""
+    return z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=-1, keepdims=True), TINY_LENGTH))

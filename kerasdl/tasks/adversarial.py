@@ -24,6 +24,9 @@ WALKS, STOPS, STRIDE = 4, 4, 6  # latents that each walk visits, and steps betwe
 class Adversarial(Task):
     """A generator against a discriminator, in turn. The model is a `Gan`.
 
+    The model owns the losses: `discriminator_loss(loss, real, fake, smoothing)` and
+    `generator_loss(loss, fake)`, of logits and the setting `loss`.
+
     `score` is what the discriminator thinks of the images that a player is about, the real ones in
     its own turn and the made ones in the generator's: their mean probability of being real, or
     where the loss knows no probabilities, hinge and Wasserstein, their mean logit.
@@ -66,7 +69,7 @@ class Adversarial(Task):
                 f"--label-smoothing {self.label_smoothing}: the {self.loss} loss has no labels to "
                 f"smooth; {' and '.join(OF_PROBABILITIES)} have"
             )
-        self.repeats = {"discriminator": self.settings["discriminator_steps"]}
+        self.updates_per_step = {"discriminator": self.settings["discriminator_steps"]}
         self.gradient_penalty = self.settings["gradient_penalty"]
         if self.gradient_penalty is None:
             wasserstein = self.loss == "wasserstein_gp"
@@ -94,7 +97,7 @@ class Adversarial(Task):
             fake = model.generate(self.latent(model, batch["key"], GENERATOR_STREAM), training)
             with keep_statistics():
                 logits = model.discriminate(fake, training)
-            return self._generator_loss(logits), {"score": self._score(logits)}
+            return model.generator_loss(self.loss, logits), {"score": self._score(logits)}
         with keep_statistics():
             latent = self.latent(model, batch["key"], DISCRIMINATOR_STREAM)
             fake = ops.stop_gradient(model.generate(latent, training))
@@ -117,21 +120,9 @@ class Adversarial(Task):
                 _, gradient = value_and_gradient(judge, fake + share * (image - fake))
             norm = ops.sqrt(_squared_norm(gradient) + 1e-12)  # the root of 0 has no gradient
             penalty = ops.square(norm - 1.0)
-        loss = self._discriminator_loss(real, judge(fake), training)
+        smoothing = self.label_smoothing * training
+        loss = model.discriminator_loss(self.loss, real, judge(fake), smoothing)
         return loss + self.gradient_penalty * penalty, {"score": self._score(real)}
-
-    def _discriminator_loss(self, real, fake, training):
-        if self.loss == "wasserstein_gp":
-            return fake - real
-        if self.loss == "hinge":
-            return ops.relu(1.0 - real) + ops.relu(1.0 + fake)
-        # Cross entropy with the target 1 - s is softplus(-r) + s r.
-        return ops.softplus(-real) + self.label_smoothing * training * real + ops.softplus(fake)
-
-    def _generator_loss(self, fake):
-        if self.loss == "non_saturating":
-            return ops.softplus(-fake)
-        return -ops.softplus(fake) if self.loss == "minimax" else -fake
 
     def _score(self, logits):
         return ops.sigmoid(logits) if self.loss in OF_PROBABILITIES else logits

@@ -7,13 +7,14 @@ from kerasdl.metrics.confusion import Confusion
 from kerasdl.ops import losses as loss_functions
 from kerasdl.tasks.task import Signature, Task
 
-AUX_WEIGHT = 0.3  # of GoogLeNet's auxiliary heads, section 5 of its paper
-
 
 class Classify(Task):
     """One of `K` classes per example. Labels are `(B,)` integers, or `(B, K)` where mixed.
 
     `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's.
+
+    The model returns logits `(B, K)`, or a dict of `logits` and those of auxiliary heads, each of
+    which adds `model.aux_weight` times its own loss while training.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
@@ -48,7 +49,7 @@ class Classify(Task):
         if training:
             for name, head in heads.items():
                 if name != "logits":
-                    loss = loss + AUX_WEIGHT * self._loss(label, head, training)
+                    loss = loss + model.aux_weight * self._loss(label, head, training)
         true = ops.argmax(label, axis=-1)
         rank = rank_of(true, logits)
         return loss, {

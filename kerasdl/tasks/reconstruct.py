@@ -23,10 +23,11 @@ LEVELS = 256  # of a pixel, for bits per dimension of a density
 class Reconstruct(Task):
     """Images from their codes: `loss = reconstruction + beta KL`, in nats per image.
 
-    The noise of a code comes from the example's key. `beta` is the model's; an autoencoder's `kl`
-    is 0. Of a set `elbo` is `-(reconstruction + kl)`, whatever `beta` is, and `bits_per_dim` says
-    the same per number; a Gaussian likelihood is a density, of pixels in [0, 1] as if rounded to
-    256 levels. An autoencoder has no bound and reports neither.
+    The model owns the loss, `objective(image, noise, training)`: it returns `(B,)`, and
+    `reconstruction` and `kl`, which is an autoencoder's 0. The noise of a code comes from the
+    example's key. Of a set `elbo` is `-(reconstruction + kl)`, whatever `beta` is, and
+    `bits_per_dim` says the same per number; a Gaussian likelihood is a density, of pixels in [0, 1]
+    as if rounded to 256 levels. An autoencoder has no bound and reports neither.
 
     The setting `importance_samples` (0 is none) adds `log_likelihood`, the importance-weighted
     estimate with so many codes per image (Burda et al. 2015, https://arxiv.org/abs/1509.00519): a
@@ -50,21 +51,8 @@ class Reconstruct(Task):
 
     def losses(self, model, batch, player="model", training=False):
         self.model = model
-        image = batch["image"]
-        encoded = model.encode(image, training)
-        if model.variational:
-            z = self._code(model, encoded, batch["key"])
-            kl = likelihood.normal_kl(encoded["mean"], encoded["log_variance"])
-        else:
-            z = encoded["code"]
-            kl = ops.zeros_like(z[:, 0])
-        reconstruction = model.nll(image, model.decode(z, training))
-        loss = reconstruction + model.beta * kl
-        return loss, {"reconstruction": reconstruction, "kl": kl}
-
-    def _code(self, model, encoded, key, stream=CODE):
-        drawn = noise.normal(key, (model.latent_dim,), stream)
-        return likelihood.reparameterise(encoded["mean"], encoded["log_variance"], drawn)
+        normal = self._latent(model, batch["key"]) if model.variational else None
+        return model.objective(batch["image"], normal, training)
 
     def summarize(self, means, part):
         if self.model is None or not self.model.variational:
@@ -92,7 +80,8 @@ class Reconstruct(Task):
         encoded = model.encode(batch["image"])
 
         def weight(k):
-            z = self._code(model, encoded, batch["key"], CODE + 1 + k)
+            normal = self._latent(model, batch["key"], CODE + 1 + k)
+            z = likelihood.reparameterise(encoded["mean"], encoded["log_variance"], normal)
             nll = model.nll(batch["image"], model.decode(z))
             return likelihood.log_weight(nll, z, encoded["mean"], encoded["log_variance"])
 
@@ -110,8 +99,8 @@ class Reconstruct(Task):
     def drawn_from(self, model, key):
         return "decode", {"latent": self._latent(model, key)}
 
-    def _latent(self, model, key):
-        return noise.normal(key, (model.latent_dim,), CODE)
+    def _latent(self, model, key, stream=CODE):
+        return noise.normal(key, (model.latent_dim,), stream)
 
     def pictures(self, model, batch):
         image = batch["image"][:SHOWN]

@@ -43,15 +43,20 @@ class Task:
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
-        targets: `{name: Spec}` of what the losses need besides.
+        targets: `{name: Spec}` of what losses and evaluators need besides.
+        optional: Names of targets that may be absent.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
         changeable: Names of those settings that an export may change.
         players: Who is trained in turn; one optimizer each.
-        repeats: `{player: n}` of those that make several updates in their turn: each on one of the
-            `n` parts that the batch is divided into.
-        coupled: Whether the loss of one example depends on the others.
+        updates_per_step: `{player: n}` of those that make several updates in their turn: each on
+            one of the `n` parts that the batch is divided into.
+        coupled: Whether the loss of one example depends on the others; then it is gathered over
+            all replicas by `kerasdl.ops.gather`, and there is no accumulation.
+        carried: Names of what `losses` returns besides the metrics, for `after_update`.
+        views: `{name: augmentations}`: for each, a batch holds every image column drawn once more,
+            as `<column>_<name>`.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
         served_examples: How many test examples exported files are judged on.
@@ -59,13 +64,16 @@ class Task:
 
     inputs: dict = {}
     targets: dict = {}
+    optional: tuple = ()
     recipe: dict = {}
     settings: dict = {}
     allowed: dict = {}
     changeable: tuple = ()
     players = ("model",)
-    repeats: dict = {}
+    updates_per_step: dict = {}
     coupled = False
+    carried: tuple = ()
+    views: dict = {}
     metrics = ("loss",)
     monitor = "-loss"
     served_examples = 2000
@@ -115,15 +123,28 @@ class Task:
         return batch
 
     def losses(self, model, batch: dict, player: str, training: bool):
-        """Per-example loss `(B,)` and `{metric: (B,)}` of one player."""
+        """Per-example loss and `{metric: ...}` of one player.
+
+        Each is `(B,)`, or a pair of sums and weights `(B,), (B,)` where examples count unequally
+        (pixels, tokens): its mean is the sum of the sums over the sum of the weights, of all
+        replicas and workers.
+        """
         raise NotImplementedError
 
     def variables(self, model, player: str) -> list:
         """The weights that `player` trains."""
         return model.trainable_variables
 
-    def after_update(self, model, batch: dict) -> None:
-        """What follows an update of all players: an averaged teacher, a queue."""
+    def after_update(self, model, carry: dict) -> None:
+        """What follows an update of all players: an averaged teacher, a queue.
+
+        It runs on every replica, with the same `carry` on each: what it assigns stays the same.
+
+        Args:
+            model: The model, with its new weights.
+            carry: `{name of carried: (B, ...)}` of the examples of all replicas and workers, in
+                the order of the batch.
+        """
 
     def predict(self, model, batch: dict) -> dict:
         """`{name: per-example output}` of a batch."""
@@ -135,10 +156,7 @@ class Task:
         return means
 
     def evaluators(self) -> list:
-        """Judges of whole sets: objects with `update(outputs, batch)` and `result() -> dict`.
-
-        What `result` holds under `test` stands with the metrics' means.
-        """
+        """New `kerasdl.metrics.evaluator.Evaluator`s: what judges a whole set."""
         return []
 
     def pictures(self, model, batch: dict) -> dict:

@@ -46,9 +46,9 @@ class Translate(Task):
         counts = ops.cast(label != PAD, logits.dtype)  # (B, T)
         each = token_cross_entropy(label, logits, self.label_smoothing * training)
         right = ops.cast(decoding.greedy(logits) == label, logits.dtype)
-        number = ops.maximum(ops.sum(counts, axis=-1), 1.0)
-        loss = ops.sum(each * counts, axis=-1) / number
-        return loss, {"token_accuracy": ops.sum(right * counts, axis=-1) / number}
+        number = ops.sum(counts, axis=-1)  # a sentence counts as much as it has tokens
+        loss = ops.sum(each * counts, axis=-1)
+        return (loss, number), {"token_accuracy": (ops.sum(right * counts, axis=-1), number)}
 
     def translate(self, model, source_ids, width=1, alpha=0.0):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""

@@ -100,7 +100,8 @@ class SummaryCsv(keras.callbacks.Callback):
         if not rows:
             return
         text = io.StringIO()
-        writer = csv.DictWriter(text, list(rows[-1]))
+        names = dict.fromkeys(name for row in rows for name in row)  # evaluators' are not in all
+        writer = csv.DictWriter(text, list(names))
         writer.writeheader()
         writer.writerows(rows)
         write_text(self.path, text.getvalue())

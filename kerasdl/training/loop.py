@@ -11,6 +11,8 @@ import tensorflow as tf
 from kerasdl.errors import CheckpointError, TrainingError
 from kerasdl.store import checkpoint
 from kerasdl.training.cluster import is_chief
+from kerasdl.training.evaluators import Evaluators
+from kerasdl.training.selection import Selection
 
 SECONDS_PER_CALL = 0.5  # of one `tf.function` call: how soon Ctrl-C and the display react
 SECONDS_PER_CHECKPOINT = 15.0  # at the ends of epochs
@@ -39,6 +41,8 @@ class Loop:
         callbacks: Keras callbacks; `on_epoch_end` gets the row of the epoch. Each gets the loop as
             its `loop`, and one that has `on_steps` is told of every call.
         cluster: The `cluster.Cluster` of the strategy, or None where one process trains.
+        reference: `examples, share -> ` batches of so many training examples, as evaluation reads
+            them, and their number, for evaluators that want them; or None.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Loop:
         header,
         callbacks=(),
         cluster=None,
+        reference=None,
     ):
         self.trainer = trainer
         self.strategy = strategy
@@ -64,6 +69,7 @@ class Loop:
         self.total_steps = total_steps
         self.folder = folder
         self.header = header
+        self.reference = reference
         self.cluster = cluster
         self.chief = is_chief(cluster)  # it alone writes
         self.callbacks = keras.callbacks.CallbackList(list(callbacks), model=trainer)
@@ -79,9 +85,8 @@ class Loop:
         self.variables = trainer.state()
         self.step = 0
         self.history = []  # a row per epoch
-        self.sums = np.zeros(1 + len(trainer.names))  # of the epoch so far
-        self.best = None  # {"epoch", "value"}
-        self.waited = 0  # epochs since the best, or since the plateau law's last drop
+        self.sums = np.zeros((2, len(trainer.names)))  # of the epoch so far: sums, weights
+        self.selection = Selection(recipe)
         self.seconds = 0.0  # of training, over all starts
         # Steps, their seconds without compilation and evaluation, and those spent waiting for data
         self.timed = [0, 0.0, 0.0]
@@ -89,28 +94,29 @@ class Loop:
         self._best_arrays = None
         self.gradient_norms = None  # of the last step taken
         self._run = self._compile_run()
-        self._judge = self._compile_judge()
+        self._metric_sums = self._compile_metric_sums()
+        self.evaluators = Evaluators(trainer, strategy, cluster)
         self._validation_iterator = None
 
     # -- compiled parts -------------------------------------------------------------------------
 
     def _compile_run(self):
         trainer, strategy = self.trainer, self.strategy
-        width = 1 + len(trainer.names)
+        width = len(trainer.names)
         weights = sum(len(v) for v in trainer.player_variables.values())
 
         @tf.function
-        def run(iterator, n, word):
+        def run(iterator, n, control):
             """`n` steps.
 
             Returns:
-                The metrics' sums of each, `(n, 1 + metrics)`; the last one's gradient norms;
-                seconds spent waiting for data; and the sum of what the workers' `word`s say.
+                The metrics' sums and weights of each, `(n, 2, metrics)`; the last one's gradient
+                norms; seconds spent waiting for data; and the sum of the workers' control vectors.
             """
-            rows = tf.TensorArray(keras.config.floatx(), n, element_shape=(width,))
+            rows = tf.TensorArray(keras.config.floatx(), n, element_shape=(2, width))
             norms = tf.zeros(weights)
             waited = tf.constant(0.0, tf.float64)
-            word = total(word)
+            control = total(control)
             for i in tf.range(n):
                 last = tf.equal(i, n - 1)
                 with tf.control_dependencies([norms]):  # no earlier than it is needed
@@ -121,7 +127,7 @@ class Loop:
                     waited += tf.timestamp() - began
                 sums, norms = update(batch, last)
                 rows = rows.write(i, sums)
-            return rows.stack(), norms, waited, word
+            return rows.stack(), norms, waited, control
 
         # A function that stays one: within a loop, TensorFlow 2.21 with oneDNN now picks this
         # kernel and now that for a gradient of pooling, and another program rounds differently.
@@ -134,31 +140,31 @@ class Loop:
         def parts(batch):
             return [p for v in batch.values() for p in strategy.experimental_local_results(v)]
 
-        def total(word):
+        def total(control):
             if not self.cluster:
-                return word
+                return control
             local = strategy.num_replicas_in_sync // self.cluster.size  # each of them says it
-            word = strategy.run(tf.identity, args=(word,))
-            return strategy.reduce("SUM", word, axis=None) // local
+            control = strategy.run(tf.identity, args=(control,))
+            return strategy.reduce("SUM", control, axis=None) // local
 
         return run
 
-    def _compile_judge(self):
+    def _compile_metric_sums(self):
         trainer, strategy = self.trainer, self.strategy
-        width = 1 + len(trainer.names)
+        width = len(trainer.names)
 
         @tf.function
-        def judge(iterator, n):
-            totals = tf.zeros(width, keras.config.floatx())
+        def metric_sums(iterator, n):
+            totals = tf.zeros((2, width), keras.config.floatx())
             for _ in tf.range(n):
                 # One after the other: where passes of a loop overlap, TensorFlow 2.21 with oneDNN
                 # at times computes wrong sums, or dies.
                 tf.autograph.experimental.set_loop_options(parallel_iterations=1)
-                sums = strategy.run(trainer.judge, args=(next(iterator),))
+                sums = strategy.run(trainer.metric_sums, args=(next(iterator),))
                 totals += strategy.reduce("SUM", sums, axis=None)
             return totals
 
-        return judge
+        return metric_sums
 
     # -- state ----------------------------------------------------------------------------------
 
@@ -173,8 +179,8 @@ class Loop:
         self.step = state["step"]
         self.history = state["history"]
         self.sums = np.asarray(state["sums"])
-        self.best = state["best"]
-        self.waited = state["waited"]
+        self.selection.best = state["best"]
+        self.selection.waited = state["waited"]
         self.seconds = state["seconds"]
         self.timed = [*state["timed"], 0.0][:3]  # older runs have no third
         return True
@@ -193,7 +199,7 @@ class Loop:
             "history": self.history,
             "sums": self.sums.tolist(),
             "best": self.best,
-            "waited": self.waited,
+            "waited": self.selection.waited,
             "seconds": self.seconds,
             "timed": self.timed,
         }
@@ -250,7 +256,7 @@ class Loop:
         start = self.step
         iterator = self._distribute(lambda share: self.batches(start, self.total_steps, share))
         self.callbacks.on_train_begin()
-        n, wish, compiling = 1, 1, True  # the first call compiles
+        n, requested_steps, compiling = 1, 1, True  # the first call compiles
         with self._signals():
             while not self.done:
                 epoch = self.step // self.steps_per_epoch
@@ -258,8 +264,10 @@ class Loop:
                     self.callbacks.on_epoch_begin(epoch)
                 n = min(n, self._boundary() - self.step)
                 began = time.perf_counter()
-                word = tf.constant([wish if self.chief else 0, bool(self.stop_signal)], tf.int32)
-                rows, norms, waited, word = self._take_steps(iterator, tf.constant(n), word)
+                control = tf.constant(
+                    [requested_steps if self.chief else 0, bool(self.stop_signal)], tf.int32
+                )
+                rows, norms, waited, control = self._take_steps(iterator, tf.constant(n), control)
                 self._account(rows.numpy())
                 self.gradient_norms = norms
                 took = time.perf_counter() - began
@@ -268,12 +276,14 @@ class Loop:
                     new = (n, took, float(waited))
                     self.timed = [a + b for a, b in zip(self.timed, new, strict=True)]
                 compiling = False
-                wish = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
+                requested_steps = max(1, min(2 * n if took < SECONDS_PER_CALL else n, 4096))
                 if took > 2 * SECONDS_PER_CALL:
-                    wish = max(1, wish // 2)
-                n, stops = wish, self.stop_signal
-                if self.cluster:  # what the chief wished, and any of them heard, before this call
-                    n, stops = map(int, word)
+                    requested_steps = max(1, requested_steps // 2)
+                n, stops = requested_steps, self.stop_signal
+                if (
+                    self.cluster
+                ):  # what the chief requested, and any of them heard, before this call
+                    n, stops = map(int, control)
                 at_end = self.step % self.steps_per_epoch == 0
                 self.seconds = time.perf_counter() - self.started
                 for listener in self.listeners:
@@ -301,11 +311,30 @@ class Loop:
 
     @property
     def done(self) -> bool:
-        return self.step >= self.total_steps or self.trainer.stop_training or self._waited_enough()
+        return self.step >= self.total_steps or self.trainer.stop_training or self._exhausted()
 
-    def _waited_enough(self):
-        patience = self.recipe.early_stopping
-        return bool(patience and self.best and len(self.history) - self.best["epoch"] >= patience)
+    @property
+    def best(self) -> dict | None:
+        """`{"epoch", "step", "value", "row"}` of the best epoch so far."""
+        return self.selection.best
+
+    def _exhausted(self):
+        return self.selection.exhausted(self.history)
+
+    def ending(self) -> str:
+        """Why the training ended, in one line."""
+        at = f"ended at step {self.step} (epoch {len(self.history)})"
+        if self.step < self.total_steps and self._exhausted():
+            patience = self.recipe.early_stopping
+            return (
+                f"{at}: no better {self.selection.name} for {patience} "
+                f"epoch{'s' * (patience > 1)} after epoch {self.best['epoch']} (--early-stopping)"
+            )
+        if self.step < self.total_steps:
+            return f"{at}: a callback stopped it"
+        if self.recipe.max_steps == self.total_steps:
+            return f"{at}: all {self.total_steps} steps are done (--max-steps)"
+        return f"{at}: all {self.recipe.epochs} epochs are done"
 
     def _boundary(self):
         """The step at which the next call must end at the latest."""
@@ -334,7 +363,7 @@ class Loop:
 
     def _account(self, rows):
         """Take up what a call of `n` steps returned."""
-        loss = rows[:, 1] / rows[:, 0]
+        loss = _ratios(rows[:, 0, 0], rows[:, 1, 0])
         if not np.isfinite(loss).all():
             bad = self.step + int(np.argmin(np.isfinite(loss))) + 1
             raise TrainingError(
@@ -350,16 +379,15 @@ class Loop:
         if not self.per_batch:
             self.step += len(rows)
         # One by one in float64: the same sum however the steps fell into calls.
-        self.sums = np.cumsum(np.vstack([self.sums, rows]), 0)[-1]
+        self.sums = np.cumsum(np.concatenate([self.sums[None], rows]), 0)[-1]
 
     def _means(self, sums, part="train"):
-        pairs = zip(self.trainer.names, sums[1:], strict=True)
-        means = {name: float(s / sums[0]) for name, s in pairs}
+        means = dict(zip(self.trainer.names, _ratios(*sums).tolist(), strict=True))
         return self.trainer.task.summarize(means, part)
 
     def evaluate(self, iterator, batches: int) -> dict:
         """Means over the validation part, of batches from an iterator."""
-        return self._means(self._judge(iterator, tf.constant(batches)).numpy(), "validation")
+        return self._means(self._metric_sums(iterator, tf.constant(batches)).numpy(), "validation")
 
     def _end_epoch(self, epoch):
         row = {"epoch": epoch + 1, "step": self.step, "lr": self.learning_rate()}
@@ -369,10 +397,11 @@ class Loop:
             if self._validation_iterator is None:
                 self._validation_iterator = self._distribute(self.validation[0])
             with self.averaged():
-                judged = self.evaluate(self._validation_iterator, self.validation[1])
-            row |= {f"val_{name}": value for name, value in judged.items()}
+                means = self.evaluate(self._validation_iterator, self.validation[1])
+                means |= self._evaluated(epoch + 1)
+            row |= {f"val_{name}": value for name, value in means.items()}
         self.history.append(row)
-        self._keep_best(row)
+        self._select(row)
         self.callbacks.on_epoch_end(epoch, row)
 
     def learning_rate(self) -> float:
@@ -383,20 +412,24 @@ class Loop:
     def _factor(self):
         return float(np.asarray(self.trainer.lr_factor))
 
-    def _keep_best(self, row):
-        name = self.recipe.monitor
-        sign, key = (-1, name[1:]) if name.startswith("-") else (1, name)
-        key = f"val_{key}" if f"val_{key}" in row else key
-        value = sign * row[key]
-        self.waited += 1
-        if not np.isfinite(value):
-            raise TrainingError(f"{key} is {value} after epoch {row['epoch']}")
-        if self.best is None or value > self.best["value"]:
-            self.best = {"epoch": row["epoch"], "step": row["step"], "value": value, "row": row}
-            self.waited = 0
+    def _evaluated(self, epoch):
+        """Metrics of the task's evaluators on the validation part, where they are due."""
+        every = self.recipe.eval_epochs
+        last = self.step >= self.total_steps
+        if not every or (epoch % every and not last):
+            return {}
+
+        def reference(examples):
+            _, count = self.reference(examples)
+            return self._distribute(lambda shard: self.reference(examples, shard)[0]), count
+
+        return self.evaluators.run(self._validation_iterator, self.validation[1], reference)["test"]
+
+    def _select(self, row):
+        better, drops = self.selection.update(row)
+        if better:
             self._best_arrays = self.weights() if self.chief else None
-        elif self.recipe.sched == "plateau" and self.waited >= self.recipe.decay_epochs:
-            self.waited = 0
+        if drops:
             low = min(self.recipe.min_lr / self.recipe.lr, self._factor())
             factor = self._factor() * self.recipe.decay_rate
             self.trainer.lr_factor.assign(max(factor, low))
@@ -431,3 +464,8 @@ class Loop:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _ratios(sums, weights):
+    """Means; 0 where nothing had a weight."""
+    return np.divide(sums, weights, out=np.zeros_like(sums), where=weights != 0)

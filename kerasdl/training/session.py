@@ -7,13 +7,14 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.data import augment, pipeline, sources
+from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, initial, runs
-from kerasdl.system.names import nearest
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
 from kerasdl.training import cluster, loop, schedules, step, strategy
+from kerasdl.training.selection import check_monitor
 
 
 class Session:
@@ -41,11 +42,11 @@ class Session:
         self.chief = cluster.is_chief(self.cluster)
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
-        strategy.check_jit(recipe, self.strategy, self.cluster)
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
+        strategy.check_jit(recipe, self.strategy, self.cluster, task_class.coupled)
         # A checkpoint holds all that the initial one gave.
         begun = bool(newest)
         self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
@@ -61,7 +62,7 @@ class Session:
         initial = None if begun else self._open_initial()
         info = self._info(initial, old.info if begun else None)
         self.task = task_class(info, recipe)
-        updates = math.lcm(*self.task.repeats.values())
+        updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
         taken = (*self.task.arguments(), "features", "name", "dtype")
@@ -76,7 +77,7 @@ class Session:
                 say(initial.copy_to(self.model))
             self._prepare_model()
             self.trainer = self._trainer()
-        self._check_monitor()
+        check_monitor(recipe, self.trainer.names, self.task.evaluators())
         self.loop = self._loop(callbacks)
 
     def _build(self, arguments):
@@ -97,7 +98,6 @@ class Session:
         return initial.open_initial(self.recipe.initial_checkpoint)
 
     def _info(self, initial, old):
-
         info, choice = self.source.info, self.recipe.input_stats
         if old:
             if old.with_input_stats() != info.with_input_stats():
@@ -137,23 +137,10 @@ class Session:
                 layer.synchronized = self.recipe.sync_batch_norm
 
     def _trainer(self):
-
         schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
         return step.Trainer(self.model, self.task, self.recipe, schedule)
 
-    def _check_monitor(self):
-        name = self.recipe.monitor.removeprefix("-").removeprefix("val_")
-        names = self.trainer.names
-        if name in names and name.endswith("loss") and not self.recipe.monitor.startswith("-"):
-            raise UserError(f"--monitor {self.recipe.monitor}: lower is better: write =-{name}")
-        if name not in names:
-            raise UserError(
-                f"--monitor {self.recipe.monitor}: not one of {', '.join(names)}, or one with a "
-                f"minus where lower is better{nearest(name, names)}"
-            )
-
     def _augment(self):
-
         made = augment.Augment.from_recipe(self.recipe)
         if self.source.info.image_shape:
             return made
@@ -176,7 +163,7 @@ class Session:
         )
 
     def evaluation(self, split, share=(0, 1)):
-        """Batches of a split, and how many make the whole."""
+        """Batches of a split, as evaluation reads them, and how many make the whole."""
 
         size = self.recipe.batch_size
         batches = pipeline.evaluation_batches(
@@ -185,8 +172,12 @@ class Session:
         count = -(-len(split) // size)
         return batches, min(count, self.recipe.limit_batches or count)
 
-    def _loop(self, more):
+    def reference(self, examples, share=(0, 1)):
+        """Batches of some training examples, evenly spread, as evaluation reads them."""
+        train = self.source.train
+        return self.evaluation(Subset(train, evenly(len(train), examples)), share)
 
+    def _loop(self, more):
         held_out = self.source.validation
 
         def endless(share):
@@ -208,6 +199,7 @@ class Session:
             self.run.header(),
             [*(self._callbacks() if self.chief else ()), *more],
             self.cluster,
+            self.reference,
         )
 
     def _callbacks(self):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from kerasdl.errors import UserError
 from kerasdl.layers import dropout, remat
-from kerasdl.training import optimizers, schedules
+from kerasdl.training import collectives, optimizers, schedules
 
 SCALE_START, SCALE_GROWTH_STEPS = 2.0**15, 2000
 
@@ -13,9 +13,10 @@ SCALE_START, SCALE_GROWTH_STEPS = 2.0**15, 2000
 class Trainer(keras.Model):
     """A model, what it is trained for, and the optimizers: `fit` accepts it on one device.
 
-    For each player in turn `update` sums the per-example losses of this replica over the *global*
-    batch size, accumulates over micro-batches, adds the gradients of all replicas, adds weight
-    decay, clips, applies, and averages the weights.
+    `update` is read from top to bottom: for each player in turn the losses and their gradients on
+    this replica, summed over micro-batches; the sum over all replicas, divided by the global
+    weight; weight decay, clipping, the optimizer; at last the task's `after_update` and the average
+    of the weights.
 
     Args:
         model: The model that is trained; built.
@@ -37,11 +38,12 @@ class Trainer(keras.Model):
             raise UserError(f"--remat: {recipe.model} has no blocks to recompute")
         self.player_variables = {p: task.variables(model, p) for p in task.players}
         self.optimizers = {
-            p: optimizers.make(recipe, schedules.stretched(schedule, self.repeats(p)))
+            p: optimizers.make(recipe, schedules.stretched(schedule, self.updates(p)))
             for p in task.players
         }
         for player, optimizer in self.optimizers.items():
             optimizer.build(self.player_variables[player])
+        self.weighted = set()  # players whose loss is a pair of sums and weights
         self.lr_factor = _scalar(1.0, "lr_factor")  # lowered by the plateau law
         self.fp16 = recipe.precision == "mixed_float16"
         if self.fp16:
@@ -83,111 +85,129 @@ class Trainer(keras.Model):
             raise UserError(f"two weights of {self.net.name}, or their slots, have one path")
         return named
 
-    # -- one step -------------------------------------------------------------------------------
+    # -- for `fit` on one device ----------------------------------------------------------------
 
     def train_step(self, batch):
-        """For `fit` on one device: an update, and the running means of its metrics."""
-        sums, _ = self.update(batch)
-        for i, tracker in enumerate(self.trackers):
-            tracker.update_state(sums[i + 1] / sums[0])
-        return {t.name: t.result() for t in self.trackers}
+        """An update, and the running means of its metrics."""
+        return self._track(self.update(batch)[0])
 
     def test_step(self, batch):
-        """For `evaluate` on one device."""
-        sums = self.judge(batch)
+        """The means of a split's metrics."""
+        return self._track(self.metric_sums(batch))
+
+    def _track(self, sums):
         for i, tracker in enumerate(self.trackers):
-            tracker.update_state(sums[i + 1] / sums[0], sample_weight=sums[0])
+            mean = tf.math.divide_no_nan(sums[0, i], sums[1, i])
+            tracker.update_state(mean, sample_weight=sums[1, i])
         return {t.name: t.result() for t in self.trackers}
+
+    # -- what is evaluated ----------------------------------------------------------------------
+
+    @tf.autograph.experimental.do_not_convert
+    def metric_sums(self, batch):
+        """Sums and weights of all metrics over a batch in inference, `(2, metrics)`."""
+        weight, prepared, sums = batch["weight"], self.task.prepare(batch), []
+        with collectives.gathering():
+            for player in self.task.players:
+                loss, metrics = self.task.losses(self.net, prepared, player, training=False)
+                sums.append(_totals(self._in_order(loss, metrics), weight))
+        return tf.concat(sums, 1)
+
+    @tf.autograph.experimental.do_not_convert
+    def outputs(self, batch):
+        """What the task predicts of a batch in inference: what evaluators are given."""
+        return self.task.predict(self.net, self.task.prepare(batch))
+
+    def _in_order(self, loss, metrics):
+        return [loss if name == "loss" else metrics[name] for name in self.task.metrics]
+
+    # -- one update -----------------------------------------------------------------------------
 
     @tf.autograph.experimental.do_not_convert
     def update(self, batch, want_norms=False):
-        """Train every player on this replica's share of a batch. Call it in replica context.
+        """Train every player on this replica's part of a batch. Call it in replica context.
 
         Args:
             batch: `{name: (B, ...)}`.
             want_norms: Whether the gradients' norms are computed (a bool, or a bool tensor).
 
         Returns:
-            Sums over this replica's examples `(1 + metrics,)`, the number of examples first, and
-            the norm of each gradient over all replicas `(weights,)`, zeros where not wanted.
+            Sums and weights of all metrics over this replica's examples, `(2, metrics)`; and the
+            norm of each gradient over all replicas `(weights,)`, zeros where not wanted.
         """
         replica = tf.distribute.get_replica_context()
-        dtype = keras.config.floatx()
-        size = tf.shape(next(iter(batch.values())))[0]
-        sums, norms = [tf.cast(size, dtype)], []
-        with dropout.replica(replica.replica_id_in_sync_group):
+        sums, norms, carry = [], [], {}
+        with dropout.replica(replica.replica_id_in_sync_group), collectives.gathering():
             for player in self.task.players:
-                totals, repeats = 0.0, self.repeats(player)
-                for i in range(repeats):
-                    part = _every(repeats, batch, i)
-                    metrics, gradients = self._gradients(part, player, replica)
-                    totals += tf.stack([tf.cast(m, dtype) for m in metrics])
+                totals, carried, updates = 0.0, [], self.updates(player)
+                for i in range(updates):
+                    part = _every(updates, batch, i)
+                    found, gradients, kept = self._gradients(part, player, replica)
+                    totals += found
+                    carried.append(kept)
                     last = self._apply(player, gradients, replica, want_norms)
-                sums += tf.unstack(totals)
+                sums.append(totals)
                 norms.append(last)
-            self.task.after_update(self.net, batch)
+                carry |= _together(carried)
+            if self.task.carried:
+                carry = {name: collectives.all_gather(value) for name, value in carry.items()}
+            self.task.after_update(self.net, carry)
         if self.ema:
             replica.merge_call(self._average)
-        return tf.stack(sums), tf.concat(norms, 0)
+        return tf.concat(sums, 1), tf.concat(norms, 0)
 
-    @tf.autograph.experimental.do_not_convert
-    def judge(self, batch):
-        """Weighted sums `(1 + metrics,)` over a batch in inference, the weight's first."""
-        dtype = keras.config.floatx()
-        weight = tf.cast(batch["weight"], dtype)
-        prepared = self.task.prepare(batch)
-        sums = [tf.reduce_sum(weight)]
-        for player in self.task.players:
-            loss, metrics = self.task.losses(self.net, prepared, player, training=False)
-            for value in self._in_order(loss, metrics):
-                sums.append(tf.reduce_sum(tf.cast(value, dtype) * weight))
-        return tf.stack(sums)
-
-    def _in_order(self, loss, metrics):
-        return [loss if name == "loss" else metrics[name] for name in self.task.metrics]
-
-    def repeats(self, player) -> int:
+    def updates(self, player) -> int:
         """How many updates a player makes in its turn, each on a part of the batch."""
-        return self.task.repeats.get(player, 1)
+        return self.task.updates_per_step.get(player, 1)
 
     def _gradients(self, batch, player, replica):
-        """Sums of the metrics here, and the gradients of the global mean loss over all replicas."""
-        replicas = replica.num_replicas_in_sync
+        """Totals of the metrics here, the gradients of the loss's mean over all replicas, carry."""
+        count = replica.num_replicas_in_sync
 
         def local(batch):
-            return self._local_gradients(batch, player, replicas)
+            return self._local_gradients(batch, player, count)
 
         if self.settings.jit:
             local = tf.function(local, jit_compile=True, autograph=False)
-        totals, gradients = local(batch)
-        if replicas > 1:
-            gradients = replica.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        return totals, list(gradients)
+        totals, gradients, carry = local(batch)
+        weight = totals[1, 0]  # of the loss: examples, or what it counts
+        if count > 1:
+            *gradients, weight = replica.all_reduce(
+                tf.distribute.ReduceOp.SUM, [*gradients, weight]
+            )
+        if player in self.weighted:
+            # Divided by the examples so far: now by the weights of all replicas and micro-batches.
+            examples = tf.cast(_size(batch) * count, weight.dtype)
+            factor = tf.math.divide_no_nan(examples, weight)
+            gradients = [g * tf.cast(factor, g.dtype) for g in gradients]
+        return totals, list(gradients), carry
 
     def _local_gradients(self, batch, player, replicas):
-        """Sums of the metrics, and the share of this replica in the gradients."""
-        micro = self.settings.grad_accum_steps
-        size = tf.shape(next(iter(batch.values())))[0]
+        """Totals of the metrics, this replica's part of the gradients, and what is carried."""
+        micro, examples = self.settings.grad_accum_steps, _size(batch) * replicas
         variables = [v.value for v in self.player_variables[player]]
-        totals, gradients = None, None
+        totals, gradients, carried = None, None, []
         for i in range(micro):
             part = self.task.prepare(_every(micro, batch, i))
             with tf.GradientTape() as tape:
                 with remat.remat(self.settings.remat):
                     loss, metrics = self.task.losses(self.net, part, player, training=True)
-                total = tf.reduce_sum(loss)
-                share = total / tf.cast(size * replicas, total.dtype)
+                if isinstance(loss, tuple):
+                    self.weighted.add(player)
+                total = tf.reduce_sum(loss[0] if isinstance(loss, tuple) else loss)
+                total = total / tf.cast(examples, total.dtype)
                 if self.fp16:
-                    share *= tf.cast(self.loss_scale.value, share.dtype)
-            found = tape.gradient(share, variables, unconnected_gradients="zero")
+                    total *= tf.cast(self.loss_scale.value, total.dtype)
+            found = tape.gradient(total, variables, unconnected_gradients="zero")
             found = [tf.convert_to_tensor(g) for g in found]  # sparse ones too
-            sums = [tf.reduce_sum(m) for m in self._in_order(loss, metrics)]
+            sums = _totals(self._in_order(loss, metrics))
+            carried.append({name: metrics[name] for name in self.task.carried if name in metrics})
             if i == 0:
                 totals, gradients = sums, found
             else:
-                totals = [a + b for a, b in zip(totals, sums, strict=True)]
+                totals = totals + sums
                 gradients = [a + b for a, b in zip(gradients, found, strict=True)]
-        return totals, gradients
+        return totals, gradients, _together(carried)
 
     def _apply(self, player, gradients, replica, want_norms):
         """Update the weights of one player with gradients that all replicas agree on."""
@@ -262,9 +282,40 @@ class Trainer(keras.Model):
         return gradients, finite
 
 
+def _totals(values, weight=None):
+    """Sums and weights `(2, metrics)` of per-example values, or of pairs of sums and weights.
+
+    Args:
+        values: Each `(B,)`, or `((B,), (B,))`.
+        weight: Of each example `(B,)`; all 1 if None.
+    """
+    dtype = keras.config.floatx()
+    weight = None if weight is None else tf.cast(weight, dtype)
+    rows = []
+    for value in values:
+        pair = value if isinstance(value, tuple) else (value, tf.ones_like(value))
+        pair = [tf.cast(v, dtype) for v in pair]
+        pair = pair if weight is None else [v * weight for v in pair]
+        rows.append(tf.stack([tf.reduce_sum(v) for v in pair]))
+    return tf.stack(rows, 1)
+
+
+def _size(batch):
+    """Examples of a batch."""
+    return tf.shape(next(iter(batch.values())))[0]
+
+
 def _every(n, batch, i):
     """Every `n`-th example from the `i`-th on: the same global parts on any number of replicas."""
     return {k: v[i::n] for k, v in batch.items()} if n > 1 else batch
+
+
+def _together(parts):
+    """The batch whose parts `_every` took."""
+    if len(parts) == 1:
+        return parts[0]
+    stacked = {name: tf.stack([part[name] for part in parts], 1) for name in parts[0]}
+    return {k: tf.reshape(v, tf.concat([[-1], tf.shape(v)[2:]], 0)) for k, v in stacked.items()}
 
 
 def _scalar(value, name):

@@ -84,8 +84,14 @@ def _tpu(name):
         raise UserError(f"--tpu {name}: cannot be used: {line}") from error
 
 
-def check_jit(recipe, strategy, cluster) -> None:
+def check_jit(recipe, strategy, cluster, coupled=False) -> None:
     """Refuse `--jit` where XLA programs cannot be.
+
+    Args:
+        recipe: The settings.
+        strategy: The `tf.distribute` strategy.
+        cluster: Its `cluster.Cluster`, or None.
+        coupled: Whether the task's loss couples the examples of a batch.
 
     Raises:
         ValueError: Says why not.
@@ -100,6 +106,8 @@ def check_jit(recipe, strategy, cluster) -> None:
         )
     if recipe.sync_batch_norm and workers > 1:
         raise UserError("--jit: the statistics of --sync-batch-norm leave the compiled part")
+    if coupled and workers > 1:
+        raise UserError("--jit: the loss of this task gathers the examples of all workers")
 
 
 def check_batch(batch_size: int, replicas: int, micro: int, updates: int = 1) -> None:

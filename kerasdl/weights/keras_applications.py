@@ -1,10 +1,12 @@
-"""Weights of `keras.applications` for our ResNets and DenseNets.
+"""Weights of `keras.applications` for our ResNets, DenseNets and VGGs.
 
 Source: https://keras.io/api/applications; its networks are He et al. 2015's with a bias in every
-        convolution, and Huang et al. 2016's, trained on ImageNet.
+        convolution, Huang et al. 2016's, and Simonyan and Zisserman 2014's, trained on ImageNet.
 """
 
 import contextlib
+import itertools
+import math
 import socket
 
 import keras
@@ -19,13 +21,16 @@ DENSENETS = {
     "DenseNet169": "densenet169",
     "DenseNet201": "densenet201",
 }
-NAMES = {**RESNETS, **DENSENETS}
-# (input_mean, input_std) of images in [0, 1]. The ResNets' are of 0..255 and not divided; their
-# BGR order is undone in the stem's kernel.
+VGGS = {"VGG16": "vgg16", "VGG19": "vgg19"}
+NAMES = {**RESNETS, **DENSENETS, **VGGS}
+BGR = (*RESNETS, *VGGS)  # in the Caffe way
+# (input_mean, input_std) of images in [0, 1]. The Caffe way's are of 0..255 and not divided; its
+# BGR order is undone in the first convolution's kernel.
 INPUT = {
-    **{n: ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3) for n in RESNETS},
+    **{n: ((123.68 / 255, 116.779 / 255, 103.939 / 255), (1 / 255,) * 3) for n in BGR},
     **{n: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)) for n in DENSENETS},
 }
+HEAD = ("head", "predictions")
 TIMEOUT = 10.0  # seconds without a byte, after which a download has failed
 
 
@@ -41,7 +46,8 @@ def load(name, model, weights="imagenet"):
         weights: "imagenet" or the path of a weights file.
 
     Returns:
-        Whether the head was taken too, which it is where the model has 1000 classes.
+        Whether all dense layers were taken too: those of a model of 1000 classes, and of VGGs for
+        images of 224x224 pixels.
 
     Raises:
         ValueError: An unknown name, another architecture, or weights that cannot be had.
@@ -58,7 +64,7 @@ def load(name, model, weights="imagenet"):
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"keras:{name}: cannot get its weights: {reason}") from error
     try:
-        return copy_weights(model, source, bgr=name in RESNETS)
+        return copy_weights(model, source, bgr=name in BGR)
     except ValueError as error:
         raise UserError(f"keras:{name}: {error}; it fits {NAMES[name]}") from error
 
@@ -70,25 +76,30 @@ def copy_weights(model, source, bgr=False):
     the difference of the two epsilons into the moving variances: answers stay the same.
 
     Args:
-        model: A built ResNet with bottlenecks or DenseNet for ImageNet, or its backbone.
+        model: A built ResNet with bottlenecks, DenseNet for ImageNet or VGG, or its backbone.
         source: The model of `keras.applications`, with its top.
         bgr: Whether `source` takes BGR images; ours then takes RGB ones.
 
     Returns:
-        Whether the head was assigned too, which it is where the numbers of classes agree.
+        Whether the head was assigned too, which it is where the numbers of classes agree. Of a
+        VGG's dense layers those are assigned that stand before the first that does not fit.
 
     Raises:
-        ValueError: The models differ in anything but the head; nothing is assigned then.
+        ValueError: The models differ in anything but the dense layers; nothing is assigned then.
     """
     backbone = getattr(model, "backbone", model)
-    pairs = _densenet(backbone) if hasattr(backbone, "transitions") else _resnet(backbone)
-    head, top = getattr(model, "head", None), source.get_layer("predictions")
-    has_head = head is not None and tuple(head.kernel.shape) == tuple(top.kernel.shape)
-    if has_head:
-        pairs.append((head, "predictions", None))
+    if type(backbone).__module__ == "kerasdl.models.cnn.vgg":
+        pairs, dense = _vgg(backbone), (("fc1", "fc1"), ("fc2", "fc2"), HEAD)
+    else:
+        pairs = _densenet(backbone) if hasattr(backbone, "transitions") else _resnet(backbone)
+        dense = (HEAD,)
+    layers = [(getattr(model, ours, None), _layer(source, theirs)) for ours, theirs in dense]
+    fitting = list(itertools.takewhile(lambda pair: _fits(*pair), layers))
+    pairs += [(ours, theirs.name, None) for ours, theirs in fitting]
+    left_out = layers[len(fitting) :]
 
     values = {}  # {path: (ours, value)}
-    unused = {v.path for v in source.weights} - {v.path for v in top.weights}
+    unused = {v.path for v in source.weights} - {v.path for _, t in left_out for v in t.weights}
     for layer, name, conv in pairs:
         new, read = _values(layer, name, conv, source)
         unused -= {v.path for v in read}
@@ -101,7 +112,7 @@ def copy_weights(model, source, bgr=False):
                 )
             values[ours.path] = (ours, value)
 
-    skipped = set() if has_head or head is None else {v.path for v in head.weights}
+    skipped = {v.path for ours, _ in left_out if ours is not None for v in ours.weights}
     missing = {v.path for v in model.weights} - set(values) - skipped
     if missing or unused:
         left = f"{len(missing)} weights of the model and {len(unused)} of the source are left over"
@@ -111,14 +122,25 @@ def copy_weights(model, source, bgr=False):
         values[kernel.path] = (kernel, values[kernel.path][1][:, :, ::-1])
     for ours, value in values.values():
         ours.assign(value)
-    return has_head
+    return not left_out
+
+
+def _fits(ours, theirs):
+    """Whether a dense layer of ours, or a convolution in its place, is of the size of theirs."""
+    if ours is None:
+        return False
+    *inputs, units = ours.kernel.shape
+    return (math.prod(inputs), units) == tuple(theirs.kernel.shape)
 
 
 def _values(layer, name, conv, source):
     """`[(our weight, its value)]` of one layer, and the weights of the source that were read."""
     theirs = _layer(source, name)
     if not isinstance(layer, keras.layers.BatchNormalization):  # convolution or dense
-        new = [(layer.kernel, theirs.kernel.numpy())]
+        kernel = theirs.kernel.numpy()
+        if isinstance(theirs, keras.layers.Dense):  # ours may be a convolution over a whole map
+            kernel = kernel.reshape(layer.kernel.shape)
+        new = [(layer.kernel, kernel)]
         read = [theirs.kernel]
         if layer.use_bias:
             new.append((layer.bias, theirs.bias.numpy()))
@@ -144,7 +166,9 @@ def _resnet(backbone):
     """`[(our layer, name of theirs, name of the convolution whose bias it takes)]`."""
     blocks = getattr(backbone, "blocks", [])
     if not blocks or not hasattr(blocks[0], "conv3"):
-        raise UserError("the model is no ResNet with bottlenecks and no DenseNet for ImageNet")
+        raise UserError(
+            "the model is no ResNet with bottlenecks, no DenseNet for ImageNet and no VGG"
+        )
     if any(tuple(block.conv1.conv.strides) != (block.stride,) * 2 for block in blocks):
         raise UserError("the weights are for strides in the first 1x1 convolutions (v1)")
     pairs = _conv_norm(backbone.stem, "conv1")
@@ -179,6 +203,17 @@ def _densenet(backbone):
             pairs.append((backbone.transitions[s].conv, f"pool{number}_conv", None))
         else:
             pairs.append((backbone.norms[s], "bn", None))
+    return pairs
+
+
+def _vgg(backbone):
+    """Like `_resnet`; every convolution has a bias, which it keeps."""
+    count, pairs = {}, []
+    for block in backbone.blocks:
+        stage = block.name.split("_")[0]
+        count[stage] = count.get(stage, 0) + 1
+        name = f"block{stage.removeprefix('stage')}_conv{count[stage]}"
+        pairs.append((block.conv, name, None))
     return pairs
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasdl.columns import DataInfo
 from kerasdl.inference import artifact
 
 FORMATS = {
@@ -41,7 +42,7 @@ def test_predict_files(place, exported, pictures, tmp_path):
     for a, b, file in zip(found, reference, files, strict=True):
         assert a["file"] == str(file)
         assert a["class_name"] == b["class_name"]
-        assert a["class_name"] in exported["data"]["class_names"]
+        assert a["class_name"] in DataInfo.from_dict(exported["data"]).class_names
         assert a["probability"] == pytest.approx(b["probability"], abs=1e-3)
         assert a["top5"][0]["probability"] == a["probability"]
         assert len(a["top5"]) == 5

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasdl.models.cnn import densenet, resnet
+from kerasdl.models.cnn import densenet, resnet, vgg
 from kerasdl.weights import keras_applications
 from kerasdl.weights.keras_applications import copy_weights, load
 
@@ -28,6 +28,8 @@ def randomize(model, biases):
         ("ResNet50", resnet.resnet50, False),
         ("ResNet50", resnet.resnet50, True),
         ("DenseNet121", densenet.densenet121, False),
+        ("VGG16", vgg.vgg16, True),
+        ("VGG19", vgg.vgg19, True),
     ],
 )
 def test_logits_equal(name, builder, biases):
@@ -52,10 +54,12 @@ def test_logits_equal(name, builder, biases):
     assert (difference / (1 + np.abs(expected).max())).max() < 1e-4
 
 
-def test_resnet_input_is_caffe_mode():
+@pytest.mark.parametrize("name", ["ResNet50", "VGG16", "VGG19"])
+def test_input_is_caffe_mode(name):
     image = np.random.default_rng(0).integers(0, 256, (1, 4, 5, 3)).astype("float32")
-    expected = keras.applications.resnet.preprocess_input(image.copy())[..., ::-1]  # to RGB
-    mean, std = keras_applications.INPUT["ResNet50"]
+    module = getattr(keras.applications, name.lower().replace("resnet50", "resnet"))
+    expected = module.preprocess_input(image.copy())[..., ::-1]  # to RGB
+    mean, std = keras_applications.INPUT[name]
     np.testing.assert_allclose((image / 255 - mean) / std, expected, atol=1e-3)
 
 
@@ -87,6 +91,50 @@ def test_backbone_alone(resnet50_source):
     assert copy_weights(backbone, resnet50_source) is False
     theirs = resnet50_source.get_layer("conv5_block3_3_conv").kernel.numpy()
     np.testing.assert_array_equal(backbone.blocks[-1].conv3.conv.kernel.numpy(), theirs)
+
+
+@pytest.fixture(scope="module")
+def vgg16_source():
+    """With dense layers of 64 units, which `keras.applications` does not offer."""
+    trunk = keras.applications.VGG16(weights=None, include_top=False, input_shape=(64, 32, 3))
+    x = keras.layers.Flatten(name="flatten")(trunk.output)
+    for name, units in (("fc1", 64), ("fc2", 64), ("predictions", 10)):
+        x = keras.layers.Dense(units, activation="relu" if units == 64 else None, name=name)(x)
+    return keras.Model(trunk.input, x)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "taken"),
+    [
+        ({}, ("fc1", "fc2", "head")),
+        ({"num_classes": 7}, ("fc1", "fc2")),
+        ({"image_shape": (32, 32, 3)}, ()),  # the first dense layer sees another map
+    ],
+)
+def test_dense_layers_are_taken_up_to_the_first_that_does_not_fit(vgg16_source, kwargs, taken):
+    sizes = {"image_shape": (64, 32, 3), "num_classes": 10, "fc_dim": 64}
+    model = vgg.vgg16(**{**sizes, **kwargs})
+    before = {name: getattr(model, name).kernel.numpy() for name in ("fc1", "fc2", "head")}
+    assert copy_weights(model, vgg16_source) is (len(taken) == 3)
+    for name, kernel in before.items():
+        theirs = vgg16_source.get_layer(name.replace("head", "predictions")).kernel.numpy()
+        expected = theirs.reshape(kernel.shape) if name in taken else kernel
+        np.testing.assert_array_equal(getattr(model, name).kernel.numpy(), expected)
+    theirs = vgg16_source.get_layer("block5_conv3").kernel.numpy()
+    np.testing.assert_array_equal(model.backbone.blocks[-1].conv.kernel.numpy(), theirs)
+
+
+def test_a_vgg_alone_and_one_with_batch_norm(vgg16_source):
+    backbone = vgg.vgg16(image_shape=(64, 32, 3), features=True)
+    assert copy_weights(backbone, vgg16_source) is False
+    for builder, message in (
+        (vgg.vgg16_bn, "weights of the model and 0 of the source are left over"),
+        (vgg.vgg13, "of the source are left over"),
+        (vgg.vgg19, "no layer block3_conv4"),
+    ):
+        model = builder(image_shape=(64, 32, 3), num_classes=10, fc_dim=64)
+        with pytest.raises(ValueError, match=message):
+            copy_weights(model, vgg16_source)
 
 
 @pytest.mark.parametrize(

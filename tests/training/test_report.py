@@ -92,7 +92,7 @@ def write_run(folder, metrics=None, rows=(), names=(), settings=None):
 
 def page_of(folder, card=None):
     path = page.write(folder, card)
-    assert path == folder / "page.html"
+    assert path == folder / "report.html"
     return Page(path.read_text())
 
 
@@ -161,7 +161,7 @@ def test_a_whole_run(tmp_path):
         "m/head/kernel 2.5 0.12",
         "lr 0.125 default 0.001",
         "batch-size 64",
-        "data image-shape 8, 8, 1",
+        "data image shape 8, 8, 1",
     ):
         assert part in page.text, part
     assert page.tags.count("svg") == 3  # loss, top1, the rate
@@ -204,7 +204,7 @@ def test_a_thousand_classes_are_a_picture(tmp_path):
     assert time.perf_counter() - start < 3
     assert "class 0 class 1 2 18.2%" in page.text and "class 500" not in page.text
     assert "circle" not in page.tags  # too many points
-    text = (folder / "page.html").read_text()
+    text = (folder / "report.html").read_text()
     assert len(text) < 300_000
     picture = tf.io.decode_png(base64.b64decode(re.search(r"base64,([^\"]+)", text)[1]))
     assert picture.shape == (250, 250, 4)
@@ -253,7 +253,7 @@ def test_every_mistake_shows_its_own_cell(tmp_path):
 
 def test_it_needs_no_framework():
     code = (
-        "import sys; from kerasdl.training import report\n"
+        "import sys; from kerasdl.report import page\n"
         "sys.exit(str({'tensorflow', 'keras', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -394,5 +394,5 @@ def test_pictures_after_an_epoch_and_on_the_page(tmp_path):
     assert found == ["denoising_trajectory.gif", "denoising_trajectory.png", *stills]
     page = page_of(folder)
     assert "Pictures denoising trajectory flat trajectory latent walk samples" in page.text
-    sources = re.findall(r'src="data:image/(\w+);', (folder / "page.html").read_text())
+    sources = re.findall(r'src="data:image/(\w+);', (folder / "report.html").read_text())
     assert sources == ["png", "gif", "png", "png", "png"]

@@ -53,7 +53,7 @@ def test_gradient_is_that_of_the_mean_and_accumulation_changes_nothing():
         np.testing.assert_allclose(new, old - 0.1 * g, atol=1e-6)
         np.testing.assert_allclose(micro, new, atol=1e-6)
         np.testing.assert_allclose(norm, np.linalg.norm(g), rtol=1e-5)
-    np.testing.assert_allclose(sums[:2], [8, 8 * mean], rtol=1e-5)
+    np.testing.assert_allclose(sums[:, 0], [8 * mean, 8], rtol=1e-5)
 
 
 def test_clipping_bounds_the_global_norm():
@@ -145,3 +145,65 @@ def test_every_optimizer_moves_the_weights(opt):
     before = values(trainer)
     trainer.update(make_batch())
     assert any((a != b).any() for a, b in zip(before, values(trainer), strict=True))
+
+
+class Uneven(Classify):
+    """A classifier whose examples count as much as their label says; it carries the images."""
+
+    carried = ("seen",)
+
+    def losses(self, model, batch, player="model", training=False):
+        loss, metrics = super().losses(model, batch, player, training)
+        weight = tf.cast(batch["label"], loss.dtype)
+        seen = tf.reduce_sum(batch["image"], (1, 2, 3))
+        return (loss * weight, weight), {
+            **{name: (value * weight, weight) for name, value in metrics.items()},
+            "seen": seen,
+        }
+
+    def after_update(self, model, carry):
+        self.kept = carry["seen"]
+
+
+def uneven(**settings):
+    trainer = make_trainer(**settings)
+    trainer.task = Uneven(INFO, trainer.settings)
+    return trainer
+
+
+@pytest.mark.parametrize("micro", [1, 2, 4])
+def test_a_weighted_loss_is_divided_by_the_weight_of_the_whole_batch(micro):
+    batch, trainer = make_batch(), uneven(grad_accum_steps=micro)
+    weight = tf.cast(batch["label"], "float32")
+    before = values(trainer)
+    with tf.GradientTape() as tape:
+        loss, _ = Classify(INFO, trainer.settings).losses(trainer.net, batch, training=True)
+        mean = tf.reduce_sum(loss * weight) / tf.reduce_sum(weight)
+    gradients = tape.gradient(mean, [v.value for v in trainer.net.trainable_variables])
+    sums, _ = trainer.update(batch)
+    for old, new, g in zip(before, values(trainer), gradients, strict=True):
+        np.testing.assert_allclose(new, old - 0.1 * g, atol=1e-6)
+    np.testing.assert_allclose(sums[0, 0] / sums[1, 0], mean, rtol=1e-5)
+    np.testing.assert_allclose(sums[1], tf.reduce_sum(weight))
+    # What is carried stands in the order of the batch, however it was divided.
+    image = tf.reduce_sum(batch["image"], (1, 2, 3))
+    np.testing.assert_allclose(trainer.task.kept, image, rtol=1e-6)
+
+
+def test_a_batch_without_weight_moves_nothing():
+    trainer = uneven()
+    before = values(trainer)
+    sums, _ = trainer.update({**make_batch(), "label": tf.zeros(8, "int32")})
+    for old, new in zip(before, values(trainer), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert (sums.numpy() == 0).all()
+
+
+def test_evaluation_counts_weights_of_examples_and_of_what_they_hold():
+    batch = {**make_batch(), "weight": tf.constant([1.0] * 6 + [0.0] * 2)}
+    trainer = uneven()
+    loss, _ = Classify(INFO, trainer.settings).losses(trainer.net, batch)
+    weight = tf.cast(batch["label"], "float32")[:6]
+    sums = trainer.metric_sums(batch)
+    np.testing.assert_allclose(sums[0, 0], tf.reduce_sum(loss[:6] * weight), rtol=1e-5)
+    np.testing.assert_allclose(sums[1], tf.reduce_sum(weight))

@@ -5,11 +5,21 @@ Paper:   Densely Connected Convolutional Networks, Huang et al. 2016,
 Differs: only the variant BC (bottlenecks of 4k channels, compression 0.5) is here.
 """
 
+import itertools
+
 import keras
 from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import BatchNorm, Conv, ConvNorm, pad2d, register
+from kerasdl.layers.core import (
+    BatchNorm,
+    Conv,
+    ConvNorm,
+    build_chain,
+    pad2d,
+    register,
+    strided,
+)
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.remat import Block
 
@@ -43,8 +53,12 @@ class DenseLayer(Block):
         self.drop2 = Dropout(drop_rate, name="drop2")
 
     def build(self, input_shape):
-        # builds every child
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(
+            input_shape, self.norm1, self.conv1, self.drop1, self.norm2, self.conv2, self.drop2
+        )
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], input_shape[-1] + self.conv2.filters)
 
     def call(self, x, training=False):
         y = self.conv1(ops.relu(self.norm1(x, training=training)))  # (B, H, W, 4 k)
@@ -77,7 +91,11 @@ class Transition(keras.layers.Layer):
 
     def build(self, input_shape):
         self.conv = Conv(int(COMPRESSION * input_shape[-1]), 1, use_bias=False, name="conv")
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.conv, self.drop)
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        return (batch, height and height // 2, width and width // 2, self.conv.filters)
 
     def call(self, x, training=False):
         return ops.average_pool(self.drop(self.conv(x), training=training), 2, 2)
@@ -138,6 +156,14 @@ class DenseNetBackbone(Backbone):
             self.strides = {"stage1": 2, **self.strides}
             self.channels = {"stage1": 2 * growth_rate, **self.channels}
 
+    def build(self, input_shape):
+        shape = build_chain(input_shape, self.normalize, self.stem)
+        shape = shape if self.small else strided(shape, 2)
+        layers = iter(self.dense_layers)
+        for s, depth in enumerate(self.depths):
+            shape = build_chain(shape, *itertools.islice(layers, depth), self.norms[s])
+            shape = build_chain(shape, *self.transitions[s : s + 1])  # none after the last block
+
     def call(self, x, training=False):
         x = self.normalize(x)
         features = {}
@@ -158,36 +184,10 @@ class DenseNetBackbone(Backbone):
 
 @register
 class DenseNet(Classifier):
-    """A `DenseNetBackbone`, average pooling and a dense layer.
+    """A `DenseNetBackbone`, which has the dropout, average pooling and a dense layer."""
 
-    Args:
-        num_classes: `K`.
-        image_shape, depths, growth_rate, small, drop_rate, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether dropout and batch statistics are on.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        depths=(6, 12, 24, 16),
-        growth_rate=32,
-        small=False,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = DenseNetBackbone(
-            image_shape, depths, growth_rate, small, drop_rate, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, **kwargs)
+    backbone_class = DenseNetBackbone
+    drops = ("backbone",)
 
 
 # Table 1: dense layers per block, k = 32

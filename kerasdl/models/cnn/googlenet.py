@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, dense_head, make
-from kerasdl.layers.core import Conv, ConvNorm, register
+from kerasdl.layers.core import Conv, ConvNorm, build_chain, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import LocalResponseNorm
 from kerasdl.layers.remat import Block
@@ -27,7 +27,13 @@ TABLE_1 = (
     ),
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
-AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7  # section 5
+# Section 5, of the auxiliary heads
+AUX_POOL, AUX_STRIDE, AUX_FILTERS, AUX_DIM, AUX_DROP = 5, 3, 128, 1024, 0.7
+
+
+def out_channels(widths):
+    """Channels of a module of these widths: 1x1, 3x3, 5x5 and pool projection side by side."""
+    return sum(widths[i] for i in (0, 2, 4, 5))
 
 
 def pooled(size):
@@ -81,8 +87,13 @@ class Inception(Block):
         self.project = conv(project, 1, norm=norm, name="project")
 
     def build(self, input_shape):
-        # builds every child
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.conv1)
+        build_chain(input_shape, self.reduce3, self.conv3)
+        build_chain(input_shape, self.reduce5, self.conv5)
+        build_chain(input_shape, self.project)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], out_channels(self.widths))
 
     def call(self, x, training=False):
         def run(layer, x):
@@ -124,7 +135,10 @@ class AuxiliaryHead(keras.layers.Layer):
         self.head = dense_head(num_classes)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        batch, *sides, channels = input_shape
+        sides = [(side - AUX_POOL) // AUX_STRIDE + 1 for side in sides]
+        shape = (batch, *sides, channels)
+        build_chain(shape, self.conv, self.flatten, self.fc, self.drop, self.head)
 
     def call(self, x, training=False):
         x = self.conv(ops.average_pool(x, AUX_POOL, AUX_STRIDE))  # (B, 4, 4, 128) of a 14x14 map
@@ -192,9 +206,31 @@ class GoogLeNetBackbone(Backbone):
                 self.inceptions.append(Inception(widths, small, name=name))
                 self.stage_of.append(stage)
             self.strides[stage] = stride * 2**s
-            self.channels[stage] = sum(widths[i] for i in (0, 2, 4, 5))
+            self.channels[stage] = out_channels(widths)
         start, modules = len(stages[0]), len(stages[1])
         self.tap1, self.tap2 = start, start + max(modules - 2, 0)
+
+    def build(self, input_shape):
+        def halved(shape):
+            batch, height, width, channels = shape
+            return (batch, pooled(height), pooled(width), channels)
+
+        shape = build_chain(input_shape, self.normalize, self.conv1)
+        if not self.small:
+            shape = build_chain(halved(shape), self.norm1, self.conv2, self.conv3, self.norm2)
+        shapes = []  # of what each module makes
+        for i, inception in enumerate(self.inceptions):
+            if self._starts_stage(i):
+                shape = halved(shape)
+            shape = build_chain(shape, inception)
+            shapes.append(shape)
+        self.tap_shapes = (shapes[self.tap1], shapes[self.tap2])
+
+    def _starts_stage(self, i):
+        """Whether max pooling stands before module `i`."""
+        if i == 0:
+            return not self.small
+        return self.stage_of[i] != self.stage_of[i - 1]
 
     def call(self, x, training=False, taps=False):
         x = self.normalize(x)
@@ -206,7 +242,7 @@ class GoogLeNetBackbone(Backbone):
             x = self.conv2(self.norm1(max_pool(x)))
             x = features["stage2"] = self.norm2(self.conv3(x))  # (B, H/4, W/4, 192)
         for i, (stage, inception) in enumerate(zip(self.stage_of, self.inceptions, strict=True)):
-            if stage not in features and not (self.small and i == 0):
+            if self._starts_stage(i):
                 x = max_pool(x)
             x = features[stage] = inception(x, training=training)
             if taps and i == self.tap1:
@@ -221,10 +257,14 @@ class GoogLeNet(Classifier):
     """A `GoogLeNetBackbone`, average pooling, dropout and a dense layer, and auxiliary heads.
 
     Args:
+        image_shape: `(H, W, C)`.
         num_classes: `K`.
-        aux_heads: Two more classifiers in the midst of the network, for training alone.
         drop_rate: Dropout before the last dense layer.
-        image_shape, filters, stages, small, input_mean, input_std: Of the backbone.
+        aux_heads: Two more classifiers in the midst of the network, for training alone.
+        **kwargs: Further arguments of the backbone.
+
+    Attributes:
+        aux_weight: Of each auxiliary head's loss in the whole, section 5.
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
@@ -238,31 +278,34 @@ class GoogLeNet(Classifier):
         ValueError: An image too small for the pooling, which is 5x5 in the auxiliary heads.
     """
 
+    backbone_class = GoogLeNetBackbone
+    aux_weight = 0.3
+
     def __init__(
         self,
         image_shape=(224, 224, 3),
         num_classes=1000,
-        filters=(64, 64, 192),
-        stages=TABLE_1,
-        small=False,
-        aux_heads=True,
         drop_rate=0.4,
-        input_mean=0.0,
-        input_std=1.0,
+        aux_heads=True,
         **kwargs,
     ):
         if aux_heads:
-            check_size(image_shape, least_size(small, AUX_POOL), "GoogLeNet with auxiliary heads")
-        backbone = GoogLeNetBackbone(image_shape, filters, stages, small, input_mean, input_std)
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+            least = least_size(kwargs.get("small", False), AUX_POOL)
+            check_size(image_shape, least, "GoogLeNet with auxiliary heads")
+        super().__init__(image_shape, num_classes, drop_rate, **kwargs)
         self.aux1 = AuxiliaryHead(num_classes, name="aux1") if aux_heads else None
         self.aux2 = AuxiliaryHead(num_classes, name="aux2") if aux_heads else None
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        if self.aux1 is not None:
+            self.aux1.build(self.backbone.tap_shapes[0])
+            self.aux2.build(self.backbone.tap_shapes[1])
 
     def call(self, x, training=False):
         if self.aux1 is None:
             return super().call(x, training=training)
         features = self.backbone(x, training=training, taps=True)
-        # Also when not training: a head that is not called is not built.
         return {
             "logits": self.head(self.drop(self.pool(features), training=training)),
             "aux1": self.aux1(features["tap1"], training=training),

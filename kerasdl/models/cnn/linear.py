@@ -6,9 +6,12 @@ Differs: the score is trained by stochastic gradient descent, and the margin's q
          weight decay.
 """
 
+import math
+
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.classifier import check_size, dense_head, make
 from kerasdl.layers.core import Model, Normalize, register
 
@@ -42,6 +45,10 @@ class Linear(Model):
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
 
+    def build(self, input_shape):
+        self.normalize.build(input_shape)
+        self.head.build((None, math.prod(input_shape[1:])))
+
     def call(self, x):
         x = self.normalize(x)
         return self.head(ops.reshape(x, (-1, x.shape[1] * x.shape[2] * x.shape[3])))
@@ -50,7 +57,7 @@ class Linear(Model):
 def linear(image_shape=(32, 32, 3), num_classes=10, features=False, **kwargs):
     """The classifier; it has no feature maps, so `features=True` is a ValueError."""
     if features:
-        raise ValueError("linear has no backbone: features=True needs a model with hidden layers")
+        raise UserError("linear has no backbone: features=True needs a model with hidden layers")
     return make(Linear, "linear", image_shape, num_classes, {}, kwargs)
 
 

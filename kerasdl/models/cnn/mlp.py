@@ -5,12 +5,15 @@ Paper:   Learning representations by back-propagating errors, Rumelhart et al. 1
 Differs: cross entropy, He or Glorot kernels, dropout (Srivastava et al. 2014).
 """
 
+import math
+
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.activation import check_activation, kernel_initializer, make_activation
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import register
+from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout
 
 
@@ -32,6 +35,7 @@ class HiddenLayer(keras.layers.Layer):
 
     def __init__(self, dim, activation="relu", pieces=2, **kwargs):
         super().__init__(**kwargs)
+        self.dim = dim
         self.dense = keras.layers.Dense(
             dim * pieces if activation == "maxout" else dim,
             kernel_initializer=kernel_initializer(activation),
@@ -40,7 +44,10 @@ class HiddenLayer(keras.layers.Layer):
         self.activation = make_activation(activation, pieces)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        build_chain(input_shape, self.dense, self.activation)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], self.dim)
 
     def call(self, x):
         return self.activation(self.dense(x))
@@ -81,12 +88,18 @@ class PerceptronBackbone(Backbone):
         check_size(self.image_shape, 1, self.name)
         check_activation(activation)
         if not dims or min(dims) < 1:
-            raise ValueError(f"dims {tuple(dims)}: give the units of at least one hidden layer")
+            raise UserError(f"dims {tuple(dims)}: give the units of at least one hidden layer")
         self.stages = [
             HiddenLayer(dim, activation, pieces, name=f"stage{i + 1}") for i, dim in enumerate(dims)
         ]
         self.drops = [Dropout(drop_rate, name=f"drop{i + 1}") for i in range(len(dims) - 1)]
         self.channels = {f"stage{i + 1}": dim for i, dim in enumerate(dims)}
+
+    def build(self, input_shape):
+        self.normalize.build(input_shape)
+        shape = (None, math.prod(input_shape[1:]))
+        for i, stage in enumerate(self.stages):
+            shape = build_chain(shape, *self.drops[i - 1 : i], stage)  # none before the first
 
     def call(self, x, training=False):
         x = self.normalize(x)
@@ -101,37 +114,10 @@ class PerceptronBackbone(Backbone):
 
 @register
 class Perceptron(Classifier):
-    """A `PerceptronBackbone`, dropout and a dense layer.
+    """A `PerceptronBackbone` and a dense layer, with dropout after every hidden layer."""
 
-    Args:
-        num_classes: `K`.
-        drop_rate: Dropout after every hidden layer.
-        image_shape, dims, activation, pieces, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(32, 32, 3),
-        num_classes=10,
-        dims=(256, 256),
-        activation="relu",
-        pieces=2,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = PerceptronBackbone(
-            image_shape, dims, activation, pieces, drop_rate, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+    backbone_class = PerceptronBackbone
+    drops = ("backbone", "head")
 
     def pool(self, features):
         return list(features.values())[-1]

@@ -5,11 +5,10 @@ Paper:   Deep Residual Learning for Image Recognition, He et al. 2015,
 Differs: none; `stride_in_3x3=True` is the later variant known as v1.5.
 """
 
-import keras
 from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import ConvNorm, pad2d, register
+from kerasdl.layers.core import ConvNorm, build_chain, pad2d, register, strided
 from kerasdl.layers.remat import Block
 
 
@@ -43,11 +42,14 @@ class ResidualBlock(Block):
         self.project = None  # made in build(), once C is known
 
     def build(self, input_shape):
+        build_chain(input_shape, self.conv1, self.conv2)
         changes = self.stride > 1 or input_shape[-1] != self.filters
         if changes and self.option == "B":
             self.project = ConvNorm(self.filters, 1, self.stride, name="project")
-        # builds every child
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+            self.project.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return strided(input_shape, self.stride, self.filters)
 
     def call(self, x, training=False):
         y = self.conv1(x, training=training)  # (B, H/s, W/s, D)
@@ -91,9 +93,13 @@ class Bottleneck(Block):
         self.project = None  # made in build(), once C is known
 
     def build(self, input_shape):
+        build_chain(input_shape, self.conv1, self.conv2, self.conv3)
         if self.stride > 1 or input_shape[-1] != 4 * self.filters:
             self.project = ConvNorm(4 * self.filters, 1, self.stride, name="project")
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+            self.project.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return strided(input_shape, self.stride, 4 * self.filters)
 
     def call(self, x, training=False):
         shortcut = self.project(x, training=training) if self.project else x
@@ -153,6 +159,10 @@ class ResNetBackbone(Backbone):
             self.strides[stage] = stride * 2**s
             self.channels[stage] = d * (4 if block == "bottleneck" else 1)
 
+    def build(self, input_shape):
+        shape = build_chain(input_shape, self.normalize, self.stem)
+        build_chain(shape if self.small else strided(shape, 2), *self.blocks)
+
     def call(self, x, training=False):
         x = self.stem(self.normalize(x), training=training)
         features = {}
@@ -166,40 +176,9 @@ class ResNetBackbone(Backbone):
 
 @register
 class ResNet(Classifier):
-    """A `ResNetBackbone`, average pooling and a dense layer.
+    """A `ResNetBackbone`, average pooling, dropout and a dense layer; see `Classifier`."""
 
-    Args:
-        num_classes: `K`.
-        drop_rate: Dropout before the dense layer.
-        image_shape, depths, block, filters, small, stride_in_3x3, input_mean, input_std: Of the
-            backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether dropout and batch statistics are on.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        depths=(2, 2, 2, 2),
-        block="basic",
-        filters=64,
-        small=False,
-        stride_in_3x3=False,
-        drop_rate=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = ResNetBackbone(
-            image_shape, depths, block, filters, small, stride_in_3x3, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
+    backbone_class = ResNetBackbone
 
 
 # Table 1: blocks per stage

@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import Model, check_counts, construct, register
+from kerasdl.layers.core import Model, build_chain, check_counts, construct, register
 from kerasdl.ops.likelihood import bernoulli_nll
 
 
@@ -27,7 +27,6 @@ class Autoencoder(Model):
 
     Attributes:
         variational: False: a code is a point, and has no prior to draw from.
-        beta: 0: nothing weighs on the code.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
@@ -38,7 +37,6 @@ class Autoencoder(Model):
     """
 
     variational = False
-    beta = 0.0
 
     def __init__(self, image_shape=(28, 28, 1), latent_dim=30, dims=(1000, 500, 250), **kwargs):
         super().__init__(**kwargs)
@@ -59,6 +57,10 @@ class Autoencoder(Model):
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
 
+    def build(self, input_shape):
+        build_chain((None, math.prod(self.image_shape)), *self.encoder, self.code)
+        build_chain((None, self.latent_dim), *self.decoder, self.pixels)
+
     def encode(self, image, training=False):
         """The `code` `(B, D)` of images `(B, H, W, C)`."""
         x = ops.reshape(image, (-1, math.prod(self.image_shape)))
@@ -71,6 +73,12 @@ class Autoencoder(Model):
         for layer in self.decoder:
             z = layer(z)
         return ops.reshape(self.pixels(z), (-1, *self.image_shape))
+
+    def objective(self, image, noise=None, training=False):
+        """The loss `(B,)` of images `(B, H, W, C)`: the `reconstruction`, as there is no `kl`."""
+        code = self.encode(image, training)["code"]
+        loss = self.nll(image, self.decode(code, training))
+        return loss, {"reconstruction": loss, "kl": ops.zeros_like(loss)}
 
     def nll(self, image, logits):
         """Cross entropy in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""

@@ -12,7 +12,8 @@ import math
 import keras
 from keras import ops
 
-from kerasdl.layers.core import BatchNorm, check_counts, construct, register
+from kerasdl.errors import UserError
+from kerasdl.layers.core import BatchNorm, build_chain, check_counts, construct, register
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.models.generative.gan import TRAINING, Gan, check_norm
 
@@ -78,7 +79,11 @@ class DcganGenerator(keras.layers.Layer):
         self.head = up(image_shape[-1], "head", dtype=wide)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        self.project.build(input_shape)
+        shape = build_chain((None, self.smallest, self.smallest, self.filters), self.norms[0])
+        for up, norm in zip(self.ups, self.norms[1:], strict=True):
+            shape = build_chain(shape, up, norm)
+        self.head.build(shape)
 
     def call(self, x, training=False):
         x = ops.reshape(self.project(x), (-1, self.smallest, self.smallest, self.filters))
@@ -148,7 +153,12 @@ class DcganDiscriminator(keras.layers.Layer):
         )
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = input_shape
+        for i, conv in enumerate(self.convs):
+            shape = build_chain(shape, conv, *self.norms[i - 1 : i])  # none after the first
+        if self.minibatch_std:
+            shape = build_chain(shape, self.minibatch_std)
+        self.head.build((None, math.prod(shape[1:])))
 
     def call(self, x, training=False):
         x = 2.0 * x - 1.0
@@ -222,13 +232,13 @@ class Dcgan(Gan):
 def _check_size(image_shape, smallest):
     """Refuse images that are not square of `smallest * 2^n` pixels a side, `n` at least 1."""
     if len(image_shape) != 3:
-        raise ValueError(f"image_shape {tuple(image_shape)}: dcgan takes (side, side, channels)")
+        raise UserError(f"image_shape {tuple(image_shape)}: dcgan takes (side, side, channels)")
     height, width = image_shape[:2]
     side = max(height, width)
     below = smallest * 2 ** max(1, int(math.log2(max(side / smallest, 1))))
     if not height == width == below:
         nearest = {below, below if side <= below else 2 * below}
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: dcgan takes square images of {smallest} * 2^n "
             f"pixels a side; the nearest: {', '.join(f'{s}x{s}' for s in sorted(nearest))}; "
             f"--image-size resizes them"

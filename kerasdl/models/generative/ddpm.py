@@ -11,8 +11,17 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.attention import SelfAttention
-from kerasdl.layers.core import Model, check_counts, construct, doubled, register
+from kerasdl.layers.core import (
+    Model,
+    build_chain,
+    check_counts,
+    construct,
+    doubled,
+    doubled_shape,
+    register,
+)
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
 from kerasdl.layers.remat import Block
@@ -88,6 +97,7 @@ class ResBlock(Block):
         if c != self.filters:
             self.project = conv(self.filters, "project", kernel_size=1)
             self.project.build(x_shape)
+        self.drop.build(inner)
 
     def call(self, x, embedding, training=False):
         y = self.conv1(ops.silu(self.norm1(x)))
@@ -200,6 +210,39 @@ class UNet(Model):
             image_shape[-1], 3, padding="same", kernel_initializer="zeros", dtype=wide, name="head"
         )
 
+    def build(self, input_shape):
+        embedding = build_chain((None, self.dim), self.time1, self.time2)
+        if self.classes is not None:
+            self.classes.build((None,))
+
+        def through(layer, shape):
+            if isinstance(layer, ResBlock):
+                layer.build(shape, embedding)
+                return (*shape[:-1], layer.filters)
+            layer.build(shape)
+            return shape if isinstance(layer, AttentionBlock) else layer.compute_output_shape(shape)
+
+        shape = build_chain((None, *self.image_shape), self.stem)
+        skips = [shape[-1]]  # channels
+        for i, layer in enumerate(self.layers_down):
+            shape = through(layer, shape)
+            if self._is_skip(i):
+                skips.append(shape[-1])
+        for layer in self.layers_middle:
+            shape = through(layer, shape)
+        for layer in self.layers_up:
+            if isinstance(layer, ResBlock):
+                shape = (*shape[:-1], shape[-1] + skips.pop())
+            elif isinstance(layer, keras.layers.Conv2D):
+                shape = doubled_shape(shape)
+            shape = through(layer, shape)
+        build_chain(shape, self.norm, self.head)
+
+    def _is_skip(self, i):
+        """Whether what layer `i` on the way down makes is handed to the way up."""
+        after = self.layers_down[i + 1] if i + 1 < len(self.layers_down) else None
+        return not isinstance(after, AttentionBlock)  # which belongs to the block before it
+
     def symbolic_inputs(self):
         inputs = {"image": keras.Input(self.image_shape), "time": keras.Input(())}
         if self.num_classes:
@@ -217,7 +260,7 @@ class UNet(Model):
     def call(self, x, training=False):
         if ("label" in x) != bool(self.num_classes):
             what = "needs a label" if self.num_classes else "takes no label: it is unconditional"
-            raise ValueError(f"{self.name} {what}")
+            raise UserError(f"{self.name} {what}")
         embedding = self.embed(x)
         y = self.stem(x["image"])
         skips = [y]
@@ -229,8 +272,7 @@ class UNet(Model):
 
         for i, layer in enumerate(self.layers_down):
             y = through(layer, y)
-            after = self.layers_down[i + 1] if i + 1 < len(self.layers_down) else None
-            if not isinstance(after, AttentionBlock):  # which belongs to the block before it
+            if self._is_skip(i):
                 skips.append(y)
         for layer in self.layers_middle:
             y = through(layer, y)
@@ -253,19 +295,19 @@ def check_sizes(image_shape, dim, multipliers, depth, attention_levels):
         dim=dim, depth=depth, **{f"multipliers[{i}]": m for i, m in enumerate(multipliers)}
     )
     if dim % 2 or dim < 4:
-        raise ValueError(f"dim {dim}: must be even and at least 4")
+        raise UserError(f"dim {dim}: must be even and at least 4")
     for level in attention_levels:
         if level not in range(len(multipliers)):
-            raise ValueError(
+            raise UserError(
                 f"attention_levels {level}: must be at least 0 and at most {len(multipliers) - 1}"
             )
     part = 2 ** (len(multipliers) - 1)
     if len(image_shape) != 3:
-        raise ValueError(f"image_shape {tuple(image_shape)}: must be (height, width, channels)")
+        raise UserError(f"image_shape {tuple(image_shape)}: must be (height, width, channels)")
     for side in image_shape[:2]:
         if side % part:
             near = " and ".join(nearest_multiples(side, part))
-            raise ValueError(
+            raise UserError(
                 f"image_shape {tuple(image_shape)}: with {len(multipliers)} levels each side must "
                 f"divide by {part}; the nearest to {side} that work: {near}; --image-size resizes"
             )

@@ -6,17 +6,22 @@ Differs: the generator's last bias starts at 0, not at the logits of the trainin
          `norm` and `minibatch_std` are later inventions, off by default.
 """
 
+import math
+
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.activation import Maxout
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import BatchNorm, Model, check_counts, construct, register
+from kerasdl.layers.core import BatchNorm, Model, build_chain, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.system.names import nearest
 
 LATENT_LAWS = ("normal", "uniform")
+# Goodfellow et al. 2014, twice; Lim and Ye 2017; Gulrajani et al. 2017
+LOSSES = ("non_saturating", "minimax", "hinge", "wasserstein_gp")
 
 
 class Gan(Model):
@@ -41,7 +46,7 @@ class Gan(Model):
     def __init__(self, generator, discriminator, image_shape, latent_dim, latent_law, **kwargs):
         super().__init__(**kwargs)
         if latent_law not in LATENT_LAWS:
-            raise ValueError(
+            raise UserError(
                 f"latent_law {latent_law!r}{nearest(latent_law, LATENT_LAWS)}; it is one of "
                 f"{', '.join(LATENT_LAWS)}"
             )
@@ -57,6 +62,10 @@ class Gan(Model):
             "latent": keras.Input((self.latent_dim,), name="latent"),
         }
 
+    def build(self, input_shape):
+        self.generator.build((None, self.latent_dim))
+        self.discriminator.build((None, *self.image_shape))
+
     def call(self, x, training=False):
         fake = self.generate(x["latent"], training)
         return {
@@ -65,6 +74,37 @@ class Gan(Model):
             "fake": self.discriminate(fake, training),
         }
 
+    def discriminator_loss(self, loss, real, fake, smoothing=0.0):
+        """What the discriminator minimizes.
+
+        Args:
+            loss: A name of `LOSSES`.
+            real: Logits `(B,)` of real images, `r`.
+            fake: Logits `(B,)` of made images, `f`.
+            smoothing: `s`, by which the target of real images is below 1, where there is one.
+
+        Returns:
+            `(B,)`.
+        """
+        if loss in ("non_saturating", "minimax"):  # algorithm 1
+            # Cross entropy with the target 1 - s is softplus(-r) + s r.
+            return ops.softplus(-real) + smoothing * real + ops.softplus(fake)
+        if loss == "hinge":
+            return ops.relu(1.0 - real) + ops.relu(1.0 + fake)
+        if loss == "wasserstein_gp":
+            return fake - real
+        raise _unknown(loss)
+
+    def generator_loss(self, loss, fake):
+        """What the generator minimizes `(B,)`, of logits `(B,)` of its images; `loss` likewise."""
+        if loss == "non_saturating":  # section 3: maximize log D(G(z))
+            return ops.softplus(-fake)
+        if loss == "minimax":
+            return -ops.softplus(fake)
+        if loss in ("hinge", "wasserstein_gp"):
+            return -fake
+        raise _unknown(loss)
+
     def generate(self, latent, training=False):
         """Images `(B, H, W, C)` in [0, 1] of latents `(B, D)`."""
         return self.generator(latent, training=training)
@@ -72,6 +112,10 @@ class Gan(Model):
     def discriminate(self, image, training=False):
         """Logits `(B,)` of images `(B, H, W, C)` in [0, 1]; the larger, the more real."""
         return self.discriminator(image, training=training)
+
+
+def _unknown(loss):
+    return ValueError(f"loss {loss!r}{nearest(loss, LOSSES)}; it is one of {', '.join(LOSSES)}")
 
 
 @register
@@ -104,7 +148,10 @@ class DenseGenerator(keras.layers.Layer):
         self.head.kernel_initializer = _uniform(0.05)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = input_shape
+        for i, layer in enumerate(self.hidden):
+            shape = build_chain(shape, layer, *self.norms[i : i + 1])
+        self.head.build(shape)
 
     def call(self, x, training=False):
         for i, layer in enumerate(self.hidden):
@@ -153,7 +200,11 @@ class MaxoutDiscriminator(keras.layers.Layer):
         self.head.kernel_initializer = _uniform(0.005)
 
     def build(self, input_shape):
-        self.compute_output_spec(keras.KerasTensor(input_shape, self.compute_dtype))
+        shape = (None, math.prod(input_shape[1:]))
+        for layer, drop in zip(self.hidden, self.drops[:2], strict=True):
+            shape = build_chain(shape, drop, layer, self.maxout)
+        last = [self.drops[2], self.minibatch_std, self.head]
+        build_chain(shape, *(layer for layer in last if layer))
 
     def call(self, x, training=False):
         height, width, channels = x.shape[1:]
@@ -223,7 +274,7 @@ class GanMlp(Gan):
 def check_norm(norm):
     """Raise a ValueError unless `norm` is "batch" or "none"."""
     if norm not in ("batch", "none"):
-        raise ValueError(f"norm {norm!r}{nearest(norm, ('batch', 'none'))}; it is batch or none")
+        raise UserError(f"norm {norm!r}{nearest(norm, ('batch', 'none'))}; it is batch or none")
 
 
 def gan_mlp(image_shape=(28, 28, 1), **kwargs):

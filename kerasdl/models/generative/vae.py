@@ -15,8 +15,18 @@ import math
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.classifier import check_size, dense_head
-from kerasdl.layers.core import Conv, Model, check_counts, construct, doubled, register
+from kerasdl.layers.core import (
+    Conv,
+    Model,
+    build_chain,
+    check_counts,
+    construct,
+    doubled,
+    doubled_shape,
+    register,
+)
 from kerasdl.ops import likelihood as laws
 
 LIKELIHOODS = ("bernoulli", "gaussian")
@@ -55,9 +65,9 @@ class VariationalAutoencoder(Model):
         self.beta = beta
         check_counts(latent_dim=latent_dim)
         if likelihood not in LIKELIHOODS:
-            raise ValueError(f"likelihood {likelihood!r}: must be {' or '.join(LIKELIHOODS)}")
+            raise UserError(f"likelihood {likelihood!r}: must be {' or '.join(LIKELIHOODS)}")
         if not isinstance(beta, int | float) or not 0 <= beta < math.inf:
-            raise ValueError(f"beta {beta!r}: must be a number from 0 on")
+            raise UserError(f"beta {beta!r}: must be a number from 0 on")
         self.mean = dense_head(latent_dim, "mean")
         self.log_variance = dense_head(latent_dim, "log_variance")
         if likelihood == "gaussian":
@@ -83,6 +93,23 @@ class VariationalAutoencoder(Model):
         """`mean` and `log_variance` `(B, D)` of the codes of images `(B, H, W, C)`."""
         h = self.features(image, training)
         return {"mean": self.mean(h), "log_variance": self.log_variance(h)}
+
+    def objective(self, image, noise, training=False):
+        """The negative evidence lower bound of images, equation 10 with one code each.
+
+        Args:
+            image: float `(B, H, W, C)` in [0, 1].
+            noise: float `(B, D)`, standard normal: `epsilon` of the code.
+            training: Taken for the protocol's sake.
+
+        Returns:
+            The loss `(B,)`, `reconstruction + beta kl`; and these two, in nats.
+        """
+        encoded = self.encode(image, training)
+        z = laws.reparameterise(encoded["mean"], encoded["log_variance"], noise)
+        kl = laws.normal_kl(encoded["mean"], encoded["log_variance"])
+        reconstruction = self.nll(image, self.decode(z, training))
+        return reconstruction + self.beta * kl, {"reconstruction": reconstruction, "kl": kl}
 
     def nll(self, image, logits):
         """`-log p(x | z)` in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""
@@ -130,6 +157,12 @@ class MLPVariationalAutoencoder(VariationalAutoencoder):
         self.decoder = keras.layers.Dense(hidden_dim, "tanh", name="decoder")
         self.pixels = dense_head(math.prod(self.image_shape), "pixels")
 
+    def build(self, input_shape):
+        shape = build_chain((None, math.prod(self.image_shape)), self.encoder)
+        self.mean.build(shape)
+        self.log_variance.build(shape)
+        build_chain((None, self.latent_dim), self.decoder, self.pixels)
+
     def features(self, image, training=False):
         return self.encoder(ops.reshape(image, (-1, math.prod(self.image_shape))))
 
@@ -172,7 +205,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         self.filters = tuple(filters)
         check_counts(hidden_dim=hidden_dim, **{f"filters[{i}]": f for i, f in enumerate(filters)})
         if not self.filters:
-            raise ValueError("filters (): give the channels of at least one stage")
+            raise UserError("filters (): give the channels of at least one stage")
         self.small = small_map(self.image_shape, len(self.filters))
         self.stages = [
             Conv(f, 3, 2, activation="silu", name=f"down{i + 1}")
@@ -194,6 +227,17 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
             dtype=keras.config.dtype_policy().variable_dtype,
             name="pixels",
         )
+
+    def build(self, input_shape):
+        shape = build_chain((None, *self.image_shape), *self.stages)
+        shape = build_chain((None, math.prod(shape[1:])), self.encoder)
+        self.mean.build(shape)
+        self.log_variance.build(shape)
+        build_chain((None, self.latent_dim), self.decoder1, self.decoder2)
+        shape = (None, *self.small, self.filters[-1])
+        for up in self.ups:
+            shape = build_chain(doubled_shape(shape), up)
+        self.pixels.build(shape)
 
     def features(self, image, training=False):
         x = 2.0 * image - 1.0
@@ -220,7 +264,7 @@ def small_map(image_shape, halvings):
     height, width, channels = image_shape
     if height % factor or width % factor:
         near = [max(factor, factor * round(side / factor)) for side in (height, width)]
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: sides must be multiples of {factor} to be halved "
             f"{halvings} times; the nearest is ({near[0]}, {near[1]}, {channels}), "
             f"--image-size {' '.join(map(str, near))}"

@@ -13,6 +13,7 @@ Differs: the balance loss is taken over each sequence, not over the batch; `char
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.attention import SelfAttention, check_heads
 from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
@@ -64,7 +65,7 @@ class Block(ResidualBlock):
         self.mlp = mlp
 
     def build(self, input_shape):
-        for child in (self.norm1, self.attention, self.norm2, self.mlp):
+        for child in (self.norm1, self.attention, self.norm2, self.mlp, self.drop):
             child.build(input_shape)
 
     def call(self, x, cache=None, position=0, training=False):
@@ -149,9 +150,9 @@ class GPT(Model):
         )
         for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
             if value not in CHOICES[key]:
-                raise ValueError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
+                raise UserError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
         if num_experts and mlp != "swiglu":
-            raise ValueError(f"num_experts {num_experts}: experts are SwiGLUs; give mlp='swiglu'")
+            raise UserError(f"num_experts {num_experts}: experts are SwiGLUs; give mlp='swiglu'")
         rotary = positions == "rotary"
         check_heads(num_heads, dim, num_kv_heads, rotary)
         self.max_length = self.context = max_length
@@ -194,7 +195,7 @@ class GPT(Model):
 
     def build(self, input_shape):
         self.embedding.build(input_shape)
-        for child in (self.positions, *self.blocks, self.norm, self.head):
+        for child in (self.positions, self.drop, *self.blocks, self.norm, self.head):
             if child is not None:
                 child.build((None, None, self.dim))
 

@@ -61,6 +61,7 @@ class RecurrentBackbone(Backbone):
 
     def build(self, input_shape):
         height, width, channels = self.image_shape
+        self.normalize.build(input_shape)
         self.stage1.build((None, height, width * channels))
 
     def call(self, x, training=False):
@@ -72,43 +73,10 @@ class RecurrentBackbone(Backbone):
 
 @register
 class RecurrentClassifier(Classifier):
-    """A `RecurrentBackbone`, dropout and a dense layer on what it ends with.
+    """A `RecurrentBackbone` and a dense layer on what it ends with; dropout after every layer."""
 
-    Args:
-        kind: `rnn`, `lstm` or `gru`.
-        num_classes: `K`.
-        drop_rate: Dropout after every layer.
-        image_shape, units, num_layers, bidirectional, input_mean, input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        kind,
-        image_shape=(28, 28, 1),
-        num_classes=10,
-        units=128,
-        num_layers=1,
-        drop_rate=0.0,
-        bidirectional=False,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = RecurrentBackbone(
-            image_shape, kind, units, num_layers, drop_rate, bidirectional, input_mean, input_std
-        )
-        super().__init__(backbone, num_classes, drop_rate, **kwargs)
-
-    def build(self, input_shape):
-        self.backbone.build(input_shape)
-        self.head.build((None, self.backbone.channels["stage1"]))
+    backbone_class = RecurrentBackbone
+    drops = ("backbone", "head")
 
     def pool(self, features):
         return features["final"]

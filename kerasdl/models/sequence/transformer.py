@@ -90,7 +90,8 @@ class Transformer(Model):
     def build(self, input_shape):
         self.embedding.build((None, None))
         tokens = (None, None, self.dim)
-        for child in (self.positions, *self.encoder, self.encoder_norm, self.decoder_norm):
+        norms = (self.encoder_norm, self.decoder_norm)
+        for child in (self.positions, self.drop, *self.encoder, *norms):
             if child is not None:
                 child.build(tokens)
         for block in self.decoder:

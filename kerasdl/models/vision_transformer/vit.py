@@ -12,9 +12,10 @@ Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is 
 import keras
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import register
+from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout, DropPath
 from kerasdl.layers.mlp import MLP
 from kerasdl.layers.position import GridPosition, resize_grid
@@ -53,8 +54,8 @@ class EncoderBlock(Block):
         self.drop_path2 = DropPath(drop_path, name="drop_path2")
 
     def build(self, input_shape):
-        # One by one, here and below: tracing `call` instead takes seconds for deep models.
-        for child in (self.norm1, self.attention, self.norm2, self.mlp):
+        branches = (self.norm1, self.attention, self.drop, self.norm2, self.mlp)
+        for child in (*branches, self.drop_path1, self.drop_path2):
             child.build(input_shape)
 
     def call(self, x, training=False, return_weights=False):
@@ -97,6 +98,9 @@ class Tokens(keras.layers.Layer):
         )
         self.patches.build(input_shape)
         self.positions.build((None, None, self.dim))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], 1 + self.positions.height * self.positions.width, self.dim)
 
     def call(self, x):
         x = self.patches(x)  # (B, H/P, W/P, D)
@@ -147,7 +151,7 @@ class ViTBackbone(Backbone):
         check_size(self.image_shape, patch_size, f"a ViT of {patch_size}x{patch_size} patches")
         check_patches(self.image_shape, patch_size)
         if dim % num_heads:
-            raise ValueError(f"num_heads {num_heads}: it must divide dim {dim}")
+            raise UserError(f"num_heads {num_heads}: it must divide dim {dim}")
         self.dim = dim
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         self.tokens = Tokens(dim, patch_size, name="tokens")
@@ -169,8 +173,8 @@ class ViTBackbone(Backbone):
         self.channels = dict.fromkeys(self.ends.values(), dim)
 
     def build(self, input_shape):
-        self.tokens.build(input_shape)
-        for child in (*self.blocks, self.norm):
+        build_chain(input_shape, self.normalize, self.tokens)
+        for child in (self.drop, *self.blocks, self.norm):
             child.build((None, 1 + self.grid[0] * self.grid[1], self.dim))
 
     def call(self, x, training=False):
@@ -202,53 +206,10 @@ class ViTBackbone(Backbone):
 
 @register
 class ViT(Classifier):
-    """A `ViTBackbone` and a dense layer on the class token (equation 4).
+    """A `ViTBackbone`, which has the dropout, and a dense layer on the class token (equation 4)."""
 
-    Args:
-        num_classes: `K`.
-        image_shape, patch_size, dim, depth, num_heads, mlp_dim, drop_rate, drop_path, input_mean,
-            input_std: Of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether to drop.
-
-    Returns:
-        Logits `(B, K)`.
-    """
-
-    def __init__(
-        self,
-        image_shape=(224, 224, 3),
-        num_classes=1000,
-        patch_size=16,
-        dim=192,
-        depth=12,
-        num_heads=3,
-        mlp_dim=768,
-        drop_rate=0.0,
-        drop_path=0.0,
-        input_mean=0.0,
-        input_std=1.0,
-        **kwargs,
-    ):
-        backbone = ViTBackbone(
-            image_shape,
-            patch_size,
-            dim,
-            depth,
-            num_heads,
-            mlp_dim,
-            drop_rate,
-            drop_path,
-            input_mean,
-            input_std,
-        )
-        super().__init__(backbone, num_classes, **kwargs)
-
-    def build(self, input_shape):
-        self.backbone.build(input_shape)
-        self.head.build((None, self.backbone.dim))
+    backbone_class = ViTBackbone
+    drops = ("backbone",)
 
     def pool(self, features):
         return features["cls"]
@@ -276,7 +237,7 @@ def check_patches(image_shape, patch_size):
     if height % patch_size or width % patch_size:
         below = [side // patch_size * patch_size for side in (height, width)]
         above = [-(-side // patch_size) * patch_size for side in (height, width)]
-        raise ValueError(
+        raise UserError(
             f"image_shape {tuple(image_shape)}: {patch_size}x{patch_size} patches do not divide "
             f"{height}x{width}; the nearest sizes that work are {below[0]}x{below[1]} and "
             f"{above[0]}x{above[1]}"

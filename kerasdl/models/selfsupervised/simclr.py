@@ -1,0 +1,140 @@
+"""Contrastive learning of images without labels.
+
+Paper:   A Simple Framework for Contrastive Learning of Visual Representations, Chen et al. 2020,
+         https://arxiv.org/abs/2002.05709 (figure 2; section 4.2 for the projection head).
+Differs: `simclr_small` is a small residual network for small images; the paper's is a ResNet-50.
+"""
+
+import keras
+from keras import ops
+
+from kerasdl import catalog
+from kerasdl.layers.classifier import dense_head
+from kerasdl.layers.core import Model, build_chain, construct, register
+
+
+@register
+class ProjectionHead(keras.layers.Layer):
+    """`g(h) = W2 relu(W1 h)`: what the contrastive loss compares, and is then thrown away.
+
+    Args:
+        hidden_dim: Units of the hidden layer, or None for as many as `h` has.
+        projection_dim: `D`.
+
+    Call arguments:
+        h: float `(B, C)`.
+
+    Returns:
+        float32 (or float64) `(B, D)`.
+    """
+
+    def __init__(self, hidden_dim=None, projection_dim=128, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden_dim = hidden_dim
+        self.output_layer = dense_head(projection_dim, name="output")
+
+    def build(self, input_shape):
+        units = self.hidden_dim or input_shape[-1]
+        self.hidden = keras.layers.Dense(units, activation="relu", name="hidden")
+        build_chain(input_shape, self.hidden, self.output_layer)
+
+    def call(self, h):
+        return self.output_layer(self.hidden(h))
+
+
+@register
+class SimCLR(Model):
+    """A backbone `f`, average pooling, and a projection head `g`.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        backbone: Name of a vision model of the catalogue.
+        hidden_dim: Units of the head's hidden layer; as many as the representation has if None.
+        projection_dim: `D`.
+        input_mean, input_std: Per channel, of images in [0, 1].
+        **backbone_args: Further arguments of the backbone's builder.
+
+    Call arguments:
+        x: float `(B, H, W, C)`, images in [0, 1].
+        training: Whether dropout and batch statistics are on.
+
+    Returns:
+        Projections `z = g(h)`, float32 (or float64) `(B, D)`.
+    """
+
+    def __init__(
+        self,
+        image_shape=(224, 224, 3),
+        backbone="resnet50",
+        hidden_dim=None,
+        projection_dim=128,
+        input_mean=0.0,
+        input_std=1.0,
+        name=None,
+        dtype=None,
+        trainable=True,
+        **backbone_args,
+    ):
+        super().__init__(name=name, dtype=dtype, trainable=trainable)
+        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
+            self.backbone = catalog.build(
+                backbone,
+                features=True,
+                image_shape=tuple(image_shape),
+                input_mean=input_mean,
+                input_std=input_std,
+                **backbone_args,
+            )
+        self.head = ProjectionHead(hidden_dim, projection_dim, name="head")
+
+    def build(self, input_shape):
+        self.head.build((None, self.backbone.width))  # the backbone comes built
+
+    def symbolic_inputs(self):
+        return self.backbone.symbolic_inputs()
+
+    def features(self, x, training=False):
+        """The representation `h = f(x)`, float `(B, C)`: what is kept for other uses."""
+        last = list(self.backbone(x, training=training).values())[-1]
+        return ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
+
+    def project(self, h):
+        """Projections `z = g(h)` `(B, D)` of representations `(B, C)`."""
+        return self.head(h)
+
+    def call(self, x, training=False):
+        return self.project(self.features(x, training=training))
+
+
+OWN = ("backbone", "hidden_dim", "projection_dim", "input_mean", "input_std", "name", "dtype")
+
+
+def simclr_small(image_shape=(32, 32, 3), **kwargs):
+    # What is no argument of this model is one of the backbone, which refuses what it does not know.
+    own = {k: v for k, v in kwargs.items() if k in OWN}
+    backbone_args = {k: v for k, v in kwargs.items() if k not in OWN}
+    given = {"image_shape": tuple(image_shape), **backbone_args}
+    sizes = {"backbone": "resnet20", "projection_dim": 64}
+    return construct(SimCLR, "simclr_small", given, sizes, own)
+
+
+TINY = {
+    "simclr_small": {
+        "image_shape": (8, 12, 1),
+        "backbone": "resnet32",
+        "depths": (1, 2),
+        "filters": 8,
+        "hidden_dim": 11,
+        "projection_dim": 6,
+    }
+}
+RECIPE = {
+    "simclr_small": {
+        "epochs": 100,
+        "batch_size": 256,
+        "lr": 0.002,
+        "warmup_epochs": 3,
+        "augment": ("resized_crop", "rotate", "color", "noise"),
+        "sync_batch_norm": True,  # section 2.1: else a replica's statistics tell its own pairs
+    }
+}
