@@ -1,9 +1,9 @@
 """Python processes that start at once: forks of one that has imported the framework already.
 
 `import tensorflow` takes seconds. A server, `fork_server.py SOCKET MODULE...`, imports modules,
-runs nothing, and then forks a child for every program that asks it to, before TensorFlow has started a
-thread: what one of them configures, breaks or is killed of is unknown to the others. `python(...)`
-is the path of a program that is called as Python is, lets a server's child do the work in its
+runs nothing, and then forks a child for every program that asks it to, before TensorFlow has
+started a thread: what one of them configures, breaks or is killed of is unknown to the others.
+`python(...)` is the path of a program that is called as Python is, lets a child do the work in its
 folder, with its environment and its files, and ends as that does; killed, it takes the child along.
 """
 

@@ -88,9 +88,11 @@ def test_answers_meet_the_specs(settled, answered):
             assert value.dtype in ("float32", "int32", "int64"), key
             np.testing.assert_array_equal(value, second[key], err_msg=key)
         loss, metrics = task.losses(model, batch, task.players[0], training=False)
-        assert {"loss", *metrics} == set(task.metrics)
-        for key, value in {"loss": loss, **metrics}.items():
-            assert value.shape == (size,), key
+        assert {"loss", *metrics} == {*task.metrics, *task.carried}
+        for key in task.metrics:
+            value = loss if key == "loss" else metrics[key]
+            for part in value if isinstance(value, tuple) else (value,):  # sums and their weights
+                assert part.shape == (size,), key
 
 
 def test_config_makes_the_same_model(name, settled):
@@ -148,7 +150,8 @@ def test_mixed_precision_answers_in_float32(name):
         assert value.dtype in ("float32", "int32", "int64"), key
         assert np.isfinite(value).all(), key
     loss, _ = task.losses(model, batch, task.players[0], training=True)
-    assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+    for part in loss if isinstance(loss, tuple) else (loss,):
+        assert keras.backend.standardize_dtype(part.dtype) == "float32"
 
 
 def built_without_memory(name, **arguments):

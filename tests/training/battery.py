@@ -151,7 +151,7 @@ class Variant:
                 path.unlink()
         for variable in self.loop.variables.values():
             variable.assign(variable + keras.ops.cast(1, variable.dtype))
-        self.loop.history, self.loop.sums, self.loop.best = [], None, None
+        self.loop.history, self.loop.sums = [], None
         assert self.loop.resume() and self.loop.step == step
 
     def taken(self, losses) -> dict:
