@@ -109,8 +109,8 @@ def evaluate(session) -> dict:
         metrics["notes"] = list(source.notes)
     if source.baseline:
         metrics["baseline"] = source.baseline()
-    if session.task.draws(model):
-        metrics["samples"] = sample_quality.judge_samples(model, task, source, recipe, say=say)
+    if session.task.sampling_modes(model):
+        metrics["samples"] = sample_quality.evaluate_samples(model, task, source, recipe, say=say)
     return metrics | more
 
 

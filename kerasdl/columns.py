@@ -4,9 +4,10 @@
 |---|---|
 | `image` | `(H, W, C)` uint8, or float in [0, 1] |
 | `video` | `(T, H, W, C)` likewise |
-| `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labelled |
+| `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labeled |
 | `instances` | `(M, H, W)` uint8, 1 where an object is |
 | `boxes` | `(M, 4)` float `ymin xmin ymax xmax` in [0, 1] |
+| `valid` | bool `(M,)`, whether there is an object |
 | `label` | int32 `()` or `(M,)`, a class; `ABSENT` where there is none |
 | `tokens` | int32 `(N,)` of a named tokenizer, padded at its end |
 | `audio` | `(N,)` float in [-1, 1] at a stated rate |
@@ -18,9 +19,12 @@ import dataclasses
 import json
 from dataclasses import dataclass, field, replace
 
-VOID = 255  # the class of a pixel that is not labelled
+VOID = 255  # the class of a pixel that is not labeled
 ABSENT = -1  # the label of an object that is not there: of a place that only fills up `(M,)`
-KINDS = tuple("image video mask instances boxes label tokens audio vector number text".split())
+KINDS = tuple(
+    "image video mask instances boxes valid label tokens audio vector number text".split()
+)
+PIXELS = ("image", "video")  # floats in [0, 1] once they are read
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ class Column:
         kind: One of `KINDS`.
         shape: Of one example; a letter is a free axis.
         class_names: Of labels and masks, one per class, in the order of the numbers.
-        mean: Of images in [0, 1], per channel; what the model subtracts.
+        mean: Of images and videos in [0, 1], per channel; what the model subtracts.
         std: Per channel; what the model divides by.
         tokenizer: Of tokens, its name in `DataInfo.tokenizers`.
         max_length: Of tokens, at most so many.
@@ -132,14 +136,14 @@ class DataInfo:
 
     @property
     def input_mean(self) -> tuple:
-        """Per channel, of images in [0, 1]."""
-        column = self.first("image")
+        """Per channel, of images or videos in [0, 1]."""
+        column = self.first(*PIXELS)
         return column.mean if column else ()
 
     @property
     def input_std(self) -> tuple:
-        """Per channel, of images in [0, 1]."""
-        column = self.first("image")
+        """Per channel, of images or videos in [0, 1]."""
+        column = self.first(*PIXELS)
         return column.std if column else ()
 
     @property
@@ -160,9 +164,9 @@ class DataInfo:
         return len(json.loads(self.tokenizer)["pieces"]) if self.tokenizer else 0
 
     def with_input_stats(self, mean=(), std=()) -> "DataInfo":
-        """The same with other statistics of its images."""
+        """The same with other statistics of its images and videos."""
         columns = {
-            name: replace(c, mean=tuple(mean), std=tuple(std)) if c.kind == "image" else c
+            name: replace(c, mean=tuple(mean), std=tuple(std)) if c.kind in PIXELS else c
             for name, c in self.columns.items()
         }
         return replace(self, columns=columns)

@@ -6,7 +6,7 @@ from typing import Literal, get_args, get_origin
 
 from kerasdl.errors import UserError
 
-AUGMENTATIONS = ("shift", "flip", "color", "cutout", "noise", "randaugment")
+AUGMENTATIONS = tuple("shift flip color cutout noise randaugment resized_crop rotate".split())
 
 
 @dataclass(frozen=True)
@@ -17,71 +17,77 @@ class Recipe:
         model: Name of the model; `list` prints all.
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
-        dataset: digits, digit_rows, python_docs, dates, synthetic, folder:PATH, npz:PATH,
-            idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the model's own default if not given.
-        data_dir: Where TFDS keeps its data.
-        image_size: Side, or height and width, that images are resized to.
-        tokenizer: What texts are cut into; auto is char or bpe, as the data set suggests.
-        vocab_size: Tokens of the vocabulary at most.
+        dataset: Data set: digits, digit_rows, scenes, scenes:colors=6, python_docs, dates,
+            synthetic, folder:PATH, npz:PATH, idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the
+            model's own default if not given.
+        data_dir: Folder where TFDS keeps its data.
+        image_size: Side, or height and width, to which images are resized.
+        tokenizer: Kind of the tokenizer; auto is char or bpe, as the data set suggests.
+        vocab_size: Maximum size of the vocabulary, in tokens.
         max_length: Tokens of a window of text; of pairs, of the longest source and target.
-        val_split: Share of the training examples held out where the data have no validation part.
-        skip_bad_files: Go on without unreadable images instead of refusing.
+        val_split: Fraction of the training examples held out where the data have no validation
+            part.
+        skip_bad_files: Whether to go on without unreadable images instead of refusing.
         epochs: Passes over the training examples.
-        max_steps: Stop after so many steps.
-        limit_batches: Use at most so many batches per epoch, and in each evaluation.
+        max_steps: Maximum number of steps.
+        limit_batches: Maximum number of batches per epoch, and in each evaluation.
         batch_size: Examples per step over all replicas.
         lr: Learning rate after warm-up.
-        lr_base_batch: Scale the rate by batch_size / lr_base_batch.
-        opt: Optimiser.
-        momentum: Of sgd and rmsprop.
+        lr_base_batch: Batch size that the rate is given for; it is scaled by batch_size /
+            lr_base_batch.
+        opt: Optimizer.
+        momentum: Momentum of sgd and rmsprop.
         beta1: Decay of the first moment in adam, adamw and lion.
-        weight_decay: Not of biases and norms; decoupled in adamw and lion, else added to the
-            gradient.
-        sched: Law of the learning rate.
-        warmup_epochs: Linear rise from 0 to the rate.
-        min_lr: Where cosine and linear end, and what step and plateau stop at.
+        weight_decay: Weight decay, not of biases and norms; decoupled in adamw and lion, else added
+            to the gradient.
+        sched: Schedule of the learning rate.
+        warmup_epochs: Epochs of a linear rise from 0 to the rate.
+        min_lr: Rate where cosine and linear end, and where step and plateau stop.
         decay_epochs: Epochs between the drops of step; patience of plateau.
         decay_rate: Factor of a drop.
-        clip_grad: Largest global norm of the gradient.
+        clip_grad: Maximum global norm of the gradient.
         loss: Loss of classifiers.
-        label_smoothing: Share of the label spread over all classes.
-        mixup: Alpha of MixUp's Beta law; 0 is off.
-        cutmix: Alpha of CutMix's Beta law; 0 is off.
-        augment: Any of shift flip color cutout noise randaugment, or none.
+        label_smoothing: Fraction of the label spread over all classes.
+        mixup: Alpha of MixUp's Beta distribution; 0 is off.
+        cutmix: Alpha of CutMix's Beta distribution; 0 is off.
+        augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop
+            rotate, or none.
+        crop_scale: Minimum and maximum area of resized_crop, as fractions of the image.
         reprob: Probability of erasing a random rectangle.
-        drop_rate: Dropout before the head, and where the model has it.
-        drop_path: Largest rate of stochastic depth.
+        drop_rate: Dropout rate before the head, and where the model has it.
+        drop_path: Maximum rate of stochastic depth.
         layer_decay: Factor of the rate from each block of the backbone to the one before it.
-        precision: Of computation; weights stay float32 under the mixed ones.
-        jit: Compile losses and gradients with XLA; one replica per process.
+        precision: Precision of computation; weights stay float32 under the mixed ones.
+        jit: Whether to compile losses and gradients with XLA; one replica per process.
         grad_accum_steps: Micro-batches per step.
-        remat: Keep the blocks' inputs alone and compute the rest again for the gradient: less
-            memory, more time.
-        ema_decay: Of the averaged weights; 0 is off.
-        strategy: Where it is computed; auto looks at what there is.
-        devices: Use so many GPUs, or parts of the CPU, instead of all.
-        logical_devices: Split the CPU into so many devices, for trying out.
+        remat: Rematerialization: activations within blocks are computed again for the gradient,
+            which takes less memory and more time.
+        ema_decay: Decay of the averaged weights; 0 is off.
+        strategy: Strategy of tf.distribute; auto looks at what there is.
+        devices: Number of GPUs, or of parts of the CPU, instead of all.
+        logical_devices: Number of devices that the CPU is split into, for trying out.
         tpu: Name or address of the TPU, or local; TPU_NAME if not given.
         sync_batch_norm: Batch norm over the global batch instead of each replica's.
-        seed: Of weights, order, augmentation and dropout.
+        seed: Seed of weights, order, augmentation and dropout.
         output: Folder of the runs.
         experiment: Name of the run's folder; `<model>-<dataset>-s<seed>` if not given.
-        resume: Go on where this run stopped.
-        checkpoint_steps: Also write a checkpoint each so many steps.
-        keep_checkpoints: How many of the newest stay; the older ones serve where one is damaged.
-        initial_checkpoint: A run, a .keras file or keras:NAME to take weights from.
-        freeze_backbone: Train the head only.
-        input_stats: Whose mean and standard deviation of the inputs the model gets.
+        resume: Whether to go on where this run stopped.
+        checkpoint_steps: Steps between additional checkpoints.
+        keep_checkpoints: Number of the newest checkpoints that stay; the older ones serve where one
+            is damaged.
+        initial_checkpoint: Weights to start from: a run, a .keras file or keras:NAME.
+        freeze_backbone: Whether to train the head only.
+        input_stats: Source of the mean and standard deviation of the inputs.
         monitor: Metric that says which epoch is best; with a minus, lower is better.
-        weights: Which epoch is judged and exported.
+        weights: Epoch that is evaluated and exported.
         eval_epochs: Epochs between runs of the task's evaluators (BLEU, mean IoU, ...) on the
             validation part; 0 is only at the end, on the test part.
         early_stopping: Epochs without a better monitor after which it stops; 0 is off.
-        log: What is written while training, or none.
-        export: What is exported at the end, or none.
+        log: Kinds of records written while training, or none.
+        export: Formats exported at the end, or none.
         export_dir: Folder of the exported models.
         export_name: Name of the exported model; the model's if not given.
-        tiny: Use the model's tiny variant, for trying out.
+        tiny: Whether to use the model's tiny variant, for trying out.
     """
 
     model: str = "resnet20"
@@ -118,6 +124,7 @@ class Recipe:
     mixup: float = 0.0
     cutmix: float = 0.0
     augment: tuple[str, ...] = ()
+    crop_scale: tuple[float, ...] = (0.4, 1.0)
     reprob: float = 0.0
     drop_rate: float | None = None
     drop_path: float | None = None
@@ -155,9 +162,15 @@ class Recipe:
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                least = "above 0" if low == _LEAST else f"at least {low}"
-                most = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
-                raise UserError(f"--{flag(name)} {value}: must be {least}{most}")
+                minimum = "above 0" if low == _LEAST else f"at least {low}"
+                maximum = {_INF: "", _MOST: " and below 1"}.get(high, f" and at most {high}")
+                raise UserError(f"--{flag(name)} {value}: must be {minimum}{maximum}")
+        scale = self.crop_scale
+        if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
+            raise UserError(
+                f"--crop-scale {' '.join(map(str, scale))}: must be two numbers above 0 and at "
+                "most 1, the smaller one first"
+            )
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:

@@ -59,7 +59,7 @@ def test_the_task_offers_the_losses_that_a_gan_has():
 class Known(Model):
     """Images are all `level`; logits are `slope sum(image) + shift`."""
 
-    latent_dim, latent_law = 3, "normal"
+    latent_dim, latent_prior = 3, "normal"
     discriminator_loss = gan.Gan.discriminator_loss
     generator_loss = gan.Gan.generator_loss
 
@@ -76,20 +76,20 @@ class Known(Model):
 
 def losses_of(model, training=False, **settings):
     task, batch = make_task(**settings), make_batch()
-    found = {}
+    result = {}
     for player in task.players:
         loss, metrics = task.losses(model, batch, player, training=training)
         assert loss.shape == metrics["score"].shape == (8,)
-        found[player] = np.asarray(loss), np.asarray(metrics["score"])
-    return found
+        result[player] = np.asarray(loss), np.asarray(metrics["score"])
+    return result
 
 
 def test_a_discriminator_that_cannot_tell():
     """D = 1/2 everywhere: the value is -log 4, the generator's loss log 2."""
-    found = losses_of(Known())
-    np.testing.assert_allclose(-found["discriminator"][0], -1.3862943611198906, rtol=1e-12)
-    np.testing.assert_allclose(found["generator"][0], 0.6931471805599453, rtol=1e-12)
-    for _, score in found.values():
+    result = losses_of(Known())
+    np.testing.assert_allclose(-result["discriminator"][0], -1.3862943611198906, rtol=1e-12)
+    np.testing.assert_allclose(result["generator"][0], 0.6931471805599453, rtol=1e-12)
+    for _, score in result.values():
         np.testing.assert_allclose(score, 0.5, rtol=1e-12)
     minimax = losses_of(Known(), loss="minimax")
     total = minimax["discriminator"][0] + 2 * minimax["generator"][0]
@@ -115,17 +115,17 @@ def test_a_discriminator_that_cannot_tell():
 )
 def test_losses_by_hand(loss, of_discriminator, of_generator):
     model = Known(slope=0.1, shift=-3.0)
-    found = losses_of(model, loss=loss)
+    result = losses_of(model, loss=loss)
     real = np.asarray(model.discriminate(make_batch()["image"]))
     fake = 0.1 * 32 - 3
     expected = [of_discriminator(r, fake) for r in real]
-    np.testing.assert_allclose(found["discriminator"][0], expected, rtol=1e-6)
-    np.testing.assert_allclose(found["generator"][0], of_generator(fake), rtol=1e-6)
+    np.testing.assert_allclose(result["discriminator"][0], expected, rtol=1e-6)
+    np.testing.assert_allclose(result["generator"][0], of_generator(fake), rtol=1e-6)
     score = (
         (lambda z: z) if loss in ("hinge", "wasserstein_gp") else (lambda z: 1 / (1 + np.exp(-z)))
     )
-    np.testing.assert_allclose(found["discriminator"][1], score(real), rtol=1e-6)
-    np.testing.assert_allclose(found["generator"][1], score(fake), rtol=1e-6)
+    np.testing.assert_allclose(result["discriminator"][1], score(real), rtol=1e-6)
+    np.testing.assert_allclose(result["generator"][1], score(fake), rtol=1e-6)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -134,13 +134,13 @@ def test_gradient_penalty_of_a_known_slope(loss):
     model, slope, weight = Known(slope=-0.3), -0.3, 2.5
     plain = losses_of(model, training=True, loss=loss, gradient_penalty=0)
     with_penalty = losses_of(model, training=True, loss=loss, gradient_penalty=weight)
-    judged = losses_of(model, training=False, loss=loss, gradient_penalty=weight)
+    evaluated = losses_of(model, training=False, loss=loss, gradient_penalty=weight)
     norm = 8 * abs(slope)
     penalty = (norm - 1) ** 2 if loss == "wasserstein_gp" else norm**2 / 2
     more = with_penalty["discriminator"][0] - plain["discriminator"][0]
     np.testing.assert_allclose(more, weight * penalty, rtol=1e-5)
     np.testing.assert_array_equal(with_penalty["generator"][0], plain["generator"][0])
-    np.testing.assert_array_equal(judged["discriminator"][0], plain["discriminator"][0])
+    np.testing.assert_array_equal(evaluated["discriminator"][0], plain["discriminator"][0])
 
 
 def test_default_penalties():
@@ -164,7 +164,7 @@ def test_penalty_of_a_network_against_differences():
         value = loss()
     assert value.dtype == "float64"
     gradients = tape.gradient(value, [v.value for v in variables])
-    for variable, found in zip(variables, gradients, strict=True):
+    for variable, result in zip(variables, gradients, strict=True):
         own = variable.numpy()
         step = 1e-5 * np.random.default_rng(0).normal(size=own.shape)
         sides = []
@@ -172,7 +172,7 @@ def test_penalty_of_a_network_against_differences():
             variable.assign(own + sign * step)
             sides.append(float(loss()))
         variable.assign(own)
-        slope = float(np.sum(np.asarray(found) * step))
+        slope = float(np.sum(np.asarray(result) * step))
         assert (sides[0] - sides[1]) / 2 == pytest.approx(slope, rel=1e-4), variable.path
 
 
@@ -183,11 +183,11 @@ def test_one_sided_label_smoothing():
     real = np.asarray(model.discriminate(make_batch()["image"]))
     d = 1 / (1 + np.exp(-real))
     change = -0.8 * np.log(d) - 0.2 * np.log(1 - d) + np.log(d)
-    found = smooth["discriminator"][0] - plain["discriminator"][0]
-    np.testing.assert_allclose(found, change, rtol=1e-5, atol=1e-9)
+    result = smooth["discriminator"][0] - plain["discriminator"][0]
+    np.testing.assert_allclose(result, change, rtol=1e-5, atol=1e-9)
     np.testing.assert_array_equal(smooth["generator"][0], plain["generator"][0])
-    judged = losses_of(model, label_smoothing=0.2)
-    np.testing.assert_array_equal(judged["discriminator"][0], plain["discriminator"][0])
+    evaluated = losses_of(model, label_smoothing=0.2)
+    np.testing.assert_array_equal(evaluated["discriminator"][0], plain["discriminator"][0])
 
 
 def values(part):
@@ -239,34 +239,34 @@ def test_players_train_their_own_weights():
 
 
 def test_each_turn_draws_its_own_latents(monkeypatch):
-    model, task, drawn = make_model(), make_task(), []
+    model, task, sampled = make_model(), make_task(), []
     monkeypatch.setattr(
-        model, "generate", lambda z, training=False, f=model.generate: drawn.append(z) or f(z)
+        model, "generate", lambda z, training=False, f=model.generate: sampled.append(z) or f(z)
     )
     for player in task.players:
         task.losses(model, make_batch(), player, training=True)
-    task.draw(model, make_batch()["key"])
-    first, second, third = map(np.asarray, drawn)
+    task.sample(model, make_batch()["key"])
+    first, second, third = map(np.asarray, sampled)
     assert abs(first - second).min() > 0
     assert abs(first - third).min() > 0
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
-def test_latents_have_mean_0_and_variance_1(law):
-    model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_law": law})
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
+def test_latents_have_mean_0_and_variance_1(schedule):
+    model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_law": schedule})
     z = np.asarray(make_task().latent(model, noise.sample_keys((1, 2), 4000)))
     np.testing.assert_allclose(z.mean(0), 0, atol=0.1)
     np.testing.assert_allclose(z.std(0), 1, atol=0.05)
-    assert (np.abs(z).max() <= math.sqrt(3)) == (law == "uniform")
+    assert (np.abs(z).max() <= math.sqrt(3)) == (schedule == "uniform")
 
 
 def test_draws_depend_on_their_own_keys_alone():
     model, task = make_model(), make_task()
-    assert task.draws(model) == {"samples": {}}
+    assert task.sampling_modes(model) == {"samples": {}}
     key = noise.sample_keys((3, 4), 5)
-    image = np.asarray(task.draw(model, key))
+    image = np.asarray(task.sample(model, key))
     assert image.shape == (5, *SHAPE)
-    np.testing.assert_allclose(task.draw(model, key[1:3]), image[1:3], atol=1e-6)
+    np.testing.assert_allclose(task.sample(model, key[1:3]), image[1:3], atol=1e-6)
 
 
 def test_arcs_and_lines(rng):
@@ -279,9 +279,9 @@ def test_arcs_and_lines(rng):
     np.testing.assert_allclose(middle, np.mean(lengths, axis=0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("law", ["normal", "uniform"])
-def test_pictures(law):
-    model, task = make_model(latent_law=law), make_task()
+@pytest.mark.parametrize("schedule", ["normal", "uniform"])
+def test_pictures(schedule):
+    model, task = make_model(latent_prior=schedule), make_task()
     shown = {k: np.asarray(v) for k, v in task.pictures(model, make_batch()).items()}
     assert shown["samples"].shape == (8, 8, *SHAPE)
     assert shown["interpolation"].shape == (8, 8, *SHAPE)
@@ -297,15 +297,15 @@ def test_pictures(law):
 
 def test_signatures():
     model, task, batch = make_model(), make_task(), make_batch()
-    found = {s.name: s for s in task.signatures(model)}
-    assert list(found) == ["generate", "discriminate", "sample"]
-    latent = found["generate"].examples["latent"]
-    image = found["generate"].function(latent=latent)["image"]
+    result = {s.name: s for s in task.signatures(model)}
+    assert list(result) == ["generate", "discriminate", "sample"]
+    latent = result["generate"].examples["latent"]
+    image = result["generate"].function(latent=latent)["image"]
     np.testing.assert_array_equal(image, model.generate(latent))
-    score = found["discriminate"].function(image=batch["image"])["score"]
+    score = result["discriminate"].function(image=batch["image"])["score"]
     np.testing.assert_array_equal(score, model.discriminate(batch["image"]))
-    drawn = found["sample"].function(num=4, seed=np.array([1, 2]))["image"]
-    np.testing.assert_array_equal(drawn, task.draw(model, noise.sample_keys((1, 2), 4)))
+    sampled = result["sample"].function(num=4, seed=np.array([1, 2]))["image"]
+    np.testing.assert_array_equal(sampled, task.sample(model, noise.sample_keys((1, 2), 4)))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The command line: how fast it answers, what it takes, and its one line for bad input."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from kerasdl import catalog, cli
+from kerasdl.cli import list as listing
 from kerasdl.cli.train import parse_settings
 from kerasdl.export import results
 from kerasdl.recipe import Recipe, from_dict, to_dict
@@ -33,6 +35,8 @@ def seconds(*command):
         ["--help"],
         ["list"],
         ["list", "--markdown"],
+        ["list", "--results"],
+        ["list", "--update-readme", "nowhere.md"],
         ["list", "-h"],
         ["launch", "-h"],
         ["export", "-h"],
@@ -75,6 +79,7 @@ def test_help_and_list_answer_at_once(word):
         (["--model", "resnt20"], "unknown model 'resnt20' (did you mean resnet20?)"),
         (["--model-kwargs", "depths"], "--model-kwargs depths: must be name=value"),
         (["list", "--task", "clasify"], "(did you mean classify?)"),
+        (["list", "vgg", "--update-readme"], "--update-readme writes all models"),
         (["show", "resnet"], "unknown model 'resnet'"),
         (["show", "resnet20", "--imagesize", "8"], "(did you mean --image-size?)"),
         (["evaluate", "--run", "nowhere"], "nowhere"),
@@ -99,9 +104,9 @@ def test_help_and_list_answer_at_once(word):
 )
 def test_bad_input_is_one_line_and_status_2(words, line, capsys):
     assert cli.main(words) == 2
-    found = capsys.readouterr()
-    assert line in found.err and found.err.count("\n") == 1
-    assert found.err.startswith("error: ") and not found.out
+    result = capsys.readouterr()
+    assert line in result.err and result.err.count("\n") == 1
+    assert result.err.startswith("error: ") and not result.out
 
 
 def test_flags_are_written_with_either_dash_and_every_type_is_read():
@@ -151,11 +156,86 @@ def test_list_filters_and_prints_json(capsys):
     assert rows and all("densenet" in row["name"] for row in rows)
 
 
+def between(page, marker):
+    """What stands in a page between a marker and the next end."""
+    return page.split(f"{marker}\n")[1].split(f"\n{listing.END}")[0]
+
+
 def test_the_readmes_table_is_what_list_prints(capsys):
     assert cli.main(["list", "--markdown"]) == 0
-    table = capsys.readouterr().out.strip()
-    assert table.count("\n") == len(catalog.ROWS) + 1
-    assert table in (ROOT / "README.md").read_text()
+    table = capsys.readouterr().out.removesuffix("\n")
+    assert table == between((ROOT / "README.md").read_text(), listing.MODELS)
+    lines = [line for line in table.splitlines() if line.startswith("| [")]
+    assert len(lines) == len({(c, p.link) for c, ps in catalog.CHAPTERS.items() for p in ps})
+    assert sorted(re.findall(r"`(\w+)` [\d.]+[KMB]", table)) == sorted(catalog.MODELS)
+
+
+def test_a_paper_with_models_of_two_tasks_is_one_line(capsys):
+    assert cli.main(["list", "Cho et al.", "--markdown"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("](") == 1 and " classify, generate_text " in table
+    assert "| `char_gru`: TFLite at batch 1: " in table and "(2 models, 1 paper)" in table
+    assert cli.main(["list", "--task", "segment", "--markdown"]) == 0
+    assert capsys.readouterr().out.count("<details") == 1
+
+
+@pytest.mark.parametrize(
+    "number, text",
+    [
+        (650, "650"),
+        (999, "999"),
+        (1000, "1K"),
+        (30_730, "30.7K"),
+        (269_722, "270K"),
+        (999_499, "999K"),
+        (999_501, "1M"),
+        (1_727_962, "1.73M"),
+        (304_326_632, "304M"),
+        (7_241_732_096, "7.24B"),
+    ],
+)
+def test_compact_numbers(number, text):
+    assert listing.compact(number) == text
+
+
+def test_update_readme_writes_between_the_markers_alone(tmp_path, capsys, monkeypatch):
+    page = "before\n\n{}\n{}\n{}\nafter\n{}\nresults\n{}\n"
+    marks = (listing.MODELS, listing.END, listing.RESULTS, listing.END)
+    page = page.format(marks[0], "{}", *marks[1:])
+    readme = tmp_path / "README.md"
+    readme.write_text(page.format("old"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["list", "--update-readme"]) == 0
+    assert capsys.readouterr().out == "README.md\n"
+    assert cli.main(["list", "--markdown"]) == 0
+    table = capsys.readouterr().out.removesuffix("\n")
+    assert readme.read_text() == page.format(table)
+    write_card(tmp_path / "saved_models", "net", 1, 0.97)
+    assert cli.main(["list", "--results", "--update-readme", str(readme)]) == 0
+    assert "| net | digits |" in between(readme.read_text(), listing.RESULTS)
+    assert between(readme.read_text(), listing.MODELS) == table
+    assert [p.name for p in tmp_path.glob("*READ*")] == ["README.md"]  # no temporary file is left
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        None,
+        "no marker",
+        f"{listing.MODELS}\nno end",
+        f"{listing.MODELS}\n{listing.RESULTS}\n{listing.END}\n",
+        f"{listing.MODELS}\n{listing.END}\n{listing.MODELS}\n{listing.END}\n",
+        f"{listing.END}\n{listing.MODELS}\n",
+    ],
+)
+def test_a_readme_without_its_markers_stays_as_it_is(page, tmp_path, capsys):
+    readme = tmp_path / "page.md"
+    if page is not None:
+        readme.write_text(page)
+    assert cli.main(["list", "--update-readme", str(readme)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: --update-readme {readme}: ") and error.count("\n") == 1
+    assert (readme.read_text() if readme.exists() else None) == page
 
 
 def write_card(folder, name, version, top1):
@@ -169,7 +249,7 @@ def write_card(folder, name, version, top1):
         "dataset": "digits",
         "trainable_parameters": 269434,
         "figures": {"test": {"loss": 0.2, "top1": top1}},
-        "artefacts": {
+        "artifacts": {
             "savedmodel": {**file, "latency_ms": 1.25},
             "tflite/int8": {**file, "latency_ms": {"1": 0.5, "2": 0.4}},
         },
@@ -178,9 +258,11 @@ def write_card(folder, name, version, top1):
 
 
 def test_the_readmes_results_are_of_the_catalogue():
-    table = (ROOT / "README.md").read_text().split("list --results --markdown -->\n")[1]
-    head, _, *rows = table.split("<!-- end")[0].strip().splitlines()
-    assert head == f"| {' | '.join(results.HEADS)} |"
+    table = between((ROOT / "README.md").read_text(), listing.RESULTS)
+    rows = [line for line in table.splitlines() if re.match(r"\| \w+ ", line)]
+    heads = [row for row in rows if row == f"| {' | '.join(results.HEADS)} |"]
+    assert len(heads) == table.count("<details>")
+    rows = [row for row in rows if row not in heads]
     names = [row.split(" | ")[0].removeprefix("| ") for row in rows]
     assert len(names) >= 10 and set(names) <= set(catalog.MODELS)
     for row in rows:
@@ -195,9 +277,15 @@ def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
         write_card(tmp_path, "net", version, top1)
     words = ["list", "--results", "--export-dir", str(tmp_path)]
     assert cli.main([*words, "--markdown"]) == 0
-    assert capsys.readouterr().out.splitlines()[2:] == [
+    folded = capsys.readouterr().out.splitlines()
+    assert folded[0] == "<details><summary>Classifiers (1 model)</summary>"
+    assert folded[4:] == [
         "| net | digits | 269,434 | top1 0.9700 | 2 KiB, 0.9600, 1.25 ms |  |  |  "
-        "| 2 KiB, 0.9600, 0.50 ms |",
+        "| 2 KiB, 0.50 ms |",  # its metric is the SavedModel's
+        "",
+        "</details>",
     ]
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["net", "digits", "269,434"]
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["figures"]["test"]["top1"] == 0.97

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(3)
 TABLE = RNG.normal(size=(LENGTH + 1, V, V)).astype("float32") * 2  # [position, token, next]
 
 
-def extend(token_ids, state, position):
+def decode_step(token_ids, state, position):
     """A toy model: logits by position and token; the state counts the tokens it has seen."""
     n = ops.shape(token_ids)[1]
     table = ops.convert_to_tensor(TABLE)
@@ -25,7 +25,7 @@ def extend(token_ids, state, position):
 
 
 def score_of(sequence, alpha):
-    """Normalised log probability of a sequence of ids, the rest of it after EOS left out."""
+    """Normalized log probability of a sequence of ids, the rest of it after EOS left out."""
     last, total = BOS, 0.0
     for position, token in enumerate(sequence):
         logits = np.where(np.isin(np.arange(V), (PAD, BOS)), -np.inf, TABLE[position, last])
@@ -44,7 +44,9 @@ def all_sequences():
 
 
 def search(width, alpha, batch=2):
-    run = tf.function(lambda state: decoding.search(extend, [state], batch, LENGTH, width, alpha))
+    run = tf.function(
+        lambda state: decoding.search(decode_step, [state], batch, LENGTH, width, alpha)
+    )
     tokens, score = run(tf.zeros((batch, 1)))
     return np.asarray(tokens), np.asarray(score)
 
@@ -88,8 +90,8 @@ def test_write_keeps_prompts_and_lengths():
     whole = {}
     for prefill in (True, False):
         run = tf.function(
-            lambda state, prefill=prefill: decoding.write(
-                extend, [state], prompt, length, 4, limit, choose, prefill
+            lambda state, prefill=prefill: decoding.generate(
+                decode_step, [state], prompt, length, 4, limit, choose, prefill
             )
         )
         whole[prefill] = np.asarray(run(tf.zeros((3, 1))))
@@ -102,10 +104,10 @@ def test_write_keeps_prompts_and_lengths():
 def test_top_k_and_top_p_keep_what_they_say():
     logits = np.log(np.array([[0.5, 0.25, 0.15, 0.1]] * 4, "float32"))
     top_k = np.array([0, 1, 3, 9], "int32")
-    kept = np.asarray(decoding.restrict(logits, top_k=top_k)) > -1e8
+    kept = np.asarray(decoding.filter_logits(logits, top_k=top_k)) > -1e8
     assert kept.sum(-1).tolist() == [4, 1, 3, 4]
     top_p = np.array([0.4, 0.6, 0.8, 1.0], "float32")
-    kept = np.asarray(decoding.restrict(logits, top_p=top_p)) > -1e8
+    kept = np.asarray(decoding.filter_logits(logits, top_p=top_p)) > -1e8
     assert kept.sum(-1).tolist() == [1, 2, 3, 4]
 
 
@@ -114,13 +116,13 @@ def test_draws_follow_the_probabilities():
     logits = np.tile(np.log(p), (n, 1))
     key = noise.keys(0, 0, np.arange(n))
     hot = np.full(n, 1.0, "float32")
-    drawn = np.asarray(decoding.draw(logits, key, 3, hot))
-    np.testing.assert_allclose(np.bincount(drawn, minlength=3) / n, p, atol=0.015)
-    again = np.asarray(decoding.draw(logits, key, 3, hot))
-    np.testing.assert_array_equal(drawn, again)
-    assert (drawn != np.asarray(decoding.draw(logits, key, 4, hot))).any()
-    assert (np.asarray(decoding.draw(logits, key, 3, np.zeros(n, "float32"))) == 0).all()
-    square = np.asarray(decoding.draw(logits, key, 3, np.full(n, 0.5, "float32")))
+    sampled = np.asarray(decoding.sample(logits, key, 3, hot))
+    np.testing.assert_allclose(np.bincount(sampled, minlength=3) / n, p, atol=0.015)
+    again = np.asarray(decoding.sample(logits, key, 3, hot))
+    np.testing.assert_array_equal(sampled, again)
+    assert (sampled != np.asarray(decoding.sample(logits, key, 4, hot))).any()
+    assert (np.asarray(decoding.sample(logits, key, 3, np.zeros(n, "float32"))) == 0).all()
+    square = np.asarray(decoding.sample(logits, key, 3, np.full(n, 0.5, "float32")))
     np.testing.assert_allclose(
         np.bincount(square, minlength=3) / n, p**2 / np.sum(p**2), atol=0.015
     )

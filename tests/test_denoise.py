@@ -76,8 +76,8 @@ def test_a_dropped_label_is_the_number_of_classes():
 
 
 @every_pair
-def test_losses(law, prediction):
-    task = make(law=law, prediction=prediction)
+def test_losses(schedule, prediction):
+    task = make(schedule=schedule, prediction=prediction)
     prepared = task.prepare(batch())
     x0 = 2 * prepared["image"] - 1
     right = task.diffusion.target(x0, prepared["eps"], prepared["time"])
@@ -91,7 +91,7 @@ def test_losses(law, prediction):
 
 
 def test_an_exploding_variance_is_scaled_before_the_network():
-    task, seen = make(law="ve", prediction="eps"), []
+    task, seen = make(schedule="ve", prediction="eps"), []
     prepared = task.prepare(batch(200))
     task.losses(lambda x, training: seen.append(x["image"]) or x["image"], prepared)
     assert np.asarray(seen[0]).std() == pytest.approx(0.8, abs=0.15)
@@ -101,9 +101,9 @@ WAYS = {
     "ddpm": {"sampler": "ddpm"},
     "ddim": {"sampler": "ddim"},
     "eta": {"eta": 0.5},
-    "euler": {"law": "flow", "sampler": "euler"},
-    "heun": {"law": "flow", "sampler": "heun"},
-    "ve": {"law": "ve", "prediction": "eps", "sampler": "heun"},
+    "euler": {"schedule": "flow", "sampler": "euler"},
+    "heun": {"schedule": "flow", "sampler": "heun"},
+    "ve": {"schedule": "ve", "prediction": "eps", "sampler": "heun"},
 }
 
 
@@ -111,10 +111,10 @@ WAYS = {
 def test_drawing(trained, way):
     task = make(conditional=True, steps=3, **WAYS[way])
     key, label = noise.sample_keys((1, 2), 4), np.array([0, 1, 2, 0], "int32")
-    images = np.asarray(task.draw(trained, key, label, 2.0))
+    images = np.asarray(task.sample(trained, key, label, 2.0))
     assert images.shape == (4, 8, 8, 2) and images.min() >= 0 and images.max() <= 1
     # An image is its key's, in any batch
-    alone = np.asarray(task.draw(trained, key[2:3], label[2:3], 2.0))
+    alone = np.asarray(task.sample(trained, key[2:3], label[2:3], 2.0))
     np.testing.assert_allclose(alone[0], images[2], atol=1e-4)
 
 
@@ -122,12 +122,12 @@ def test_guidance(trained):
     """A tensor of it gives what a number gives, and 0 what no label gives."""
     task = make(conditional=True, steps=3)
     key, label = noise.sample_keys((1, 2), 4), np.array([0, 1, 2, 0], "int32")
-    graph = tf.function(lambda w: task.draw(trained, key, label, w), autograph=False)
-    found = {w: np.asarray(task.draw(trained, key, label, w)) for w in (0.0, 1.0, 2.0)}
-    for weight, images in found.items():
+    graph = tf.function(lambda w: task.sample(trained, key, label, w), autograph=False)
+    result = {w: np.asarray(task.sample(trained, key, label, w)) for w in (0.0, 1.0, 2.0)}
+    for weight, images in result.items():
         np.testing.assert_allclose(graph(tf.constant(weight)), images, atol=1e-4)
-    np.testing.assert_allclose(task.draw(trained, key, None, 0.0), found[0.0], atol=1e-4)
-    assert np.abs(found[1.0] - found[2.0]).max() > 1e-3
+    np.testing.assert_allclose(task.sample(trained, key, None, 0.0), result[0.0], atol=1e-4)
+    assert np.abs(result[1.0] - result[2.0]).max() > 1e-3
 
 
 def test_steps_in_parts_are_the_whole(trained):
@@ -135,21 +135,25 @@ def test_steps_in_parts_are_the_whole(trained):
     key, label = noise.sample_keys((1, 2), 2), np.array([0, 1], "int32")
     frames = np.asarray(task._trajectory(trained, key, label, 1.0))
     assert frames.shape[:2] == (2, 11)
-    np.testing.assert_allclose(frames[:, -1], task.draw(trained, key, label), atol=1e-5)
+    np.testing.assert_allclose(frames[:, -1], task.sample(trained, key, label), atol=1e-5)
 
 
 def test_ways_of_drawing():
-    assert set(make(conditional=True).draws(None)) == {"guided", "conditional", "unconditional"}
-    assert set(make(conditional=True, label_drop=0).draws(None)) == {"conditional"}
-    assert make().draws(None) == {"samples": {}}
+    assert set(make(conditional=True).sampling_modes(None)) == {
+        "guided",
+        "conditional",
+        "unconditional",
+    }
+    assert set(make(conditional=True, label_drop=0).sampling_modes(None)) == {"conditional"}
+    assert make().sampling_modes(None) == {"samples": {}}
 
 
 def test_labels_and_guidance_that_the_model_does_not_know(trained):
     key = noise.sample_keys((0, 0), 1)
     with pytest.raises(ValueError, match="unconditional"):
-        make().draw(trained, key, np.zeros(1, "int32"))
+        make().sample(trained, key, np.zeros(1, "int32"))
     with pytest.raises(ValueError, match="without dropping labels"):
-        make(conditional=True, label_drop=0).draw(trained, key, np.zeros(1, "int32"), 2.0)
+        make(conditional=True, label_drop=0).sample(trained, key, np.zeros(1, "int32"), 2.0)
 
 
 @pytest.mark.parametrize(
@@ -185,13 +189,13 @@ def test_what_is_served_is_what_is_trained_on():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"law": "cosin"}, "did you mean cosine"),
+        ({"schedule": "cosin"}, "did you mean cosine"),
         ({"prediction": "noise"}, "not one of eps, x, v"),
         ({"conditional": 1}, "not one of false, true"),
         ({"steps": 0}, "steps=0: must be a whole number from 1 to 10,000"),
         ({"steps": 1.5}, "whole number"),
         ({"label_drop": "often"}, "must be a number from 0 to 0.999"),
-        ({"law": "ve"}, "prediction=v"),
+        ({"schedule": "ve"}, "prediction=v"),
         ({"sampler": "heun"}, "ve and flow"),
         ({"stepz": 3}, "did you mean steps"),
     ],

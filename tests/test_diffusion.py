@@ -9,13 +9,13 @@ from kerasdl.ops import diffusion, noise
 from kerasdl.ops.diffusion import Diffusion, Sampler, T, posterior
 
 PAIRS = [
-    (law, prediction)
-    for law in diffusion.LAWS
+    (schedule, prediction)
+    for schedule in diffusion.SCHEDULES
     for prediction in diffusion.PREDICTIONS
-    if (law, prediction) not in (("ve", "v"), ("flow", "eps"))
+    if (schedule, prediction) not in (("ve", "v"), ("flow", "eps"))
 ]
-every_pair = pytest.mark.parametrize(("law", "prediction"), PAIRS)
-discrete = pytest.mark.parametrize("law", ["linear", "cosine"])
+every_pair = pytest.mark.parametrize(("schedule", "prediction"), PAIRS)
+discrete = pytest.mark.parametrize("schedule", ["linear", "cosine"])
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def made_up(count=5, seed=0):
     return rng.uniform(-1, 1, (count, 4, 4, 1)), rng.standard_normal((count, 4, 4, 1))
 
 
-def times(law, count=5):
+def times(schedule, count=5):
     return (np.linspace(0.05, 0.95, count) * T).round() / T
 
 
@@ -46,38 +46,38 @@ def test_the_linear_law_is_the_papers():
 
 
 @discrete
-def test_variance_is_preserved(law):
-    np.testing.assert_allclose((Diffusion(law).table() ** 2).sum(-1), 1.0, atol=1e-12)
+def test_variance_is_preserved(schedule):
+    np.testing.assert_allclose((Diffusion(schedule).table() ** 2).sum(-1), 1.0, atol=1e-12)
 
 
 @discrete
-def test_levels_in_a_graph_are_the_tables(law):
-    process = Diffusion(law)
-    found = process.levels(ops.convert_to_tensor(np.arange(T + 1) / T))
-    np.testing.assert_array_equal(np.stack(found, -1), process.table())
+def test_levels_in_a_graph_are_the_tables(schedule):
+    process = Diffusion(schedule)
+    result = process.levels(ops.convert_to_tensor(np.arange(T + 1) / T))
+    np.testing.assert_array_equal(np.stack(result, -1), process.table())
 
 
 @discrete
-def test_the_posterior_agrees_with_the_marginals(law):
+def test_the_posterior_agrees_with_the_marginals(schedule):
     """Of x_{t-1}: the mean and the variance that q(x_{t-1} | x_0) has."""
     t = np.arange(1, T + 1) / T
     s = np.arange(T) / T
-    process = Diffusion(law)
+    process = Diffusion(schedule)
     (alpha, sigma), (alpha_s, sigma_s) = process.levels(t), process.levels(s)
     of_x, of_clean, variance, step = posterior(process, t, s)
     np.testing.assert_allclose(of_clean + of_x * alpha, alpha_s, atol=1e-12)
     np.testing.assert_allclose(of_x**2 * sigma**2 + variance, sigma_s**2, atol=1e-12)
-    np.testing.assert_allclose(step, diffusion.betas(law), atol=1e-12)
+    np.testing.assert_allclose(step, diffusion.betas(schedule), atol=1e-12)
     assert abs(variance[0]) < 1e-15
 
 
 @discrete
-def test_posterior_coefficients_are_equation_7(law):
-    beta = diffusion.betas(law)
+def test_posterior_coefficients_are_equation_7(schedule):
+    beta = diffusion.betas(schedule)
     bar = np.cumprod(1 - beta)
     before = np.concatenate([[1.0], bar[:-1]])
     of_x, of_clean, variance, _ = posterior(
-        Diffusion(law), np.arange(1, T + 1) / T, np.arange(T) / T
+        Diffusion(schedule), np.arange(1, T + 1) / T, np.arange(T) / T
     )
     np.testing.assert_allclose(of_clean, np.sqrt(before) * beta / (1 - bar), rtol=1e-9)
     right = np.sqrt(1 - beta) * (1 - before) / (1 - bar)
@@ -97,19 +97,19 @@ def test_velocity():
 
 
 @every_pair
-def test_a_right_prediction_gives_the_image_back(law, prediction):
+def test_a_right_prediction_gives_the_image_back(schedule, prediction):
     x0, eps = made_up()
-    process = Diffusion(law, prediction)
-    t = ops.convert_to_tensor(times(law))
+    process = Diffusion(schedule, prediction)
+    t = ops.convert_to_tensor(times(schedule))
     x = process.noised(x0, eps, t)
     np.testing.assert_allclose(process.clean(x, process.target(x0, eps, t), t), x0, atol=1e-9)
 
 
 @every_pair
 @pytest.mark.parametrize("steps", [1, 7, 50])
-def test_ddim_with_the_true_noise_returns_the_image(law, prediction, steps):
+def test_ddim_with_the_true_noise_returns_the_image(schedule, prediction, steps):
     x0, eps = made_up()
-    process = Diffusion(law, prediction)
+    process = Diffusion(schedule, prediction)
     sampler = Sampler(process, "ddim", steps)
     x = process.noised(x0, eps, ops.ones(len(x0)))
     predict = oracle(process, x0, eps)
@@ -126,19 +126,19 @@ def test_ddim_with_the_true_noise_returns_the_image(law, prediction, steps):
 def test_a_straight_flow_is_followed_exactly(name, steps):
     x0, eps = made_up()
     process = Diffusion("flow", "v")
-    found = Sampler(process, name, steps).run(lambda x, t: eps - x0, ops.convert_to_tensor(eps))
-    np.testing.assert_allclose(found, x0, atol=1e-12)
+    result = Sampler(process, name, steps).run(lambda x, t: eps - x0, ops.convert_to_tensor(eps))
+    np.testing.assert_allclose(result, x0, atol=1e-12)
 
 
 def test_euler_is_a_step_along_the_velocity():
     process = Diffusion("flow", "v")
     sampler = Sampler(process, "euler", 4, clip=False)
     x, _ = made_up()
-    found = sampler.run(lambda x, t: x * t[:, None, None, None], ops.convert_to_tensor(x), stop=2)
+    result = sampler.run(lambda x, t: x * t[:, None, None, None], ops.convert_to_tensor(x), stop=2)
     expected = x
     for t in (1.0, 0.75):
         expected = expected - 0.25 * expected * t
-    np.testing.assert_allclose(found, expected, atol=1e-12)
+    np.testing.assert_allclose(result, expected, atol=1e-12)
 
 
 def test_heun_is_of_second_order():
@@ -148,8 +148,8 @@ def test_heun_is_of_second_order():
     for steps in (16, 32, 64):
         sampler = Sampler(process, "heun", steps, clip=False)
         # all but the last step, which is Euler's
-        found = sampler.run(lambda x, t: x, ops.ones((1, 1, 1, 1)) * np.e, stop=steps - 1)
-        errors.append(abs(float(found[0, 0, 0, 0]) - np.exp(1 / steps)))
+        result = sampler.run(lambda x, t: x, ops.ones((1, 1, 1, 1)) * np.e, stop=steps - 1)
+        errors.append(abs(float(result[0, 0, 0, 0]) - np.exp(1 / steps)))
     assert 3.5 < errors[0] / errors[1] < 4.6
     assert 3.5 < errors[1] / errors[2] < 4.6
 
@@ -167,9 +167,9 @@ def test_ancestral_samples_of_a_gaussian_have_its_spread(eta):
         return x * sigma / (alpha**2 * 0.25 + sigma**2)
 
     x = noise.normal(key, (1, 1, 1))
-    found = np.asarray(sampler.run(predict, x, key, stream=8)).ravel()
-    assert found.mean() == pytest.approx(0, abs=0.03)
-    assert found.std() == pytest.approx(0.5, rel=0.05)
+    result = np.asarray(sampler.run(predict, x, key, stream=8)).ravel()
+    assert result.mean() == pytest.approx(0, abs=0.03)
+    assert result.std() == pytest.approx(0.5, rel=0.05)
 
 
 def test_ddim_with_eta_1_is_ancestral():
@@ -180,8 +180,8 @@ def test_ddim_with_eta_1_is_ancestral():
 
 @every_pair
 @pytest.mark.parametrize("sampling", diffusion.TIMES)
-def test_times_are_in_range_and_differ(law, prediction, sampling):
-    process = Diffusion(law, prediction)
+def test_times_are_in_range_and_differ(schedule, prediction, sampling):
+    process = Diffusion(schedule, prediction)
     t = np.asarray(process.times(noise.sample_keys((3, 4), 2000), sampling))
     assert 0 <= t.min() and t.max() <= 1
     assert t.mean() == pytest.approx(0.5, abs=0.03)
@@ -192,19 +192,19 @@ def test_times_are_in_range_and_differ(law, prediction, sampling):
 
 
 @every_pair
-def test_weights_do_not_depend_on_what_is_predicted(law, prediction):
+def test_weights_do_not_depend_on_what_is_predicted(schedule, prediction):
     """The same error of x_0 costs the same, whichever way it is said."""
-    if law == "flow":
+    if schedule == "flow":
         kinds = ["min_snr"]  # the bound of a flow has no finite weight at t = 1
     else:
         kinds = ["min_snr", "vlb"]
-    t = ops.convert_to_tensor(times(law))
-    alpha, sigma = (np.asarray(v) for v in Diffusion(law, "x").levels(t))
+    t = ops.convert_to_tensor(times(schedule))
+    alpha, sigma = (np.asarray(v) for v in Diffusion(schedule, "x").levels(t))
     of_error = {"x": 1.0, "eps": (alpha / sigma) ** 2, "v": 1 / sigma**2}[prediction]
     for kind in kinds:
-        found = np.asarray(Diffusion(law, prediction).weight(t, kind)) * of_error
-        np.testing.assert_allclose(found, Diffusion(law, "x").weight(t, kind), rtol=1e-6)
-    np.testing.assert_array_equal(Diffusion(law, prediction).weight(t), 1.0)
+        result = np.asarray(Diffusion(schedule, prediction).weight(t, kind)) * of_error
+        np.testing.assert_allclose(result, Diffusion(schedule, "x").weight(t, kind), rtol=1e-6)
+    np.testing.assert_array_equal(Diffusion(schedule, prediction).weight(t), 1.0)
 
 
 def test_the_bounds_weight_is_equation_12():
@@ -212,8 +212,8 @@ def test_the_bounds_weight_is_equation_12():
     beta = diffusion.betas("linear")
     bar = np.cumprod(1 - beta)
     t = ops.convert_to_tensor(np.arange(1, T + 1) / T)
-    found = Diffusion("linear", "eps").weight(t, "vlb")
-    np.testing.assert_allclose(found, beta / (2 * (1 - beta) * (1 - bar)), rtol=1e-6)
+    result = Diffusion("linear", "eps").weight(t, "vlb")
+    np.testing.assert_allclose(result, beta / (2 * (1 - beta) * (1 - bar)), rtol=1e-6)
 
 
 def test_guidance():

@@ -103,14 +103,14 @@ OF_INTEGERS = ("transformer.TokenEmbedding",)
 
 def public_layers():
     """`{"module.Class": class}` of what `kerasdl.layers` defines; models are tested elsewhere."""
-    found = {}
+    result = {}
     for info in pkgutil.walk_packages(kerasdl.layers.__path__, "kerasdl.layers."):
         module = importlib.import_module(info.name)
         for name, cls in inspect.getmembers(module, inspect.isclass):
             ours = cls.__module__ == info.name and not name.startswith("_")
             if ours and issubclass(cls, keras.Layer) and not issubclass(cls, keras.Model):
-                found[f"{info.name.removeprefix('kerasdl.layers.')}.{name}"] = cls
-    return found
+                result[f"{info.name.removeprefix('kerasdl.layers.')}.{name}"] = cls
+    return result
 
 
 LAYERS = public_layers()
@@ -187,7 +187,7 @@ def test_every_weight_has_a_gradient(path, arguments, shape, rng):
     answer_of(path, layer, x)
     with tf.GradientTape() as tape:
         y = answer_of(path, layer, x, **training(layer))
-        # A weighted sum: the plain one of a normalised answer has no gradient.
+        # A weighted sum: the plain one of a normalized answer has no gradient.
         total = keras.ops.sum(y * rng.normal(size=y.shape))
     for weight, gradient in zip(
         layer.trainable_weights,

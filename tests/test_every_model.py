@@ -37,9 +37,9 @@ def methods_of(model):
 def answers(model, task, batch):
     """What a model says through its task, its `call` and its public methods."""
     x = task.model_inputs(model, batch)
-    found = {"call": model(x), "predict": task.predict(model, batch)}
-    found |= {name: getattr(model, name)(x) for name in methods_of(model)}
-    return flat(found)
+    result = {"call": model(x), "predict": task.predict(model, batch)}
+    result |= {name: getattr(model, name)(x) for name in methods_of(model)}
+    return flat(result)
 
 
 def weights_of(model):
@@ -118,8 +118,8 @@ name, file, out = sys.argv[1:]
 model = kerasdl.load(file)
 from tests import test_every_model as battery
 task = battery.task_of(name)
-found = battery.answers(model, task, battery.example_batch(task, 3))
-np.savez(out, **found, **battery.weights_of(model))
+result = battery.answers(model, task, battery.example_batch(task, 3))
+np.savez(out, **result, **battery.weights_of(model))
 """
 
 

@@ -16,10 +16,10 @@ def cubes(x):
 
 def test_gradient_of_a_known_function(rng):
     x = rng.normal(size=(4, 3)).astype("float32")
-    value, found = value_and_gradient(cubes, x)
+    value, result = value_and_gradient(cubes, x)
     np.testing.assert_allclose(value, (x**3).sum(-1), rtol=1e-5)
-    np.testing.assert_allclose(found, 3 * x**2, rtol=1e-5)
-    np.testing.assert_array_equal(gradient(cubes, x), found)
+    np.testing.assert_allclose(result, 3 * x**2, rtol=1e-5)
+    np.testing.assert_array_equal(gradient(cubes, x), result)
 
 
 @pytest.mark.parametrize("autograph", [True, False])
@@ -30,8 +30,8 @@ def test_it_can_be_differentiated_again(rng, autograph):
     @tf.function(autograph=autograph)
     def slope():
         with tf.GradientTape() as tape:
-            found = gradient(lambda x: weight * cubes(x), x)  # 3 w x^2
-            penalty = ops.sum(ops.square(found))  # 9 w^2 sum x^4
+            result = gradient(lambda x: weight * cubes(x), x)  # 3 w x^2
+            penalty = ops.sum(ops.square(result))  # 9 w^2 sum x^4
         return tape.gradient(penalty, weight.value)
 
     np.testing.assert_allclose(slope(), 18 * 2.0 * (x**4).sum(), rtol=1e-5)

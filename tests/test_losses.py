@@ -1,4 +1,4 @@
-"""Losses, activations and optimisers against numbers worked out by hand."""
+"""Losses, activations and optimizers against numbers worked out by hand."""
 
 import math
 
@@ -118,5 +118,5 @@ def test_rank_counts_ties_by_label_and_what_is_no_number_as_last():
     logits = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [np.nan, 0.0, 0.0]], "float32")
     rank = np.asarray(rank_of(np.array([0, 1, 0]), keras.ops.convert_to_tensor(logits)))
     assert rank.tolist() == [0, 1, 2]
-    found = proof.figures(logits[:2], np.array([0, 1]))
-    assert found["top1"] == 0.5
+    result = proof.metrics(logits[:2], np.array([0, 1]))
+    assert result["top1"] == 0.5

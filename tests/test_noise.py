@@ -35,7 +35,7 @@ def run(key, counter, rounds):
     return ops.convert_to_numpy(words).tolist()
 
 
-def draws(n=4000, seed=0, epoch=0):
+def sampling_modes(n=4000, seed=0, epoch=0):
     return noise.keys(seed, epoch, ops.arange(n, dtype="int64"))
 
 
@@ -61,19 +61,19 @@ def test_threefry_agrees_with_plain_python(rounds):
 def test_keys_are_of_seed_epoch_and_index():
     key = ops.convert_to_numpy(noise.keys(5 + (7 << 32), 3, ops.convert_to_tensor([11])))
     assert key[0].tolist() == plain_threefry((5, 3), (11, 7), 13)
-    many = [ops.convert_to_numpy(draws(50, s, e)) for s in (0, 1, 2**32) for e in (0, 1)]
+    many = [ops.convert_to_numpy(sampling_modes(50, s, e)) for s in (0, 1, 2**32) for e in (0, 1)]
     assert len({tuple(row) for rows in many for row in rows.tolist()}) == 300
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_uniform_is_flat_in_zero_to_one(dtype):
-    u = noise.uniform(draws(), (5,), dtype=dtype)
+    u = noise.uniform(sampling_modes(), (5,), dtype=dtype)
     assert keras.backend.standardize_dtype(u.dtype) == dtype
     u = ops.convert_to_numpy(ops.cast(u, "float64"))
     assert u.min() >= 0 and u.max() < 1
     counts = np.histogram(u, 16, (0, 1))[0]
     assert ((counts - u.size / 16) ** 2 / (u.size / 16)).sum() < 44  # chi2(15), p = 1e-4
-    assert ops.convert_to_numpy(noise.uniform(draws(3), (2, 3))).shape == (3, 2, 3)
+    assert ops.convert_to_numpy(noise.uniform(sampling_modes(3), (2, 3))).shape == (3, 2, 3)
 
 
 def test_uniform_never_rounds_up_to_one():
@@ -84,7 +84,7 @@ def test_uniform_never_rounds_up_to_one():
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_normal_has_the_moments_of_the_normal_law(dtype):
-    z = ops.convert_to_numpy(noise.normal(draws(), (3, 5), dtype=dtype))
+    z = ops.convert_to_numpy(noise.normal(sampling_modes(), (3, 5), dtype=dtype))
     assert z.dtype == dtype and z.shape == (4000, 3, 5) and np.isfinite(z).all()
     deviation = 1 / np.sqrt(z.size)
     assert abs(z.mean()) < 4 * deviation
@@ -95,23 +95,30 @@ def test_normal_has_the_moments_of_the_normal_law(dtype):
 
 
 def test_float64_and_float32_draw_the_same_numbers():
-    for draw in (noise.uniform, noise.normal):
+    for sample in (noise.uniform, noise.normal):
         a, b = (
-            ops.convert_to_numpy(draw(draws(50), (7,), dtype=d)) for d in ("float64", "float32")
+            ops.convert_to_numpy(sample(sampling_modes(50), (7,), dtype=d))
+            for d in ("float64", "float32")
         )
-        np.testing.assert_allclose(a, b, atol=3e-4 if draw is noise.normal else 1e-7)
+        np.testing.assert_allclose(a, b, atol=3e-4 if sample is noise.normal else 1e-7)
 
 
 def test_examples_positions_streams_and_epochs_are_uncorrelated():
-    key = draws()
+    key = sampling_modes()
     z = ops.convert_to_numpy(noise.normal(key, (64,), dtype="float64"))
     others = {
         "next example": (z[:-1], z[1:]),
         "next position": (z[:, :-1], z[:, 1:]),
         "half of Box-Muller": (z[:, :32], z[:, 32:]),
         "stream": (z, ops.convert_to_numpy(noise.normal(key, (64,), 1, dtype="float64"))),
-        "epoch": (z, ops.convert_to_numpy(noise.normal(draws(epoch=1), (64,), dtype="float64"))),
-        "seed": (z, ops.convert_to_numpy(noise.normal(draws(seed=1), (64,), dtype="float64"))),
+        "epoch": (
+            z,
+            ops.convert_to_numpy(noise.normal(sampling_modes(epoch=1), (64,), dtype="float64")),
+        ),
+        "seed": (
+            z,
+            ops.convert_to_numpy(noise.normal(sampling_modes(seed=1), (64,), dtype="float64")),
+        ),
     }
     for name, (a, b) in others.items():
         for f in (np.asarray, np.square):
@@ -121,19 +128,19 @@ def test_examples_positions_streams_and_epochs_are_uncorrelated():
 
 @pytest.mark.parametrize("count", [1, 3, 17, 192])
 def test_draws_depend_on_the_key_alone_not_on_the_batch(count):
-    key = draws(13)
-    for draw in (noise.uniform, noise.normal):
+    key = sampling_modes(13)
+    for sample in (noise.uniform, noise.normal):
         for dtype in ("float32", "float64"):
-            whole = ops.convert_to_numpy(draw(key, (count,), dtype=dtype))
+            whole = ops.convert_to_numpy(sample(key, (count,), dtype=dtype))
             for rows in ([12], [3, 1, 2], list(range(5, 12))):
                 part = ops.convert_to_numpy(
-                    draw(ops.take(key, rows, axis=0), (count,), dtype=dtype)
+                    sample(ops.take(key, rows, axis=0), (count,), dtype=dtype)
                 )
                 np.testing.assert_array_equal(whole[rows], part)
 
 
 def test_randint_is_flat_and_within_bounds():
-    k = ops.convert_to_numpy(noise.randint(draws(), (4,), -3, 4))
+    k = ops.convert_to_numpy(noise.randint(sampling_modes(), (4,), -3, 4))
     assert k.dtype == np.int32 and k.min() == -3 and k.max() == 3
     counts = np.bincount((k + 3).ravel())
     assert ((counts - k.size / 7) ** 2 / (k.size / 7)).sum() < 28  # chi2(6), p = 1e-4

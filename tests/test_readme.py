@@ -34,12 +34,12 @@ PROGRAMS = {
 
 def commands():
     """The README's, one by one, without comments; those of CI's own left out."""
-    found = []
+    result = []
     for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL):
         for line in block.replace("\\\n", " ").splitlines():
             parts = re.sub(r"\s{2,}#.*", "", line).split(" && ")
-            found += [p for p in parts if not p.startswith(("pip install", "pytest"))]
-    return found
+            result += [p for p in parts if not p.startswith(("pip install", "pytest"))]
+    return result
 
 
 def test_there_are_commands():
@@ -137,14 +137,14 @@ def check(command, done):
         assert done.returncode == 0, f"{command}\n{done.stdout[-500:]}\n{done.stderr[-2000:]}"
 
 
-def check_answer(command, said, folder):
+def check_answer(command, output, folder):
     """Whether `predict` said, or drew, what its model answers."""
     if "picture.png" in command:
-        assert re.fullmatch(r"picture\.png: \d [01]\.\d{4}\n", said)
+        assert re.fullmatch(r"picture\.png: \d [01]\.\d{4}\n", output)
     elif "--output" in command:
         file = folder / command.split("--output ")[1]
         with Image.open(file) as image:
-            assert said == f"{file.name}\n" and np.asarray(image).std() > 0
+            assert output == f"{file.name}\n" and np.asarray(image).std() > 0
         file.unlink()
     else:
-        assert said.startswith("Return the ") or "Wednesday" in command
+        assert output.startswith("Return the ") or "Wednesday" in command

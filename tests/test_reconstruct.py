@@ -81,7 +81,7 @@ def test_kl_and_its_gradient_against_monte_carlo():
     mean, std = tf.Variable([[1.0]], dtype="float64"), tf.Variable([[2.0]], dtype="float64")
     with tf.GradientTape() as tape:
         log_variance = 2 * tf.math.log(std)
-        z = likelihood.reparameterise(mean, log_variance, normal_draws())
+        z = likelihood.reparameterize(mean, log_variance, normal_draws())
         log_q = -likelihood.gaussian_nll(z, mean + 0 * z, log_variance)
         log_p = -likelihood.gaussian_nll(z, 0 * z, 0.0)
         estimate = tf.reduce_mean(log_q - log_p)
@@ -92,10 +92,10 @@ def test_kl_and_its_gradient_against_monte_carlo():
     np.testing.assert_allclose([d_mean[0, 0], d_std[0, 0]], [1.0, 1.5], atol=0.02)
 
 
-def test_gradient_by_reparameterisation():
+def test_gradient_by_reparameterization():
     mean, std = tf.Variable([[0.7]], dtype="float64"), tf.Variable([[0.3]], dtype="float64")
     with tf.GradientTape() as tape:
-        z = likelihood.reparameterise(mean, 2 * tf.math.log(std), normal_draws())
+        z = likelihood.reparameterize(mean, 2 * tf.math.log(std), normal_draws())
         value = tf.reduce_mean(z**2)
     d_mean, d_std = tape.gradient(value, [mean, std])
     np.testing.assert_allclose([d_mean[0, 0], d_std[0, 0]], [1.4, 0.6], atol=0.02)
@@ -163,13 +163,13 @@ def test_losses_are_the_bounds_parts():
     np.testing.assert_allclose(part, loss[2:], rtol=1e-5)
 
 
-@pytest.mark.parametrize(("law", "more"), [("bernoulli", 0), ("gaussian", 8)])
-def test_summary(law, more):
+@pytest.mark.parametrize(("schedule", "more"), [("bernoulli", 0), ("gaussian", 8)])
+def test_summary(schedule, more):
     task, means = task_of(), {"loss": 5.0, "reconstruction": 20.0, "kl": 4.0}
-    task.losses(vae_mlp(image_shape=(8, 8, 1), beta=0.5, likelihood=law), example_batch(1))
-    found = task.summarize(means, "test")
-    assert found["elbo"] == -24.0 and found["loss"] == 5.0
-    assert found["bits_per_dim"] == pytest.approx(24 / 64 / math.log(2) + more)
+    task.losses(vae_mlp(image_shape=(8, 8, 1), beta=0.5, likelihood=schedule), example_batch(1))
+    result = task.summarize(means, "test")
+    assert result["elbo"] == -24.0 and result["loss"] == 5.0
+    assert result["bits_per_dim"] == pytest.approx(24 / 64 / math.log(2) + more)
 
 
 def test_an_autoencoder_has_no_prior():
@@ -180,7 +180,7 @@ def test_an_autoencoder_has_no_prior():
     np.testing.assert_array_equal(loss, metrics["reconstruction"])
     means = {"loss": 9.0, "reconstruction": 9.0, "kl": 0.0}
     assert task.summarize(means, "test") == means
-    assert task.draws(model) == {}
+    assert task.sampling_modes(model) == {}
     assert [s.name for s in task.signatures(model)] == ["reconstruct", "encode", "decode"]
     assert set(task.pictures(model, batch)) == {"reconstructions", "walk", "interpolation"}
     with pytest.raises(ValueError, match="importance_samples: an autoencoder has no prior"):
@@ -202,11 +202,11 @@ def test_evaluator_of_the_importance_weighted_likelihood():
 def test_draws_are_functions_of_their_keys():
     model = vae_mlp(image_shape=(8, 8, 1), latent_dim=3, hidden_dim=16)
     task, keys = task_of(), noise.sample_keys((1, 2), 6)
-    assert task.draws(model) == {"samples": {}}
-    images = task.draw(model, keys)
+    assert task.sampling_modes(model) == {"samples": {}}
+    images = task.sample(model, keys)
     expected = ops.sigmoid(model.decode(noise.normal(keys, (3,))))
     np.testing.assert_allclose(images, expected, atol=1e-6)
-    np.testing.assert_allclose(task.draw(model, keys[4:]), images[4:], atol=1e-6)
+    np.testing.assert_allclose(task.sample(model, keys[4:]), images[4:], atol=1e-6)
     assert np.std(np.asarray(images), axis=0).max() > 0.01
 
 
@@ -240,18 +240,18 @@ def test_pictures(size):
 def test_signatures_answer_as_the_model():
     model = vae_mlp(image_shape=(8, 8, 1), latent_dim=3, hidden_dim=16)
     task, batch = task_of(), example_batch(3)
-    found = {s.name: s for s in task.signatures(model)}
-    assert list(found) == ["reconstruct", "encode", "decode", "sample"]
+    result = {s.name: s for s in task.signatures(model)}
+    assert list(result) == ["reconstruct", "encode", "decode", "sample"]
     outputs = model(batch["image"])
-    image = found["reconstruct"].function(image=batch["image"])["image"]
+    image = result["reconstruct"].function(image=batch["image"])["image"]
     np.testing.assert_allclose(image, outputs["image"], atol=1e-6)
-    code = found["encode"].function(image=batch["image"])
+    code = result["encode"].function(image=batch["image"])
     assert set(code) == {"mean", "log_variance"}
-    image = found["decode"].function(latent=code["mean"])["image"]
+    image = result["decode"].function(latent=code["mean"])["image"]
     np.testing.assert_allclose(image, outputs["image"], atol=1e-6)
-    drawn = found["sample"].function(num=4, seed=np.array([1, 2]))["image"]
-    np.testing.assert_allclose(drawn, task.draw(model, noise.sample_keys((1, 2), 4)), atol=1e-6)
-    assert found["sample"].formats == ("savedmodel",)
+    sampled = result["sample"].function(num=4, seed=np.array([1, 2]))["image"]
+    np.testing.assert_allclose(sampled, task.sample(model, noise.sample_keys((1, 2), 4)), atol=1e-6)
+    assert result["sample"].formats == ("savedmodel",)
 
 
 @pytest.mark.parametrize("value", [-1, 2.5, 10_001, "many", True])

@@ -44,16 +44,16 @@ class Copies:
     """
 
     def __init__(self, split, change=lambda image, key: image, **ways):
-        self.ways, self.change, self.asked = ways, change, []
+        self.ways, self.change, self.requested = ways, change, []
         batch = split.read(range(len(split)))
         self.images, labels = batch["image"], batch["label"]
         self.of_class = np.stack([np.flatnonzero(labels == k)[:100] for k in range(10)])
 
-    def draws(self, model):
+    def sampling_modes(self, model):
         return self.ways
 
-    def draw(self, model, key, label=None, guidance=None):
-        self.asked.append((label is not None, guidance))
+    def sample(self, model, key, label=None, guidance=None):
+        self.requested.append((label is not None, guidance))
         number = tf.cast(key[:, 0] % len(self.images), "int64")
         if label is not None and guidance:
             number = tf.gather_nd(
@@ -75,26 +75,26 @@ def _no_inception(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
 
 
-def judge(digits, task, **more):
+def evaluate(digits, task, **more):
     source, stub = digits
     given = {"classifier": stub, "counts": COUNTS, "say": lambda line: None} | more
-    return sample_quality.judge_samples(None, task, source, given.pop("recipe", RECIPE), **given)
+    return sample_quality.evaluate_samples(None, task, source, given.pop("recipe", RECIPE), **given)
 
 
 def test_real_images_are_as_good_as_real(digits):
     ways = {"asked": {"guidance": 2.0}, "unguided": {"guidance": 0.0}, "free": {}}
     task, lines = Copies(digits[0].train, **ways), []
-    found = judge(digits, task, counts=(400, 1000), say=lines.append)
-    json.dumps(found, allow_nan=False)
-    assert task.asked == [(True, 2.0), (True, 0.0), (False, None)]  # each is traced once
-    assert found["count"] == {"pixel": 400, "features": 1000} and found["notes"] == []
-    assert found["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
+    result = evaluate(digits, task, counts=(400, 1000), say=lines.append)
+    json.dumps(result, allow_nan=False)
+    assert task.requested == [(True, 2.0), (True, 0.0), (False, None)]  # each is traced once
+    assert result["count"] == {"pixel": 400, "features": 1000} and result["notes"] == []
+    assert result["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
     assert [line.split()[1] for line in lines] == ["asked:", "unguided:", "free:"]
-    assert found["features"]["name"] == "nearest" and list(found["ways"]) == list(ways)
-    assert found["ways"]["asked"]["recognised"] == 1
-    assert not any("recognised" in found["ways"][name] for name in ("unguided", "free"))
-    assert set(found["ways"]["asked"]["classes"]["shares"].values()) == {0.1}
-    for way in found["ways"].values():
+    assert result["features"]["name"] == "nearest" and list(result["ways"]) == list(ways)
+    assert result["ways"]["asked"]["recognized"] == 1
+    assert not any("recognized" in result["ways"][name] for name in ("unguided", "free"))
+    assert set(result["ways"]["asked"]["classes"]["shares"].values()) == {0.1}
+    for way in result["ways"].values():
         pixel, features = way["pixel"], way["features"]
         assert pixel["nearest"] < 1e-6 and pixel["nearest_ratio"] < 1e-6
         assert pixel["nearest_test"] == pytest.approx(1.153, abs=1e-3)
@@ -114,33 +114,33 @@ def test_what_is_drawn_depends_on_the_seed_alone(digits):
     def keep(image, key):
         return tf.numpy_function(lambda i: seen.append(i) or i, [image], "float32")
 
-    def drawn(count, recipe):
+    def sampled(count, recipe):
         seen.clear()
         task = Copies(digits[0].train, keep, free={})
         sample_quality._draw(task, None, {}, recipe.seed, count, 0)
         return np.concatenate(seen)
 
-    few, many = drawn(70, RECIPE), drawn(200, RECIPE)
+    few, many = sampled(70, RECIPE), sampled(200, RECIPE)
     assert len(few) == 128 and len(many) == 256  # whole batches
     np.testing.assert_array_equal(few, many[:128])
-    other = drawn(70, replace(RECIPE, seed=2**32 - 1))
+    other = sampled(70, replace(RECIPE, seed=2**32 - 1))
     assert np.abs(other - few).mean() > 0.1
 
 
 def test_classes_are_asked_for_equally_often(digits):
     class Asks(Copies):
-        def draw(self, model, key, label=None, **settings):
+        def sample(self, model, key, label=None, **settings):
             label = tf.ensure_shape(
                 tf.numpy_function(lambda v: seen.append(v) or v, [label], "int32"), label.shape
             )
-            return super().draw(model, key, label, **settings)
+            return super().sample(model, key, label, **settings)
 
     seen = []
     task = Asks(digits[0].train)
-    images, asked = sample_quality._draw(task, None, {"guidance": 1.0}, 0, 100, 10)
-    assert len(images) == 100 and asked.dtype == np.int32
-    np.testing.assert_array_equal(asked, np.concatenate(seen)[:100])
-    np.testing.assert_array_equal(np.bincount(asked), np.full(10, 10))
+    images, requested = sample_quality._draw(task, None, {"guidance": 1.0}, 0, 100, 10)
+    assert len(images) == 100 and requested.dtype == np.int32
+    np.testing.assert_array_equal(requested, np.concatenate(seen)[:100])
+    np.testing.assert_array_equal(np.bincount(requested), np.full(10, 10))
 
 
 def test_noise_a_single_image_and_half_the_contrast(digits):
@@ -148,60 +148,62 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
         values = tf.cast(tf.random.stateless_uniform((64, 8, 8, 1), (1, 2)), "float32")
         return values + 0 * image
 
-    def grey(image, key):
+    def gray(image, key):
         return (image + 0.3125) / 2
 
     def one(image, key):
         return 0 * image + tf.constant(digits[0].test.read([0])["image"])
 
-    way = judge(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
+    way = evaluate(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
     assert way["pixel"]["ratio"] > 5 and way["pixel"]["nearest_ratio"] > 1.5
     assert way["features"]["precision"] == 0 and way["features"]["coverage"] < 0.05
-    way = judge(digits, Copies(digits[0].train, one, asked={"guidance": 1.0}))["ways"]["asked"]
-    assert way["classes"]["least_share"] == 0 and way["recognised"] == 0.1
+    way = evaluate(digits, Copies(digits[0].train, one, requested={"guidance": 1.0}))["ways"][
+        "asked"
+    ]
+    assert way["classes"]["least_share"] == 0 and way["recognized"] == 0.1
     assert way["features"]["precision"] == 1 and way["features"]["recall"] == 0
     assert way["pixel"]["spread"] < 1e-6
-    way = judge(digits, Copies(digits[0].train, grey, free={}))["ways"]["free"]
+    way = evaluate(digits, Copies(digits[0].train, gray, free={}))["ways"]["free"]
     assert way["pixel"]["spread_most"] < 0.6
 
 
 def test_a_task_that_draws_nothing_needs_no_referee(digits, monkeypatch):
     monkeypatch.setattr(reference_classifier, "of_recipe", None)
-    assert judge(digits, Copies(digits[0].train), classifier=None) == {}
+    assert evaluate(digits, Copies(digits[0].train), classifier=None) == {}
 
 
 def test_the_referee_is_trained_where_none_is_given(digits, monkeypatch):
-    asked = []
+    requested = []
     monkeypatch.setattr(
-        reference_classifier, "of_recipe", lambda *given: asked.append(given) or digits[1]
+        reference_classifier, "of_recipe", lambda *given: requested.append(given) or digits[1]
     )
-    found = judge(digits, Copies(digits[0].train, free={}), classifier=None, say=print)
-    assert asked == [(RECIPE, print)] and found["referee"]["name"] == "nearest"
+    result = evaluate(digits, Copies(digits[0].train, free={}), classifier=None, say=print)
+    assert requested == [(RECIPE, print)] and result["referee"]["name"] == "nearest"
 
 
 def test_one_class_has_no_referee(digits, monkeypatch):
     monkeypatch.setattr(reference_classifier, "of_recipe", None)
     source = replace(digits[0], info=replace(digits[0].info, class_names=("digit",)))
     task = Copies(source.train, free={})
-    found = judge((source, None), task)
-    json.dumps(found, allow_nan=False)
-    assert found["referee"] is None and "no referee" in found["notes"][0]
-    assert set(found["ways"]["free"]) == {"pixel"} and "features" not in found
-    assert found["ways"]["free"]["pixel"]["spread"] == pytest.approx(1, abs=0.1)
+    result = evaluate((source, None), task)
+    json.dumps(result, allow_nan=False)
+    assert result["referee"] is None and "no referee" in result["notes"][0]
+    assert set(result["ways"]["free"]) == {"pixel"} and "features" not in result
+    assert result["ways"]["free"]["pixel"]["spread"] == pytest.approx(1, abs=0.1)
 
 
 def test_images_that_are_no_numbers_are_not_judged(digits):
     def broken(image, key):
         return tf.where(key[:, :1, None, None] % 2 == 0, np.nan, image)
 
-    found = judge(digits, Copies(digits[0].train, broken, free={}))
-    assert found["ways"] == {} and "free:" in found["notes"][0]
-    assert "of 200 images are not finite" in found["notes"][0]
+    result = evaluate(digits, Copies(digits[0].train, broken, free={}))
+    assert result["ways"] == {} and "free:" in result["notes"][0]
+    assert "of 200 images are not finite" in result["notes"][0]
 
 
 def test_large_images_have_no_covariance_of_pixels(digits, monkeypatch):
     monkeypatch.setattr(sample_quality, "PIXELS", 63)
-    pixel = judge(digits, Copies(digits[0].train, free={}))["ways"]["free"]["pixel"]
+    pixel = evaluate(digits, Copies(digits[0].train, free={}))["ways"]["free"]["pixel"]
     assert "frechet" not in pixel and pixel["nearest"] < 1e-6
 
 
@@ -217,7 +219,7 @@ def test_real_images_are_thinned_out_where_they_are_many(digits, monkeypatch):
 def test_features_of_inception_need_its_file(digits):
     task = Copies(digits[0].train, free={})
     with pytest.raises(ValueError, match="features of inception: there is no inception_v3_.*notop"):
-        judge(digits, task, features="inception")
+        evaluate(digits, task, features="inception")
 
 
 def test_classes_and_features_of_a_network():
@@ -258,7 +260,7 @@ def test_a_referee_that_cannot_be_trained(tmp_path):
 
 @pytest.mark.slow
 def test_features_of_inception(digits, tmp_path, monkeypatch):
-    """Random weights under the name of Keras' file; grey images, and nothing is downloaded."""
+    """Random weights under the name of Keras' file; gray images, and nothing is downloaded."""
     import h5py
     from keras.src.legacy.saving import legacy_h5_format
 
@@ -275,8 +277,9 @@ def test_features_of_inception(digits, tmp_path, monkeypatch):
     assert nothing is None and expected.std() > 0
     np.testing.assert_allclose(features, expected, rtol=1e-3, atol=1e-5)
     monkeypatch.setattr(sample_quality, "REAL", 20)
-    found = judge(digits, Copies(digits[0].train, free={}), counts=(20, 30))
-    assert found["features"]["name"] == "InceptionV3" and len(found["features"]["sha256"]) == 64
+    result = evaluate(digits, Copies(digits[0].train, free={}), counts=(20, 30))
+    assert result["features"]["name"] == "InceptionV3" and len(result["features"]["sha256"]) == 64
     assert (
-        found["referee"]["name"] == "nearest" and found["ways"]["free"]["features"]["frechet"] >= 0
+        result["referee"]["name"] == "nearest"
+        and result["ways"]["free"]["features"]["frechet"] >= 0
     )

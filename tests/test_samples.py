@@ -78,36 +78,36 @@ def test_a_set_against_itself(rng):
 
 
 def test_two_sets_of_one_law(rng):
-    """A neighbourhood has k of N other rows; so has one of M new rows k M / N, on average."""
-    real, drawn = rng.standard_normal((2, 2000, 4))
-    density, coverage = samples.density_coverage(real, drawn, k=5)
+    """A neighborhood has k of N other rows; so has one of M new rows k M / N, on average."""
+    real, sampled = rng.standard_normal((2, 2000, 4))
+    density, coverage = samples.density_coverage(real, sampled, k=5)
     assert density == pytest.approx(1, abs=0.05)
     assert coverage == pytest.approx(1 - 0.5**5, abs=0.02)  # 1 - 2^-k, section 3.3 of the paper
-    assert min(samples.precision_recall(real, drawn)) > 0.85
+    assert min(samples.precision_recall(real, sampled)) > 0.85
 
 
 def test_sets_that_are_far_apart(rng):
-    real, drawn = rng.standard_normal((2, 100, 5)) + np.array([[[0]], [[100]]])
-    assert samples.precision_recall(real, drawn) == (0, 0)
-    assert samples.density_coverage(real, drawn) == (0, 0)
+    real, sampled = rng.standard_normal((2, 100, 5)) + np.array([[[0]], [[100]]])
+    assert samples.precision_recall(real, sampled) == (0, 0)
+    assert samples.density_coverage(real, sampled) == (0, 0)
 
 
 def test_one_image_drawn_again_and_again(rng):
     """Collapse is precise, and recalls and covers next to nothing."""
     real = rng.standard_normal((100, 5))
-    drawn = np.repeat(real[:1], 100, 0)
-    precision, recall = samples.precision_recall(real, drawn)
-    density, coverage = samples.density_coverage(real, drawn)
+    sampled = np.repeat(real[:1], 100, 0)
+    precision, recall = samples.precision_recall(real, sampled)
+    density, coverage = samples.density_coverage(real, sampled)
     assert precision == 1 and recall == 0
     assert density > 0 and coverage < 0.2
 
 
 def test_balls_as_counted_by_hand():
-    real = np.array([[0.0], [1.0], [3.0], [10.0]])  # to the second neighbour: 3, 2, 3, 9
-    drawn = np.array([[-1.5], [4.5], [30.0]])
+    real = np.array([[0.0], [1.0], [3.0], [10.0]])  # to the second neighbor: 3, 2, 3, 9
+    sampled = np.array([[-1.5], [4.5], [30.0]])
     # -1.5 is within 3 of 0; 4.5 within 3 of 3 and 9 of 10; 30 within none
-    assert samples.density_coverage(real, drawn, k=2) == (pytest.approx(3 / 3 / 2), 3 / 4)
-    assert samples.precision_recall(real, drawn, k=2)[0] == pytest.approx(2 / 3)
+    assert samples.density_coverage(real, sampled, k=2) == (pytest.approx(3 / 3 / 2), 3 / 4)
+    assert samples.precision_recall(real, sampled, k=2)[0] == pytest.approx(2 / 3)
 
 
 def test_shares_and_spreads_of_classes():

@@ -1,4 +1,4 @@
-"""Language modelling and translation as tasks: what is a target, how it is judged."""
+"""Language modeling and translation as tasks: what is a target, how it is judged."""
 
 import json
 import math
@@ -78,11 +78,11 @@ def test_equal_scores_cost_ln_v():
 
 
 def test_bits_count_characters_not_tokens():
-    found = GenerateText(INFO, Recipe()).summarize(
+    result = GenerateText(INFO, Recipe()).summarize(
         {"loss": 2 * math.log(2), "accuracy": 0.5}, "test"
     )
-    assert found["bits_per_character"] == pytest.approx(1.0)  # two bits a token of two characters
-    assert found["perplexity"] == pytest.approx(4.0)
+    assert result["bits_per_character"] == pytest.approx(1.0)  # two bits a token of two characters
+    assert result["perplexity"] == pytest.approx(4.0)
 
 
 def test_sparse_labels_give_the_same_loss(rng):
@@ -95,7 +95,7 @@ def test_sparse_labels_give_the_same_loss(rng):
         )
 
 
-def judged(pairs, groups=None, tokenizer=TOKENIZER):
+def evaluated(pairs, groups=None, tokenizer=TOKENIZER):
     """What two evaluators found that saw every other pair, merged by a third one."""
     made = [Translations(Pieces(tokenizer), ("even", "odd") if groups else ()) for _ in range(3)]
     for i, (target, reference) in enumerate(pairs):
@@ -115,18 +115,20 @@ def judged(pairs, groups=None, tokenizer=TOKENIZER):
 
 
 def test_exact_matches_by_group_and_examples_without_weight():
-    found = judged([("abc", "abc"), ("abc", "abd"), ("b", "b")], groups=[0, 1, 1])
-    assert found["test"]["exact_match"] == pytest.approx(2 / 3)
-    assert found["groups"] == {"even": 1.0, "odd": 0.5}
-    assert len(found["translations"]) == 3
-    assert found["translations"][0] == {"source": "a", "translation": "abc", "reference": "abd"}
+    result = evaluated([("abc", "abc"), ("abc", "abd"), ("b", "b")], groups=[0, 1, 1])
+    assert result["test"]["exact_match"] == pytest.approx(2 / 3)
+    assert result["groups"] == {"even": 1.0, "odd": 0.5}
+    assert len(result["translations"]) == 3
+    assert result["translations"][0] == {"source": "a", "translation": "abc", "reference": "abd"}
 
 
 def test_bleu():
-    assert judged([("abcde", "abcde")] * 2)["test"]["bleu"] == pytest.approx(100)
-    assert judged([("abcde", "edcba")] * 2)["test"]["bleu"] == pytest.approx(0)
+    assert evaluated([("abcde", "abcde")] * 2)["test"]["bleu"] == pytest.approx(100)
+    assert evaluated([("abcde", "edcba")] * 2)["test"]["bleu"] == pytest.approx(0)
     pairs = [(text, f"{text} {text}") for text in ("abc", "def")]
-    assert judged(pairs, tokenizer=SPACED)["test"]["bleu"] == pytest.approx(0)  # no pair of words
+    assert evaluated(pairs, tokenizer=SPACED)["test"]["bleu"] == pytest.approx(
+        0
+    )  # no pair of words
     short = sacrebleu.corpus_bleu(["a b c d e"], [["a b c d e f"]])
     assert short.bp == pytest.approx(math.exp(1 - 6 / 5), abs=1e-9)
 

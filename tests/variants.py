@@ -75,7 +75,7 @@ FREE = 5  # length of an axis that is free
 
 def examples(task, size, rng):
     """`{column: array}` of made-up examples that meet the task's specs, by kind."""
-    found = {}
+    result = {}
     for name, spec in {**task.inputs, **task.targets}.items():
         if name not in task.info.columns:
             continue
@@ -90,10 +90,12 @@ def examples(task, size, rng):
             value = rng.integers(SPECIAL, task.info.vocab_size, shape)
         else:
             value = rng.integers(0, 2, shape) if "int" in spec.dtype else rng.random(shape)
-        found[name] = value.astype(spec.dtype)
+        result[name] = value.astype(spec.dtype)
         if spec.kind == "image":
-            found |= {f"{name}_{view}": rng.random(shape).astype(spec.dtype) for view in task.views}
-    return found
+            result |= {
+                f"{name}_{view}": rng.random(shape).astype(spec.dtype) for view in task.views
+            }
+    return result
 
 
 def example_batch(task, size, seed=0):

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import DataInfo
 from kerasdl.data import augment, pipeline
 from kerasdl.data.splits import ArraySplit, FileSplit
 from kerasdl.recipe import Recipe
@@ -60,9 +61,10 @@ def _write(folder, files):
 
 
 def _endless(split, batch, augmentation=None):
+    columns = DataInfo.of_images(split.read([0])["image"].shape[1:], "0").columns
     return iter(
         pipeline.training_batches(
-            split, batch_size=batch, seed=0, augment=augmentation, stop_step=1 << 30
+            split, columns, batch_size=batch, seed=0, augment=augmentation, stop_step=1 << 30
         )
     )
 

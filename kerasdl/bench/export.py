@@ -42,7 +42,7 @@ def measure(name: str, program=None, kinds=QUANTIZED, say=lambda line: None) -> 
         say: Called with a line of progress.
 
     Returns:
-        `{"name", "parameters", "artefacts", "omitted", "native", "seconds", "gib"}`: those in the
+        `{"name", "parameters", "artifacts", "omitted", "native", "seconds", "gib"}`: those in the
         middle are the card's, `native` is the largest difference in C++ or None, `gib` the most
         memory that one process held; or `{"name", "error"}`.
     """
@@ -53,43 +53,43 @@ def measure(name: str, program=None, kinds=QUANTIZED, say=lambda line: None) -> 
     )
     with processes.child(command, **variables) as (lines, wait):
         _, result = worker.follow(lines, say)
-        status, said = wait()
+        status, output = wait()
     if not result:
-        return {"name": name, "error": processes.why(status, said)}
+        return {"name": name, "error": processes.why(status, output)}
     return {"name": name, **result, "seconds": time.perf_counter() - start}
 
 
-def rows(found: dict) -> list[tuple]:
+def rows(result: dict) -> list[tuple]:
     """Texts under `HEADS` of what `measure` returned, a row per file."""
-    if "error" in found:
-        return [(found["name"], "", f"none: {found['error']}", *[""] * (len(HEADS) - 3))]
-    files, texts = found["artefacts"], []
+    if "error" in result:
+        return [(result["name"], "", f"none: {result['error']}", *[""] * (len(HEADS) - 3))]
+    files, texts = result["artifacts"], []
     whole = files.get("tflite/float32", {}).get("bytes")
-    for number, (file, facts) in enumerate(files.items()):
-        times = facts["latency_ms"]
+    for number, (file, metadata) in enumerate(files.items()):
+        times = metadata["latency_ms"]
         times = [*times.values()] if isinstance(times, dict) else [times]
         texts.append(
             (
-                "" if number else found["name"],
-                "" if number else f"{found['parameters']:,}",
+                "" if number else result["name"],
+                "" if number else f"{result['parameters']:,}",
                 file,
-                f"{facts['bytes'] / 2**20:.2f}",
-                f"{facts['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
-                f"{facts['max_difference']:.1e}",
-                "" if number or found["native"] is None else f"{found['native']:.1e}",
+                f"{metadata['bytes'] / 2**20:.2f}",
+                f"{metadata['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
+                f"{metadata['max_difference']:.1e}",
+                "" if number or result["native"] is None else f"{result['native']:.1e}",
                 f"{times[0]:.2f}" if len(times) > 1 else "",  # a SavedModel takes all threads
                 f"{times[-1]:.2f}",
-                "" if number else f"{found['seconds']:.0f}",
-                "" if number else f"{found['gib']:.1f}",
+                "" if number else f"{result['seconds']:.0f}",
+                "" if number else f"{result['gib']:.1f}",
             )
         )
-    for file, reason in found["omitted"].items():
+    for file, reason in result["omitted"].items():
         texts.append(("", "", f"without {file}: {reason}", *[""] * (len(HEADS) - 3)))
     return texts
 
 
 @dataclasses.dataclass
-class Facts:
+class Metadata:
     """What a model at full size is made of and given.
 
     Attributes:
@@ -103,7 +103,7 @@ class Facts:
     columns: dict
 
 
-def facts(name: str) -> Facts:
+def metadata(name: str) -> Metadata:
     """Those of a model with the default arguments of its builder."""
     from kerasdl import tasks
 
@@ -116,7 +116,7 @@ def facts(name: str) -> Facts:
         settings["steps"] = STEPS
     recipe = Recipe(model=name, dataset=row.dataset, task_kwargs=settings)
     task = tasks.get(row.task)(info, recipe)
-    return Facts(task, task.arguments(), columns)
+    return Metadata(task, task.arguments(), columns)
 
 
 def parts(name: str):
@@ -125,21 +125,21 @@ def parts(name: str):
 
     from kerasdl.export.parts import Parts
 
-    found = facts(name)
+    result = metadata(name)
     keras.utils.set_random_seed(0)
-    model = catalog.build(name, **found.arguments)
-    task, served = found.task, found.task.served(found.columns)
+    model = catalog.build(name, **result.arguments)
+    task, served = result.task, result.task.served(result.columns)
     rng = np.random.default_rng(0)
     for variable in model.trainable_variables:
         variable.assign_add(NOISE * rng.standard_normal(variable.shape, "float32"))
     if catalog.row(name).task == "classify":
-        _settle(model, found.columns["image"])
+        _settle(model, result.columns["image"])
     train = {column: values[:CALIBRATED] for column, values in served.items()}
-    return Parts(model, name, task, task.info, task.run_recipe, train, served, found.arguments)
+    return Parts(model, name, task, task.info, task.run_recipe, train, served, result.arguments)
 
 
 def _images(defaults):
-    """Facts of digits as large and colourful as a model wants them, and such digits."""
+    """Facts of digits as large and colorful as a model wants them, and such digits."""
     import tensorflow as tf
 
     from kerasdl.columns import DataInfo
@@ -169,10 +169,10 @@ def _texts(row, defaults):
     pairs = "source_ids" in task.inputs
     source = open_source(row.dataset, task=task, max_length=None if pairs else length)
     columns = source.test.read(evenly(len(source.test), EXAMPLES))
-    facts = json.loads(source.info.tokenizer)
-    spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(facts["pieces"])), -1)
-    facts["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
-    info = dataclasses.replace(source.info, tokenizer=json.dumps(facts))
+    metadata = json.loads(source.info.tokenizer)
+    spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(metadata["pieces"])), -1)
+    metadata["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
+    info = dataclasses.replace(source.info, tokenizer=json.dumps(metadata))
     if not pairs:
         columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
     return info, columns
@@ -214,7 +214,7 @@ def main(name, program, *kinds):
     who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     result = {
         "parameters": card["trainable_parameters"],
-        "artefacts": card["artefacts"],
+        "artifacts": card["artifacts"],
         "omitted": card["omitted"],
         "native": far,
         "gib": max(resource.getrusage(one).ru_maxrss for one in who) / 2**20,

@@ -41,10 +41,10 @@ def prove(program, parts, folder) -> float:
     examples, meta = exporter.examples_of(parts, parts.model)
     with tempfile.TemporaryDirectory() as work:
         served = Native(program, folder, examples, meta, work)
-        found = proof.check(served, examples, meta["savedmodel"]["signatures"])
-    if lines := proof.failures({"artefacts": {"savedmodel": found}}):
+        result = proof.check(served, examples, meta["savedmodel"]["signatures"])
+    if lines := proof.failures({"artifacts": {"savedmodel": result}}):
         raise UserError(f"in C++: {'; '.join(lines)}")
-    return max(found["difference"].values(), default=0.0)
+    return max(result["difference"].values(), default=0.0)
 
 
 class Native:
@@ -59,19 +59,19 @@ class Native:
 
     def __init__(self, program, saved_model, examples, meta, work):
         self.signatures = meta["savedmodel"]["signatures"]
-        asked = [
+        requested = [
             (name, inputs)
             for name, names in self.signatures.items()
             for inputs, _ in proof.requests(examples, name, names)
         ]
-        self.answers = iter(replay(program, saved_model, asked, work, meta["text_ops"]))
+        self.answers = iter(replay(program, saved_model, requested, work, meta["text_ops"]))
 
     def answer(self, signature, inputs):
         """`{output: array}`, of the requests in their order."""
-        found = next(self.answers)
-        if isinstance(found, str):
-            raise UserError(f"{signature}: {found}")
-        return found
+        result = next(self.answers)
+        if isinstance(result, str):
+            raise UserError(f"{signature}: {result}")
+        return result
 
 
 def replay(program, saved_model, requests, work, text_ops=False) -> list:

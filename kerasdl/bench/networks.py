@@ -122,7 +122,7 @@ def gpt2_writing(size=None, arguments=None):
     peer.compile(sampler="greedy")
 
     @tf.function(autograph=False)
-    def write(prompt):
+    def generate(prompt):
         filled = tf.zeros_like(prompt[:, 0])
         return task.generate(
             ours,
@@ -142,7 +142,7 @@ def gpt2_writing(size=None, arguments=None):
         yield (
             f"{tokens} tokens by GPT-2 after {tokens}, batch {count} / keras_hub's generate",
             {
-                ("ours", False): lambda prompt=prompt: write(prompt).numpy(),
+                ("ours", False): lambda prompt=prompt: generate(prompt).numpy(),
                 ("peer", False): lambda given=given: peer.generate(given, stop_token_ids=None),
             },
         )

@@ -28,14 +28,14 @@ class Ratio:
     high: float
 
 
-def alternate(calls: dict, rounds: int = ROUNDS, clock=time.perf_counter, least=LEAST) -> dict:
+def alternate(calls: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=LEAST) -> dict:
     """Measure functions in turn, after one call of each that is not counted.
 
     Args:
         calls: `{name: function}`; a function returns when its work is done.
         rounds: How often each is measured.
         clock: Seconds now.
-        least: How long one measurement lasts at least, in seconds; a fast function is called
+        minimum: How long one measurement lasts at least, in seconds; a fast function is called
             several times in a row.
 
     Returns:
@@ -46,7 +46,7 @@ def alternate(calls: dict, rounds: int = ROUNDS, clock=time.perf_counter, least=
         call()
         start = clock()
         call()
-        repeats[name] = max(1, round(least / max(clock() - start, 1e-9)))
+        repeats[name] = max(1, round(minimum / max(clock() - start, 1e-9)))
     seconds = {name: [] for name in calls}
     for number in range(rounds):
         # Every other round runs backwards: none always follows the same one.
@@ -87,28 +87,28 @@ def _status(name):
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counter, least=LEAST):
+def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=LEAST):
     """Measure one case without and with XLA, and each side at its better; then its memory.
 
     Args:
         case: What it is called.
         steps: `{(side, xla): function}` for the sides `ours` and `peer` and the values of `xla`;
             both are there with False.
-        rounds, clock, least: As of `alternate`.
+        rounds, clock, minimum: As of `alternate`.
 
     Returns:
         `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio, "memory": {side: MiB}}`: "on"
         where both sides have it, "better" where one has; the memory of a call is the side's least.
     """
-    seconds = alternate(steps, rounds, clock, least)
-    found = {"case": case}
+    seconds = alternate(steps, rounds, clock, minimum)
+    result = {"case": case}
     for key, xla in (("off", False), ("on", True)):
         if all((side, xla) in steps for side in SIDES):
-            found[key] = ratio(seconds["ours", xla], seconds["peer", xla])
+            result[key] = ratio(seconds["ours", xla], seconds["peer", xla])
     keys = {side: [key for key in steps if key[0] == side] for side in SIDES}
     if any(xla for _, xla in steps):
         best = (min((seconds[k] for k in keys[s]), key=statistics.median) for s in SIDES)
-        found["better"] = ratio(*best)
+        result["better"] = ratio(*best)
     memory = {side: [extra_memory(steps[k]) for k in keys[side]] for side in SIDES}
-    found["memory"] = {s: None if None in values else min(values) for s, values in memory.items()}
-    return found
+    result["memory"] = {s: None if None in values else min(values) for s, values in memory.items()}
+    return result

@@ -27,8 +27,8 @@ def cases(size=None, arguments=None):
     task = Denoise(DIGITS, Recipe(model="ddpm_unet_small", task_kwargs=settings))
 
     @tf.function(autograph=False)
-    def draw(key, label):
-        return task.draw(model, key, label)
+    def sample(key, label):
+        return task.sample(model, key, label)
 
     @tf.function(autograph=False)
     def chain(x, label):
@@ -41,7 +41,7 @@ def cases(size=None, arguments=None):
 
     def ours(count):
         key, label = noise.sample_keys((0, 0), count), tf.zeros(count, "int32")
-        return lambda: draw(key, label).numpy()
+        return lambda: sample(key, label).numpy()
 
     one = f"DDIM, {steps} steps of ddpm_unet_small, 1 image / a loop over predict"
     yield one, {("ours", False): ours(1), ("peer", False): lambda: _predict_loop(model, task, 1)}

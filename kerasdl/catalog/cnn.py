@@ -2,6 +2,13 @@
 
 from kerasdl.catalog.entry import Paper
 
+VGG = "https://arxiv.org/abs/1409.1556"
+NORMED_BIAS = {
+    "expected_zero_grad": (
+        ("conv[0-9]/conv/bias$", "batch norm takes the mean of its channel away"),
+    )
+}
+
 PAPERS = (
     Paper(
         "cnn.linear",
@@ -55,19 +62,29 @@ PAPERS = (
         "cnn.vgg",
         "classify",
         "Simonyan and Zisserman 2014",
-        "https://arxiv.org/abs/1409.1556",
+        VGG,
         {
             "vgg11": 132_863_336,
             "vgg13": 133_047_848,
             "vgg16": 138_357_544,
             "vgg19": 143_667_240,
+        },
+        image_sizes={f"vgg{n}": 32 for n in (11, 13, 16, 19)},
+    ),
+    Paper(
+        "cnn.vgg",
+        "classify",
+        "Simonyan and Zisserman 2014",
+        VGG,
+        {
             "vgg11_bn": 132_868_840,
             "vgg13_bn": 133_053_736,
             "vgg16_bn": 138_365_992,
             "vgg19_bn": 143_678_248,
             "vgg_small": 567_978,
         },
-        image_sizes={f"vgg{n}{norm}": 32 for n in (11, 13, 16, 19) for norm in ("", "_bn")},
+        image_sizes={f"vgg{n}_bn": 32 for n in (11, 13, 16, 19)},
+        limits=NORMED_BIAS,
     ),
     Paper(
         "cnn.googlenet",

@@ -7,11 +7,11 @@ from kerasdl.recipe import flag
 from kerasdl.system.names import nearest
 
 COMMANDS = {
-    "train": "train a model, judge it, report and export (the default)",
+    "train": "train a model, evaluate it, report and export (the default)",
     "list": "print the models",
     "show": "print a model's arguments, settings, size and paper",
-    "evaluate": "judge a run's checkpoint or an exported model on its test set",
-    "predict": "classify image files, continue or translate texts",
+    "evaluate": "evaluate a run's checkpoint or an exported model on its test set",
+    "predict": "ask a model: image files, texts, or samples",
     "export": "export a run's model",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
@@ -48,8 +48,8 @@ def parse_command(parser, argv):
 
 def nearest_flag(text, names) -> str:
     """What stands behind an unknown flag: the nearest of the names."""
-    found = nearest(text.replace("_", "-"), names)
-    return found.replace("mean ", "mean --") if found else "; --help lists them"
+    result = nearest(text.replace("_", "-"), names)
+    return result.replace("mean ", "mean --") if result else "; --help lists them"
 
 
 def read_pairs(setting: str, words) -> dict:

@@ -66,15 +66,15 @@ def main(argv, parts=None) -> int:
     if args.part == "export":
         return _export(args)
     for part in wanted:
-        found, tables = [], []
+        result, tables = [], []
         for name, steps in _cases(parts[part], args.against):
-            one = paired.compare(name, steps, args.rounds, least=paired.LEAST)
-            found.append(_plain(one))
+            one = paired.compare(name, steps, args.rounds, minimum=paired.LEAST)
+            result.append(_plain(one))
             tables.append(table(one))
-            _write(args.output, part, found, "\n".join(tables))
+            _write(args.output, part, result, "\n".join(tables))
             if not args.json:
                 print(tables[-1], flush=True)
-        everything += found
+        everything += result
     if args.json:
         print(json.dumps(everything, indent=1))
     return 0
@@ -131,19 +131,19 @@ def parse(argv):
     return args
 
 
-def table(found) -> str:
+def table(result) -> str:
     """What `paired.compare` found as text: a row for XLA off, on, and each side's better."""
     rows = []
     for key, name in NAMES.items():
-        if key in found:
-            r = found[key]
+        if key in result:
+            r = result[key]
             times = (f"{1000 * seconds:.1f} ms" for seconds in (r.ours, r.peer))
             rows.append((name, *times, f"{r.median:.2f}", f"{r.low:.2f} to {r.high:.2f}"))
-    memory = found["memory"]
+    memory = result["memory"]
     if None not in memory.values():
         rows.append(("memory", *(f"{memory[side]:.1f} MiB" for side in paired.SIDES), "", ""))
     lines = arguments.table(HEADS, rows).splitlines()
-    return "\n".join([found["case"], *(f"  {line}" for line in lines)])
+    return "\n".join([result["case"], *(f"  {line}" for line in lines)])
 
 
 def _cases(peers, against):
@@ -168,9 +168,9 @@ def _export(args):
         program = _replay(work)
         for name in wanted:
             known[name] = export.measure(name, program)
-            found = [known[n] for n in MODELS if n in known]  # with those measured earlier
-            cells = [row for one in found for row in export.rows(one)]
-            _write(args.output, "export", found, arguments.table(export.HEADS, cells))
+            result = [known[n] for n in MODELS if n in known]  # with those measured earlier
+            cells = [row for one in result for row in export.rows(one)]
+            _write(args.output, "export", result, arguments.table(export.HEADS, cells))
             if not args.json:
                 print(arguments.table(export.HEADS, export.rows(known[name])), flush=True)
     if args.json:
@@ -179,7 +179,7 @@ def _export(args):
 
 
 def _known(file):
-    """`{name: what was found}` of models that were measured earlier."""
+    """`{name: what was result}` of models that were measured earlier."""
     try:
         return {one["name"]: one for one in json.loads(file.read_text())} if file.exists() else {}
     except (ValueError, TypeError, KeyError):
@@ -196,15 +196,15 @@ def _replay(work):
     return None
 
 
-def _write(folder, part, found, text):
+def _write(folder, part, result, text):
     from kerasdl.system.files import write_text
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / f"{part}.json", json.dumps(found, indent=1) + "\n")
+    write_text(folder / f"{part}.json", json.dumps(result, indent=1) + "\n")
     write_text(folder / f"{part}.txt", text + "\n")
 
 
-def _plain(found):
-    ratios = {key: asdict(found[key]) for key in NAMES if key in found}
-    return {"case": found["case"], **ratios, "memory": found["memory"]}
+def _plain(result):
+    ratios = {key: asdict(result[key]) for key in NAMES if key in result}
+    return {"case": result["case"], **ratios, "memory": result["memory"]}

@@ -16,9 +16,9 @@ def main(argv) -> None:
     from kerasdl.inference import artifact
 
     if args.run:
-        figures = {"checkpoint": artifact.evaluate_artefact(args.run, args.split)}
+        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, args.split)}
     elif args.saved_model.endswith(".tflite"):
-        figures = {"tflite": artifact.evaluate_artefact(args.saved_model, args.split)}
+        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, args.split)}
     else:
-        figures = artifact.evaluate_all(args.saved_model, args.split)
-    print(json.dumps(figures, indent=1))
+        metrics = artifact.evaluate_all(args.saved_model, args.split)
+    print(json.dumps(metrics, indent=1))

@@ -32,20 +32,20 @@ def main(argv) -> None:
 
     where = args.run or args.saved_model
     settings = {name: getattr(args, name) for name in texts.SETTINGS}
-    wishes = {name: getattr(args, name) for name in sampling.SETTINGS}
+    requested = {name: getattr(args, name) for name in sampling.SETTINGS}
     if args.output:
         for name, value in settings.items():
-            if value is not None and name not in wishes:
+            if value is not None and name not in requested:
                 raise UsageError(f"--{flag(name)}: is of language models alone")
-        print(sampling.write_images(where, args.output, wishes))
+        print(sampling.write_images(where, args.output, requested))
         return
-    for name, value in wishes.items():
+    for name, value in requested.items():
         if value is not None and name not in settings:
             raise UsageError(f"--{flag(name)}: is of models that draw, with --output FILE.png")
     if load.load_info(where).info.tokenizer:
-        found = texts.predict_texts(where, args.inputs, settings)
-        lines = [one["output"] for one in found]
-        for number, one in enumerate(found, 1):
+        result = texts.predict_texts(where, args.inputs, settings)
+        lines = [one["output"] for one in result]
+        for number, one in enumerate(result, 1):
             if one["unknown"]:
                 missing = " ".join(map(repr, one["unknown"]))
                 print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
@@ -53,6 +53,6 @@ def main(argv) -> None:
         for name, value in settings.items():
             if value is not None:
                 raise UsageError(f"--{flag(name)}: is of language models alone")
-        found = artifact.predict_files(where, args.inputs)
-        lines = [f"{one['file']}: {one['class_name']} {one['probability']:.4f}" for one in found]
-    print(json.dumps(found, indent=1) if args.json else "\n".join(lines))
+        result = artifact.predict_files(where, args.inputs)
+        lines = [f"{one['file']}: {one['class_name']} {one['probability']:.4f}" for one in result]
+    print(json.dumps(result, indent=1) if args.json else "\n".join(lines))

@@ -80,7 +80,7 @@ def parse_settings(argv) -> dict | None:
 
 def _readable(text):
     """Help with flags as they are usually typed, and without Python's names of types."""
-    text = re.sub(r"--[a-z_]+", lambda found: found.group().replace("_", "-"), text)
+    text = re.sub(r"--[a-z_]+", lambda result: result.group().replace("_", "-"), text)
     return re.sub(r"\(type:.*?default:\s+(.*?)\)(?=\n|$)", r"(default: \1)", text, flags=re.DOTALL)
 
 
@@ -138,12 +138,12 @@ def read_config(values, known) -> dict:
         raise UsageError(f"--config {path} is no YAML: {error}") from error
     if not isinstance(settings, dict):
         raise UsageError(f"--config {path}: must hold `setting: value` lines")
-    found = {str(name).replace("-", "_"): value for name, value in settings.items()}
-    for name in found:
+    result = {str(name).replace("-", "_"): value for name, value in settings.items()}
+    for name in result:
         if name not in known:
             raise UsageError(f"--config {path}: unknown key {name!r}{nearest(name, known)}")
     floats = {name for name, field in known.items() if "float" in str(field.type)}
-    return {name: number(v) if name in floats else v for name, v in found.items()}
+    return {name: number(v) if name in floats else v for name, v in result.items()}
 
 
 def check_type(parser, field, value) -> None:
@@ -155,8 +155,8 @@ def check_type(parser, field, value) -> None:
     from jsonargparse import ArgumentError
 
     try:
-        found = parser.parse_object({field.name: value}, defaults=False)[field.name]
-        if type(found) is not type(value) and not isinstance(found, tuple | float | dict):
+        result = parser.parse_object({field.name: value}, defaults=False)[field.name]
+        if type(result) is not type(value) and not isinstance(result, tuple | float | dict):
             raise ValueError  # a text, say, that could be read as a number
         if value is None and "None" not in str(field.type):
             raise ValueError

@@ -11,152 +11,251 @@ Source: He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2 (shift and
         Yun et al. 2019, https://arxiv.org/abs/1905.04899 (CutMix).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import tensorflow as tf
 
-from kerasdl.data.pixels import blend, box_mask, grey, mean_grey, warp
-from kerasdl.data.randaugment import randaugment
+from kerasdl.columns import PIXELS
+from kerasdl.data import randaugment, warps
+from kerasdl.data.moving import PLACED, move, per_frame, size_of
+from kerasdl.data.pixels import blend, box_mask, gray, mean_gray
+from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
 # Streams of an example's key, apart from those of the tasks.
 SCALARS, NOISE, ERASE, MIX = (2**16 + i for i in range(4))
+VIEW_STREAMS = 128  # from the streams of one view to those of the next; the first are of no view
 # Where each augmentation finds its numbers among an example's scalars: fixed, so that switching
 # one on or off changes no other.
 SLOTS = {"shift": 0, "flip": 2, "color": 3, "cutout": 6, "reprob": 8, "randaugment": 16}
+SLOTS |= {"resized_crop": 20, "rotate": 24}
 COUNT = 32
 
+CROP_SCALE = (0.4, 1.0)  # the papers' (0.08, 1) is of photographs
 JITTER = 0.4  # of brightness, contrast and saturation
 NOISE_STD = 0.05
 ERASE_AREA = (0.02, 0.4)  # share of the image; section 3.2 of the paper
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
+def from_recipe(recipe, task, columns):
+    """What the settings of a run and its task do to training batches.
+
+    Args:
+        recipe: The settings.
+        task: The task or its class, or None.
+        columns: `{name: Column}` of the data.
+
+    Returns:
+        An `Augment`, or `Views` where the task has views; None where there are no pixels.
+
+    Raises:
+        UserError: Settings that the columns do not allow.
+    """
+    made = Augment.from_recipe(recipe)
+    if not any(column.kind in PIXELS for column in columns.values()):
+        if made != Augment():
+            raise UserError("--augment, --mixup, --cutmix and --reprob are of images alone")
+        return None
+    if made.mixes:
+        made.check_mixing(task, columns)
+    return views(recipe, task) or made
+
+
+def views(recipe, task):
+    """The `Views` that a task's batches have in evaluation as in training, or None.
+
+    Args:
+        recipe: The settings.
+        task: The task or its class, or None.
+    """
+    settings = getattr(task, "views", {})
+    made = {
+        name: replace(Augment.from_recipe(replace(recipe, **changed)), view=number)
+        for number, (name, changed) in enumerate(settings.items(), 1)
+    }
+    return Views(made) if made else None
+
+
 @dataclass(frozen=True)
 class Augment:
     """Augmentations in a fixed order; calling it maps a batch to a batch.
 
+    What moves pixels moves all columns of an example alike, by their kind, see
+    `kerasdl.data.moving`; all else changes images and videos alone, and all frames of a video by
+    the same amount.
+
     Attributes:
-        names: Any of shift, flip, color, randaugment, noise, cutout.
+        names: Any of resized_crop, rotate, shift, flip, color, randaugment, noise, cutout.
         reprob: Probability of erasing a rectangle.
         mixup: Alpha of MixUp's Beta law; 0 is off.
         cutmix: Alpha of CutMix's; with both, every batch draws one of them.
+        crop_scale: Of resized_crop, the least and the largest area, as a fraction of the image.
+        view: Number of the view whose streams of the key it draws from; 0 is none.
     """
 
     names: tuple = ()
     reprob: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    crop_scale: tuple = CROP_SCALE
+    view: int = 0
 
     @classmethod
     def from_recipe(cls, recipe) -> "Augment":
         """The augmentations that the settings of a run ask for."""
-        return cls(tuple(recipe.augment), recipe.reprob, recipe.mixup, recipe.cutmix)
+        r = recipe
+        return cls(tuple(r.augment), r.reprob, r.mixup, r.cutmix, tuple(r.crop_scale))
 
     @property
     def mixes(self) -> bool:
         """Whether labels must be float `(B, K)`."""
         return self.mixup > 0 or self.cutmix > 0
 
-    def __call__(self, batch: dict) -> dict:
+    def check_mixing(self, task, columns):
+        """UserError where the columns, or the task's views, do not allow MixUp or CutMix."""
+        flags = " and ".join(f"--{name}" for name in ("mixup", "cutmix") if getattr(self, name))
+        if getattr(task, "views", {}):
+            raise UserError(f"{flags}: the model's task compares views of the same example")
+        labels = [n for n, c in columns.items() if c.kind == "label" and not c.shape]
+        others = {n: c.kind for n, c in columns.items() if c.kind not in PIXELS}
+        if len(labels) != 1 or list(others) != labels:
+            result = ", ".join(n if n == k else f"{n} ({k})" for n, k in others.items()) or "none"
+            raise UserError(
+                f"{flags}: needs images with one class label each and nothing else, but besides "
+                f"images the model's task uses: {result}"
+            )
+
+    def __call__(self, batch: dict, columns: dict) -> dict:
         """Augment a batch.
 
         Args:
-            batch: `image` float32 `(B, H, W, C)` in [0, 1], `key` uint32 `(B, 2)`, and `label`,
-                float `(B, K)` where it `mixes`.
+            batch: `{name: tensor (B, ...)}`: images and videos float32 in [0, 1], `key` uint32
+                `(B, 2)`, and where it `mixes` the label float `(B, K)`.
+            columns: `{name: Column}` of the batch.
 
         Returns:
-            The batch with other images, and labels where it mixes.
+            The batch with other pixels and what goes with them, and labels where it mixes.
         """
-        image, key = batch["image"], batch["key"]
-        names = set(self.names)
-        if names or self.reprob:
-            u = noise.uniform(key, (COUNT,), SCALARS, "float32")
+        batch = dict(batch)
+        pixels = [name for name, column in columns.items() if column.kind in PIXELS]
+        if self.names or self.reprob:
+            u = noise.uniform(batch["key"], (COUNT,), self._stream(SCALARS), "float32")
             slots = {name: u[:, start:] for name, start in SLOTS.items()}
-            if names & {"shift", "flip"}:
-                image = shift_flip(
-                    image,
-                    slots["shift"] if "shift" in names else None,
-                    slots["flip"] if "flip" in names else None,
-                )
-            if "color" in names:
-                image = color_jitter(image, slots["color"])
-            if "randaugment" in names:
-                image = randaugment(image, slots["randaugment"])
-            if "noise" in names:
-                z = noise.normal(key, tuple(image.shape[1:]), NOISE, "float32")
-                image = tf.clip_by_value(image + NOISE_STD * z, 0.0, 1.0)
-            if "cutout" in names:
-                image = cutout(image, slots["cutout"])
-            if self.reprob:
-                fill = noise.uniform(key, tuple(image.shape[1:]), ERASE, "float32")
-                image = random_erasing(image, slots["reprob"], fill, self.reprob)
-        batch = {**batch, "image": image}
-        return self._mix(batch) if self.mixes else batch
+            batch = self._moved(batch, columns, slots)
+            for name in pixels:
+                batch[name] = self._changed(batch[name], slots, batch["key"])
+        return self._mix(batch, columns, pixels) if self.mixes else batch
 
-    def _mix(self, batch):
+    def _stream(self, stream):
+        return stream + VIEW_STREAMS * self.view
+
+    def _moved(self, batch, columns, slots):
+        """What moves pixels; RandAugment's part of it is done to all else here."""
+        size = size_of(columns)
+        if "resized_crop" in self.names:
+            transforms = warps.resized_crop(size, slots["resized_crop"], self.crop_scale)
+            batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST")
+        if "rotate" in self.names:
+            transforms = warps.rotate(size, slots["rotate"])
+            batch = move(batch, columns, transforms, "BILINEAR")
+        if {"shift", "flip"} & set(self.names):
+            sampled = (slots[name] if name in self.names else None for name in ("shift", "flip"))
+            batch = move(batch, columns, warps.shift_flip(size, *sampled), "NEAREST")
+        placed = {column.kind for column in columns.values()} & set(PLACED)
+        if "randaugment" in self.names and not placed <= set(PIXELS):
+            for operation, sign in randaugment.layers(slots["randaugment"]):
+                transforms = randaugment.transforms(size, operation, sign)
+                batch = move(batch, columns, transforms, "BILINEAR", pixels=False)
+        return batch
+
+    def _changed(self, value, slots, key):
+        """Images `(B, H, W, C)` or videos `(B, T, H, W, C)` in other colors, or partly hidden."""
+
+        def each(function, *more):
+            nonlocal value
+            video = len(value.shape) == 5
+            value = per_frame(value, function, *more) if video else function(value, *more)
+
+        names, shape = self.names, tuple(value.shape[1:])
+        if "color" in names:
+            each(color_jitter, slots["color"])
+        if "randaugment" in names:
+            each(randaugment.randaugment, slots["randaugment"])
+        if "noise" in names:
+            z = noise.normal(key, shape, self._stream(NOISE), "float32")
+            value = tf.clip_by_value(value + NOISE_STD * z, 0.0, 1.0)
+        if "cutout" in names:
+            each(cutout, slots["cutout"])
+        if self.reprob:
+            fill = noise.uniform(key, shape, self._stream(ERASE), "float32")
+            erased = erased_mask((1, *shape[-3:]), slots["reprob"], self.reprob)
+            erased = tf.expand_dims(erased, 1) if len(shape) == 4 else erased
+            value = tf.where(erased, fill, value)
+        return value
+
+    def _mix(self, batch, columns, pixels):
         """MixUp or CutMix, both drawn from the first example's key."""
         key = batch["key"][:1]
         u = noise.uniform(key, (3,), MIX, "float32")[0]
+        label = next(name for name, column in columns.items() if column.kind == "label")
 
         def mixed():
             lam = beta(key[0], self.mixup)
-            return mixup(batch["image"], batch["label"], lam)
+            return [mixup(batch[name], batch[label], lam) for name in pixels]
 
         def cut():
             lam = beta(key[0], self.cutmix)
-            return cutmix(batch["image"], batch["label"], lam, u[1], u[2])
+            return [cutmix(batch[name], batch[label], lam, u[1], u[2]) for name in pixels]
 
         if not self.cutmix:
-            image, label = mixed()
+            result = mixed()
         elif not self.mixup:
-            image, label = cut()
+            result = cut()
         else:
-            image, label = tf.cond(u[0] < 0.5, mixed, cut)
-        return {**batch, "image": image, "label": label}
+            result = tf.cond(u[0] < 0.5, mixed, cut)
+        images = {name: image for name, (image, _) in zip(pixels, result, strict=True)}
+        return {**batch, **images, label: result[0][1]}
 
 
-def shift_flip(image, shift, flip):
-    """Crop at random from the zero-padded image, and mirror half of the images.
+@dataclass(frozen=True)
+class Views:
+    """Several augmented views of each example, beside the example as it is.
 
-    Args:
-        image: float32 `(B, H, W, C)`; padded by 1 pixel where a side is under 16, else an eighth.
-        shift: uniform `(B, >= 2)`, or None for no shift.
-        flip: uniform `(B, >= 1)`, or None for no flip.
+    Attributes:
+        of: `{view: Augment}`, each with a number of its own.
     """
-    _, height, width, _ = image.shape
-    zero = tf.zeros_like(image[:, 0, 0, 0])
-    one = zero + 1.0
-    dy, dx = zero, zero
-    if shift is not None:
-        py, px = (1 if n < 16 else n // 8 for n in (height, width))
-        dy = tf.floor(shift[:, 0] * (2 * py + 1)) - py
-        dx = tf.floor(shift[:, 1] * (2 * px + 1)) - px
-    scale = one
-    if flip is not None:
-        mirror = flip[:, 0] < 0.5
-        scale = tf.where(mirror, -one, one)
-        dx = tf.where(mirror, width - 1.0 - dx, dx)
-    # Output pixel (x, y) is input pixel (scale x + dx, y + dy): whole numbers, so a pure copy.
-    transforms = tf.stack([scale, zero, dx, zero, one, dy, zero, zero], axis=1)
-    return warp(image, transforms, "NEAREST", 0.0)
+
+    of: dict = field(default_factory=dict)
+    mixes = False
+
+    def __call__(self, batch: dict, columns: dict) -> dict:
+        """The batch, and `<column>_<view>` of each column that has a place in the picture, and of
+        those with a row per object; see `Augment`."""
+        out = dict(batch)
+        for view, augment in self.of.items():
+            seen = augment(batch, columns)
+            for name, column in columns.items():
+                if column.kind in (*PLACED, "valid") or (column.kind == "label" and column.shape):
+                    out[f"{name}_{view}"] = seen[name]
+        return out
 
 
 def color_jitter(image, u):
     """Brightness, contrast and saturation times a factor in `1 -+ JITTER`.
 
     Args:
-        image: float32 `(B, H, W, C)`; only colour images have a saturation.
+        image: float32 `(B, H, W, C)`; only color images have a saturation.
         u: uniform `(B, >= 3)`.
     """
     factor = 1.0 - JITTER + 2.0 * JITTER * u[:, :3, None, None, None]
     image = tf.clip_by_value(image * factor[:, 0], 0.0, 1.0)
-    image = blend(image, mean_grey(image), factor[:, 1])
-    return blend(image, grey(image), factor[:, 2]) if image.shape[-1] == 3 else image
+    image = blend(image, mean_gray(image), factor[:, 1])
+    return blend(image, gray(image), factor[:, 2]) if image.shape[-1] == 3 else image
 
 
 def cutout(image, u):
-    """Zero a square of half the shorter side; its centre may be any pixel.
+    """Zero a square of half the shorter side; its center may be any pixel.
 
     Args:
         image: float32 `(B, H, W, C)`.
@@ -169,16 +268,18 @@ def cutout(image, u):
     return tf.where(box_mask(image.shape, top, left, side, side), 0.0, image)
 
 
-def random_erasing(image, u, fill, probability):
-    """Replace a random rectangle by noise in a share of the examples.
+def erased_mask(shape, u, probability):
+    """Which pixels of a random rectangle are erased, in a fraction of the examples.
 
     Args:
-        image: float32 `(B, H, W, C)`.
+        shape: `(1, H, W, C)` of the images.
         u: uniform `(B, >= 5)`: whether, area, aspect, top, left.
-        fill: uniform, the shape of `image`.
         probability: Of erasing.
+
+    Returns:
+        bool `(B, H, W, 1)`.
     """
-    _, height, width, _ = image.shape
+    _, height, width, _ = shape
     low, high = ERASE_AREA
     area = (low + (high - low) * u[:, 1]) * (height * width)
     low, high = ERASE_ASPECT
@@ -187,8 +288,8 @@ def random_erasing(image, u, fill, probability):
     w = tf.clip_by_value(tf.round(tf.sqrt(area / aspect)), 1.0, float(width))
     top = tf.floor(u[:, 3] * (height - h + 1.0))
     left = tf.floor(u[:, 4] * (width - w + 1.0))
-    mask = box_mask(image.shape, top, left, h, w)
-    return tf.where(mask & (u[:, 0, None, None, None] < probability), fill, image)
+    hit = (u[:, 0] < probability)[:, None, None, None]
+    return hit & box_mask(shape, top, left, h, w)
 
 
 def beta(key, alpha):
@@ -209,7 +310,7 @@ def mixup(image, label, lam):
     """`lam` of each example and `1 - lam` of its partner, in the batch in reverse order.
 
     Args:
-        image: float `(B, H, W, C)`.
+        image: float `(B, H, W, C)`, or videos `(B, T, H, W, C)`.
         label: float `(B, K)`.
         lam: float scalar in [0, 1].
     """
@@ -223,7 +324,7 @@ def cutmix_box(height, width, lam, y, x):
     Args:
         height, width: Of the image.
         lam: Share of the image to keep, before clipping.
-        y, x: Centre, as shares of height and width.
+        y, x: Center, as shares of height and width.
 
     Returns:
         `(top, left, box_height, box_width, lam)`, float scalars; `lam` is
@@ -247,13 +348,13 @@ def cutmix(image, label, lam, y, x):
     """Paste a box of each example's partner, the batch in reverse order.
 
     Args:
-        image: float `(B, H, W, C)`.
+        image: float `(B, H, W, C)`, or videos `(B, T, H, W, C)`.
         label: float `(B, K)`.
         lam: Share to keep, a float scalar.
-        y, x: Centre of the box, as shares of height and width.
+        y, x: Center of the box, as shares of height and width.
     """
-    _, height, width, _ = image.shape
+    height, width, channels = image.shape[-3:]
     top, left, h, w, lam = cutmix_box(height, width, lam, y, x)
-    mask = box_mask(image.shape, top, left, h, w)
+    mask = box_mask((1, height, width, channels), top, left, h, w)
     image = tf.where(mask, tf.reverse(image, [0]), image)
     return image, lam * label + (1.0 - lam) * tf.reverse(label, [0])

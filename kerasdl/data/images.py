@@ -8,10 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-# Multiplied by, not divided by 255: graph optimisers make the one of the other in some places and
+# Multiplied by, not divided by 255: graph optimizers make the one of the other in some places and
 # not in others, and the last bits would differ between training and serving.
 STEP = np.float32(1 / 255)
-GREY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
+GRAY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
 
 
 def to_float(image):
@@ -19,7 +19,7 @@ def to_float(image):
     return tf.cast(image, tf.float32) * STEP if image.dtype == tf.uint8 else image
 
 
-def snap(image):
+def quantize_8bit(image):
     """The nearest whole number of 255ths, in [0, 1]; what an 8-bit image can hold."""
     return tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0) * STEP
 
@@ -27,7 +27,7 @@ def snap(image):
 def decode(image_bytes, channels):
     """Decode a PNG, JPEG, BMP or GIF (its first frame) file.
 
-    Grey is repeated for colour, colour becomes luma for grey, alpha is dropped, and 16 bits become
+    Gray is repeated for color, color becomes luma for gray, alpha is dropped, and 16 bits become
     8. Undecodable bytes raise `tf.errors.InvalidArgumentError`.
 
     Args:
@@ -38,15 +38,15 @@ def decode(image_bytes, channels):
         float32 `(H, W, channels)` in [0, 1].
     """
     image = tf.io.decode_image(image_bytes, channels=0, expand_animations=False)
-    found = tf.shape(image)[-1]  # 1 grey, 2 grey and alpha, 3 colour, 4 colour and alpha
-    # A slice of no channel is empty, so take the last colour that there is.
-    last = tf.where(found >= 3, 2, 0)
+    result = tf.shape(image)[-1]  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
+    # A slice of no channel is empty, so take the last color that there is.
+    last = tf.where(result >= 3, 2, 0)
     red, green, blue = (tf.cast(image[..., tf.minimum(c, last)], tf.float32) for c in range(3))
     if channels == 3:
         image = tf.stack([red, green, blue], axis=-1)
     else:
-        grey = tf.round(GREY[0] * red + GREY[1] * green + GREY[2] * blue)
-        image = grey[..., None]
+        gray = tf.round(GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
+        image = gray[..., None]
     image = image * STEP
     image.set_shape((None, None, channels))
     return image
@@ -67,7 +67,7 @@ def fit(image, image_size):
     size = tf.shape(image)[-3:-1]
 
     def resized():
-        return snap(tf.image.resize(image, (height, width), "bilinear", antialias=True))
+        return quantize_8bit(tf.image.resize(image, (height, width), "bilinear", antialias=True))
 
     same = tf.reduce_all(tf.equal(size, [height, width]))
     image = tf.cond(same, lambda: tf.convert_to_tensor(image), resized)

@@ -6,6 +6,7 @@ without reading what lies before it.
 
 import tensorflow as tf
 
+from kerasdl.columns import PIXELS
 from kerasdl.data.images import to_float
 from kerasdl.errors import UserError
 from kerasdl.ops import noise
@@ -23,34 +24,34 @@ def steps_per_epoch(split, batch_size: int) -> int:
 
 def training_batches(
     split,
+    columns,
     *,
     batch_size,
     seed,
     augment=None,
-    num_classes=None,
     start_step=0,
     stop_step,
     steps=None,
-    share=(0, 1),
+    shard=(0, 1),
 ):
     """Batches of the steps from `start_step` up to, without, `stop_step`.
 
     Args:
         split: A `Split`.
+        columns: `{name: Column}` of it.
         batch_size: Examples per batch, `B`; what is left of an epoch is dropped.
         seed: Of order and augmentation.
-        augment: An `Augment`, or None.
-        num_classes: `K`, needed where `augment.mixes`.
+        augment: An `Augment` or `Views`, or None.
         start_step: Of the first batch.
         stop_step: One after the last.
         steps: Batches per epoch; all whole ones if None.
-        share: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
+        shard: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
             where examples are mixed.
 
     Returns:
-        A `tf.data.Dataset` of dicts: the split's columns (`image` float32 in [0, 1], `label` int32
-        `(B,)`, or float32 `(B, K)` where mixed) and `index` int64 `(B,)`, `key` uint32 `(B, 2)`,
-        `weight` float32 `(B,)`, all 1.
+        A `tf.data.Dataset` of dicts: the split's columns (images and videos float32 in [0, 1],
+        labels float32 `(B, K)` where mixed), those of views, and `index` int64 `(B,)`, `key` uint32
+        `(B, 2)`, `weight` float32 `(B,)`, all 1.
 
     Raises:
         ValueError: The batch is larger than the split.
@@ -74,31 +75,34 @@ def training_batches(
     def finish(batch):
         batch["weight"] = tf.ones((read,), tf.float32)
         if mixes:
-            batch["label"] = tf.one_hot(batch["label"], num_classes, dtype=tf.float32)
-        batch = augment(batch) if augment is not None else batch
+            label, column = next((n, c) for n, c in columns.items() if c.kind == "label")
+            batch[label] = tf.one_hot(batch[label], len(column.class_names), dtype=tf.float32)
+        batch = augment(batch, columns) if augment is not None else batch
         return {name: value[own] for name, value in batch.items()} if mixes else batch
 
-    own = _part(batch_size, share)
+    own = _part(batch_size, shard)
     read = batch_size if mixes else own.stop - own.start
     epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
-    batches = _read(split, epochs.flat_map(plan), read, finish)
+    batches = _read(split, columns, epochs.flat_map(plan), read, finish)
     return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))
 
 
-def _part(batch_size, share):
-    """Which examples of a batch `share` is, as a slice."""
-    size = batch_size // share[1]
-    return slice(share[0] * size, (share[0] + 1) * size)
+def _part(batch_size, shard):
+    """Which examples of a batch `shard` is, as a slice."""
+    size = batch_size // shard[1]
+    return slice(shard[0] * size, (shard[0] + 1) * size)
 
 
-def evaluation_batches(split, *, batch_size, limit_batches=None, share=(0, 1)):
+def evaluation_batches(split, columns, *, batch_size, views=None, limit_batches=None, shard=(0, 1)):
     """Every example once, in order; the last batch is filled up with examples of weight 0.
 
     Args:
         split: A `Split`.
+        columns: `{name: Column}` of it.
         batch_size: Examples per batch, `B`.
+        views: A task's `Views`, or None.
         limit_batches: At most so many batches, or None for all.
-        share: `(i, n)`: the i-th of `n` equal parts of every batch.
+        shard: `(i, n)`: the i-th of `n` equal parts of every batch.
 
     Returns:
         A `tf.data.Dataset` of dicts with the keys of `training_batches`.
@@ -117,26 +121,31 @@ def evaluation_batches(split, *, batch_size, limit_batches=None, share=(0, 1)):
             "weight": tf.cast(index < n, tf.float32),
         }
 
-    own = _part(batch_size, share)
+    own = _part(batch_size, shard)
     plans = tf.data.Dataset.range(count).map(plan)
-    return _read(split, plans, own.stop - own.start, lambda batch: batch)
+
+    def finish(batch):
+        return batch if views is None else views(batch, columns)
+
+    return _read(split, columns, plans, own.stop - own.start, finish)
 
 
-def _read(split, plans, batch_size, finish):
+def _read(split, columns, plans, batch_size, finish):
     """Read what `plans` names, with `finish` applied to every batch.
 
     Args:
         plans: A dataset of `{"index": (B,), "key": (B, 2), ...}`.
     """
     # Eager tensors are captured by reference: they are no constants of a graph.
-    columns = {name: tf.constant(value) for name, value in split.columns().items()}
+    rows = {name: tf.constant(value) for name, value in split.columns().items()}
 
     def gather(batch):
-        return {**batch, **{k: tf.gather(v, batch["index"]) for k, v in columns.items()}}
+        return {**batch, **{k: tf.gather(v, batch["index"]) for k, v in rows.items()}}
 
     def done(batch):
-        if "image" in batch:
-            batch["image"] = to_float(batch["image"])
+        for name, column in columns.items():
+            if column.kind in PIXELS:
+                batch[name] = to_float(batch[name])
         return finish(batch)
 
     if split.batched:

@@ -2,21 +2,22 @@
 
 import tensorflow as tf
 
-from kerasdl.data.images import GREY
+from kerasdl.data.images import GRAY
 
 
-def warp(image, transforms, interpolation, fill):
+def warp(image, transforms, interpolation, fill, edge="CONSTANT"):
     """Projective warp of each image.
 
     Args:
-        image: float `(B, H, W, C)`.
+        image: `(B, H, W, C)`.
         transforms: float32 `(B, 8)`: output pixel `(x, y)` is the input at
             `(a0 x + a1 y + a2, a3 x + a4 y + a5) / (a6 x + a7 y + 1)`.
         interpolation: `NEAREST` or `BILINEAR`.
         fill: Value outside the image.
+        edge: `CONSTANT`, or `NEAREST` where the edge goes on outside the image.
 
     Returns:
-        float, the shape of `image`.
+        The shape and type of `image`.
     """
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image,
@@ -24,21 +25,21 @@ def warp(image, transforms, interpolation, fill):
         output_shape=image.shape[1:3],
         fill_value=fill,
         interpolation=interpolation,
-        fill_mode="CONSTANT",
+        fill_mode=edge,
     )
     return tf.ensure_shape(warped, image.shape)
 
 
-def grey(image):
-    """Luma `(B, H, W, 1)` of colour images; others as they are."""
+def gray(image):
+    """Luma `(B, H, W, 1)` of color images; others as they are."""
     if image.shape[-1] != 3:
         return image
-    return sum(image[..., c : c + 1] * weight for c, weight in enumerate(GREY))
+    return sum(image[..., c : c + 1] * weight for c, weight in enumerate(GRAY))
 
 
-def mean_grey(image):
+def mean_gray(image):
     """Mean luma `(B, 1, 1, 1)`, summed exactly, so that no batch size changes its last bit."""
-    g = grey(image)
+    g = gray(image)
     total = tf.reduce_sum(tf.cast(tf.round(g * 65536.0), tf.int64), axis=(1, 2, 3), keepdims=True)
     count = g.shape[1] * g.shape[2] * g.shape[3]
     return tf.cast(tf.cast(total, tf.float64) / (65536.0 * count), tf.float32)

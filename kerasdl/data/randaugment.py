@@ -32,11 +32,20 @@ def randaugment(image, u):
     Returns:
         float32, the shape of `image`.
     """
-    for layer in range(LAYERS):
-        operation = tf.cast(u[:, 2 * layer] * len(OPERATIONS), tf.int32)
-        sign = tf.where(u[:, 2 * layer + 1] < 0.5, -1.0, 1.0)
+    for operation, sign in layers(u):
         image = apply(image, operation, sign)
     return image
+
+
+def layers(u):
+    """What is drawn: `[(operation int32 (B,), sign float32 (B,))]` of each layer."""
+    return [
+        (
+            tf.cast(u[:, 2 * layer] * len(OPERATIONS), tf.int32),
+            tf.where(u[:, 2 * layer + 1] < 0.5, -1.0, 1.0),
+        )
+        for layer in range(LAYERS)
+    ]
 
 
 def apply(image, operation, sign):
@@ -97,17 +106,25 @@ def _posterize(image, operation, sign):
 
 
 def _enhance(image, operation, sign):
-    """Blend with black, the mean or grey, by a factor above or below 1."""
+    """Blend with black, the mean or gray, by a factor above or below 1."""
     operation = operation[:, None, None, None]
-    grey = pixels.grey(image)
-    other = tf.where(_is("color", operation), grey, 0.0)
-    other = tf.where(_is("contrast", operation), pixels.mean_grey(image), other)
+    gray = pixels.gray(image)
+    other = tf.where(_is("color", operation), gray, 0.0)
+    other = tf.where(_is("contrast", operation), pixels.mean_gray(image), other)
     return pixels.blend(image, other, (1.0 + ENHANCE * sign)[:, None, None, None])
 
 
 def _move(image, operation, sign):
-    """Rotate, shear or translate about the centre."""
-    height, width = image.shape[1:3]
+    """Rotate, shear or translate about the center."""
+    return pixels.warp(image, transforms(image.shape[1:3], operation, sign), "BILINEAR", FILL)
+
+
+def transforms(size, operation, sign):
+    """Where each output pixel comes from, see `kerasdl.data.pixels.warp`, at a size `(H, W)`.
+
+    Operations that move nothing have the identity.
+    """
+    height, width = size
 
     def amount(name, value):
         return tf.where(_is(name, operation), sign * value, 0.0)
@@ -120,8 +137,7 @@ def _move(image, operation, sign):
     dx = cx - a * cx - b * cy + amount("translate_x", TRANSLATE * width)
     dy = cy - c * cx - d * cy + amount("translate_y", TRANSLATE * height)
     zero = tf.zeros_like(cos)
-    transforms = tf.stack([a, b, dx, c, d, dy, zero, zero], axis=1)
-    return pixels.warp(image, transforms, "BILINEAR", FILL)
+    return tf.stack([a, b, dx, c, d, dy, zero, zero], axis=1)
 
 
 # What is computed together, and by which function of (images, operations, signs).

@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
+from kerasdl.data import wanted
 from kerasdl.data.images import decode, fit, to_float
 from kerasdl.errors import UserError
 
@@ -27,17 +28,6 @@ class Options:
     vocab_size: int | None = None
     max_length: int | None = None
     info: DataInfo | None = None
-
-
-def needs(task):
-    """What a task wants of its data: `images`, `text` or `pairs`; None where it does not say.
-
-    Args:
-        task: The task or its class, or None.
-    """
-    inputs = getattr(task, "inputs", {})
-    wanted = {"image": "images", "token_ids": "text", "source_ids": "pairs"}
-    return next((kind for column, kind in wanted.items() if column in inputs), None)
 
 
 class Split:
@@ -63,11 +53,20 @@ class Split:
         and `key` among them. Where `batched`, a batch of examples from a batch of rows."""
         raise NotImplementedError
 
+    def only(self, names) -> "Split":
+        """The same examples with no other columns than `names`."""
+        return self
+
     def read(self, indices) -> dict[str, np.ndarray]:
-        """The examples `indices` `(n,)`. Of images `image` `(n, H, W, C)`, uint8, or float32 in
-        [0, 1], and `label` int32 `(n,)`; of text `token_ids` int32 `(n, max_length + 1)`; of pairs
-        `source_ids` int32 `(n, S)` and `target_ids` int32 `(n, T)`."""
-        raise NotImplementedError
+        """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is drawn."""
+        indices = np.asarray(indices)
+        rows = {name: column[indices] for name, column in self.columns().items()}
+        with tf.device("CPU:0"):
+            if self.batched:
+                return {name: np.asarray(value) for name, value in self.load(rows).items()}
+            data = tf.data.Dataset.from_tensor_slices(rows)
+            data = data.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+            return next(data.batch(len(indices)).as_numpy_iterator())
 
 
 class ArraySplit(Split):
@@ -91,8 +90,8 @@ class ArraySplit(Split):
     def load(self, row):
         return row
 
-    def read(self, indices):
-        return {name: array[np.asarray(indices)] for name, array in self.arrays.items()}
+    def only(self, names):
+        return ArraySplit({name: self.arrays[name] for name in names})
 
 
 class FileSplit(Split):
@@ -100,7 +99,7 @@ class FileSplit(Split):
 
     Args:
         paths: Of the files, `n` strings.
-        labels: int32 `(n,)`.
+        labels: int32 `(n,)`, or None for images alone.
         image_shape: `(H, W, C)` after resizing.
     """
 
@@ -111,19 +110,15 @@ class FileSplit(Split):
         return len(self.paths)
 
     def columns(self):
-        return {"path": np.array([os.fsencode(p) for p in self.paths]), "label": self.labels}
+        paths = {"path": np.array([os.fsencode(p) for p in self.paths])}
+        return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
         image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])
         return {**row, "image": fit(image, self.image_shape[:2])}
 
-    def read(self, indices):
-        indices = np.asarray(indices)
-        rows = tf.data.Dataset.from_tensor_slices(
-            {name: column[indices] for name, column in self.columns().items()}
-        )
-        rows = rows.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return next(rows.batch(len(indices)).as_numpy_iterator())
+    def only(self, names):
+        return self if "label" in names else FileSplit(self.paths, None, self.image_shape)
 
 
 class Subset(Split):
@@ -147,13 +142,13 @@ class Subset(Split):
     def load(self, row):
         return self.split.load(row)
 
-    def read(self, indices):
-        return self.split.read(self.indices[np.asarray(indices)])
+    def only(self, names):
+        return Subset(self.split.only(names), self.indices)
 
 
-def evenly(count, most):
-    """Indices below `count`, at most so many, evenly spread: int `(min(count, most),)`."""
-    return np.linspace(0, count - 1, min(count, most)).round().astype(int)
+def evenly(count, maximum):
+    """Indices below `count`, at most so many, evenly spread: int `(min(count, maximum),)`."""
+    return np.linspace(0, count - 1, min(count, maximum)).round().astype(int)
 
 
 def cut(n, share, seed=None):
@@ -278,24 +273,17 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
         )
         how = f"the last {share:.0%}" if seed is None else f"{len(held)} drawn with seed {seed}"
         notes.append(f"{part} part: {how} of {len(whole['label'])} training examples")
-    return source(
-        options,
-        {part: ArraySplit(arrays) for part, arrays in checked.items()},
-        shapes.pop(),
-        class_names,
-        notes,
-    )
-
-
-def source(options, splits, image_shape, class_names, notes):
-    """A `Source` of images in three splits, none of which may be empty."""
-    shape = tuple(int(n) for n in image_shape)
-    info = DataInfo.of_images(shape, class_names)
+    info = DataInfo.of_images(shapes.pop(), class_names)
+    splits = {part: ArraySplit(arrays) for part, arrays in checked.items()}
     return make_source(options, splits, info, notes)
 
 
 def make_source(options, splits, info, notes, baseline=None):
-    """A `Source` of three splits, none of which may be empty."""
+    """A `Source` of three splits, none of which may be empty, with the columns that the task
+    wants."""
+    names = wanted.used(wanted.kinds(info.columns), options.task)
+    info = replace(info, columns={name: info.columns[name] for name in names})
+    splits = {part: split.only(names) for part, split in splits.items()}
     for part, split in splits.items():
         if not len(split):
             counts = ", ".join(f"{len(s)} {p}" for p, s in splits.items())
@@ -317,10 +305,10 @@ class Source:
 
     Attributes:
         name: As it was asked for.
-        info: Its facts; `input_mean` and `input_std` are empty, see `input_statistics`.
+        info: What its columns are; those of pixels lack mean and deviation, see `input_statistics`.
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
-        baseline: Gives a simple method's test figures, `{"name": ..., figure: value}`; or None.
+        baseline: Gives a simple method's test metrics, `{"name": ..., metric: value}`; or None.
     """
 
     name: str

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import subprocess
-from importlib import metadata
+from importlib import metadata as packages
 from pathlib import Path
 
 import kerasdl
@@ -16,7 +16,7 @@ SHARES, LOSS = ("top1", "exact_match"), 0.02  # of right answers; what is worth 
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
+def contents(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -30,11 +30,11 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
         JSON values; the version is still missing.
     """
     row = catalog.row(parts.model_name)
-    artefacts = report["artefacts"]
-    for key, found in artefacts.items():
+    artifacts = report["artifacts"]
+    for key, result in artifacts.items():
         path = folder if key == "savedmodel" else folder / f"{key}.tflite"
-        found["bytes"] = _size(path)
-        found["max_difference"] = max(found["difference"].values(), default=0.0)
+        result["bytes"] = _size(path)
+        result["max_difference"] = max(result["difference"].values(), default=0.0)
     model = parts.model
     return {
         "name": name,
@@ -48,17 +48,17 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
         "seed": parts.recipe.seed,
         "recipe": recipes.to_dict(parts.recipe),
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
-        "figures": parts.figures,
+        "figures": parts.metrics,
         "signatures": report["signatures"],
         "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
         if row.tflite_static_batch
         else "dynamic",
-        "artefacts": artefacts,
+        "artifacts": artifacts,
         "omitted": omitted,
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}
-        | {package: metadata.version(package) for package in PACKAGES},
+        | {package: packages.version(package) for package in PACKAGES},
         "commit": commit(),
     }
 
@@ -66,12 +66,12 @@ def facts(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
 def write_metadata(card: dict, folder: Path) -> None:
     """Write `metadata.json` beside TFLite files: what an application must know of each."""
     files = {
-        f"{name.removeprefix('tflite/')}.tflite": found["signatures"]
-        for name, found in card["artefacts"].items()
+        f"{name.removeprefix('tflite/')}.tflite": result["signatures"]
+        for name, result in card["artifacts"].items()
         if name.startswith("tflite/")
     }
     data = DataInfo.from_dict(card["data"])
-    facts = {
+    metadata = {
         "description": f"{card['model']} ({card['paper']}), trained on {card['dataset']}",
         "task": card["task"],
         "input": _input(data),
@@ -80,7 +80,7 @@ def write_metadata(card: dict, folder: Path) -> None:
         "files": files,
     }
     if files:
-        (folder / "metadata.json").write_text(json.dumps(facts, indent=1))
+        (folder / "metadata.json").write_text(json.dumps(metadata, indent=1))
 
 
 def write(card: dict, folder: Path) -> None:
@@ -89,14 +89,14 @@ def write(card: dict, folder: Path) -> None:
     (folder / "card.md").write_text(markdown(card))
 
 
-def losses(artefacts: dict) -> list[str]:
+def losses(artifacts: dict) -> list[str]:
     """Lines on files that are right less often than the SavedModel, by more than `LOSS`.
 
     Args:
-        artefacts: Those of `parity.run`.
+        artifacts: Those of `parity.run`.
     """
-    whole, lines = artefacts["savedmodel"]["test"] or {}, []
-    for name, file in artefacts.items():
+    whole, lines = artifacts["savedmodel"]["test"] or {}, []
+    for name, file in artifacts.items():
         for key in SHARES:
             value = (file["test"] or {}).get(key, 1.0)
             if value < whole.get(key, 0.0) - LOSS:
@@ -105,30 +105,30 @@ def losses(artefacts: dict) -> list[str]:
 
 
 def table(card: dict) -> tuple[list[str], list[list[str]]]:
-    """The head and the rows of the table of artefacts, as texts."""
+    """The head and the rows of the table of artifacts, as texts."""
     threads = sorted(
         {
             t
-            for a in card["artefacts"].values()
+            for a in card["artifacts"].values()
             if isinstance(a["latency_ms"], dict)
             for t in a["latency_ms"]
         },
         key=int,
     )
-    names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artefacts"].values())]
+    names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artifacts"].values())]
     head = ["file", "KiB", "largest difference", *names, "ms"]
     head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
     rows = []
-    for name, a in card["artefacts"].items():
+    for name, a in card["artifacts"].items():
         test = a["test"] or {}
         times = a["latency_ms"]
         if isinstance(times, dict):
             times = [f"{times[t]:.3f}" for t in threads]
         else:  # TensorFlow takes all threads
             times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
-        figures = [f"{test[k]:.4f}" if k in test else "" for k in names]
+        metrics = [f"{test[k]:.4f}" if k in test else "" for k in names]
         size = f"{a['bytes'] / 1024:.0f}"
-        rows.append([name, size, f"{a['max_difference']:.1e}", *figures, *times])
+        rows.append([name, size, f"{a['max_difference']:.1e}", *metrics, *times])
     return head, rows
 
 
@@ -154,8 +154,8 @@ def markdown(card: dict) -> str:
         "Differences are `max|a - b| / (1 + max|b|)` from the answers of `model.keras`; latencies "
         "are medians of one example on the machine that exported.",
     ]
-    if judged := next(iter(card["artefacts"].values()))["test"]:
-        lines[-1] += f" Figures are of {judged['examples']} test examples."
+    if evaluated := next(iter(card["artifacts"].values()))["test"]:
+        lines[-1] += f" Figures are of {evaluated['examples']} test examples."
     for name, reason in card["omitted"].items():
         lines += ["", f"Without `{name}`: {reason}"]
     lines += ["", "## Signatures", ""]
@@ -167,8 +167,8 @@ def markdown(card: dict) -> str:
             for key, spec in signature[side].items()
         ]
         lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
-    if figures := {k: v for k, v in card["figures"].items() if not isinstance(v, dict | list)}:
-        lines += ["## Training", "", *_table(["", ""], [[k, str(v)] for k, v in figures.items()])]
+    if metrics := {k: v for k, v in card["figures"].items() if not isinstance(v, dict | list)}:
+        lines += ["## Training", "", *_table(["", ""], [[k, str(v)] for k, v in metrics.items()])]
     for part in ("val", "test"):
         for key, value in card["figures"].get(part, {}).items():
             if isinstance(value, int | float):

@@ -66,12 +66,12 @@ def small(source, signatures: dict, kind: str, examples: dict, whole: int) -> by
     if kind == "float32":
         return content
     content = _without_names(content)
-    most = SHARE * whole if whole > LARGE else math.inf
-    if kind in EIGHT_BITS and len(content) > most:
+    maximum = SHARE * whole if whole > LARGE else math.inf
+    if kind in EIGHT_BITS and len(content) > maximum:
         # Many scales; or a table, looked up and multiplied with, is there in both forms.
         again = _without_names(convert(source, signatures, kind, examples, coarse=True))
         content = min(content, again, key=len)
-    if kind in CALIBRATED and len(content) > most:
+    if kind in CALIBRATED and len(content) > maximum:
         share = len(content) / whole
         raise UserError(f"would take {share:.2f} of the float32 file; dynamic takes less")
     return content

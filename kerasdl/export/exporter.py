@@ -70,20 +70,20 @@ def export(
         _check_signatures(parts, signatures)
     with serving.making(export_dir, name) as folder:
         try:
-            facts = _write(parts, formats, name, folder, say, quantized, signatures)
-            published = _publish(folder, facts, version)
+            metadata = _write(parts, formats, name, folder, say, quantized, signatures)
+            published = _publish(folder, metadata, version)
         except OSError as error:
             raise ExportError(f"{folder.parent}: cannot be written: {error}") from error
     serving.write_configs(export_dir)
     say(f"exported to {published}")
-    return {**facts, "folder": str(published)}
+    return {**metadata, "folder": str(published)}
 
 
-def save_keras(model, facts: load.Facts, path) -> None:
+def save_keras(model, metadata: load.Metadata, path) -> None:
     """Save a model with the facts that Keras does not keep, as `load_info` reads them."""
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(load.MEMBER, facts.to_json())
+        archive.writestr(load.MEMBER, metadata.to_json())
 
 
 def _check_signatures(parts, names):
@@ -101,8 +101,8 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     extra = folder / "assets.extra"
     extra.mkdir()
     say("model.keras")
-    facts = load.Facts(parts.model_name, parts.info, parts.recipe)
-    save_keras(parts.model, facts, extra / "model.keras")
+    metadata = load.Metadata(parts.model_name, parts.info, parts.recipe)
+    save_keras(parts.model, metadata, extra / "model.keras")
     say("SavedModel")
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
@@ -131,19 +131,19 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     for missing, reason in omitted.items():
         (folder / f"{missing}.tflite").unlink(missing_ok=True)
         say(f"without {missing}: {reason}")
-    for line in card.losses(report["artefacts"]):
+    for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
-    facts = card.facts(parts, name, folder, report, omitted)
-    card.write_metadata(facts, folder / "tflite")
-    return facts
+    metadata = card.contents(parts, name, folder, report, omitted)
+    card.write_metadata(metadata, folder / "tflite")
+    return metadata
 
 
-def _publish(folder, facts, version) -> Path:
+def _publish(folder, metadata, version) -> Path:
     while True:
-        facts["version"] = version or serving.next_version(folder.parent)
-        card.write(facts, folder / "assets.extra")
+        metadata["version"] = version or serving.next_version(folder.parent)
+        card.write(metadata, folder / "assets.extra")
         try:
-            return serving.publish(folder, facts["version"])
+            return serving.publish(folder, metadata["version"])
         except FileExistsError:  # another export took the number
             if version:
                 raise
@@ -173,19 +173,19 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
                         arrays[f"{side}/{signature}/{n}"] = arrays[f"{side}/{same[0]}/{n}"]
                 signatures[signature] = signatures[same[0]]
                 continue
-            asked = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
-            asked = asked or {"": {s.name: _some(_input(s.name, columns)) for s in specs}}
+            requested = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
+            requested = requested or {"": {s.name: _some(_input(s.name, columns)) for s in specs}}
             traced = tf.function(function, input_signature=specs, autograph=False)
-            for at, inputs in asked.items():
+            for at, inputs in requested.items():
                 inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
                 outputs = traced(*(tf.constant(v) for v in inputs.values()))
                 for side, values in (("in", inputs), ("out", outputs)):
                     names = {k: "/".join(filter(None, (side, signature, k, at))) for k in values}
                     arrays |= {names[k]: np.asarray(v) for k, v in values.items()}
             signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
-            if "0" in asked:
-                signatures[signature]["cases"] = len(asked)
-        meta[target] = {"signatures": signatures, "judged_by": parts.task.judged_by(target)}
+            if "0" in requested:
+                signatures[signature]["cases"] = len(requested)
+        meta[target] = {"signatures": signatures, "judged_by": parts.task.evaluated_by(target)}
     meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
     return {k: _bytes(v) for k, v in arrays.items()}, meta
@@ -207,11 +207,11 @@ def prove(folder, examples: dict, meta: dict) -> dict:
         if done.returncode:
             why = processes.why(done.returncode, done.stderr)
             raise ExportError(f"the files cannot be run without Keras: {why}")
-        found = json.loads(report.read_text())
-    lines = proof.failures(found)
+        result = json.loads(report.read_text())
+    lines = proof.failures(result)
     if lines:
         raise ExportError(f"not exported: {'; '.join(lines)}")
-    return found
+    return result
 
 
 def _input(name, test):

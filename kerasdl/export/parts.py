@@ -27,7 +27,7 @@ class Parts:
         train: `{input: (N, ...)}`, training examples that calibrate int8.
         test: `{input or target: (N, ...)}`, examples that every file is judged on.
         model_arguments: What the model was built with.
-        figures: Of the training run, for the card.
+        metrics: Of the training run, for the card.
     """
 
     model: object
@@ -38,7 +38,7 @@ class Parts:
     train: dict
     test: dict
     model_arguments: dict = field(default_factory=dict)
-    figures: dict = field(default_factory=dict)
+    metrics: dict = field(default_factory=dict)
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -65,19 +65,19 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
         task = type(task)(task.info, recipe)
     source = open_data(task)
-    most = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
-    figures = run.metrics() or {}
+    maximum = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
+    metrics = run.metrics() or {}
     return Parts(
         model=model,
         model_name=run.model_name,
         task=task,
         info=run.info,
         recipe=task.run_recipe,
-        train=take(source, task, "train", min(most, CALIBRATION)),
-        test=take(source, task, "test", most),
+        train=take(source, task, "train", min(maximum, CALIBRATION)),
+        test=take(source, task, "test", maximum),
         model_arguments=run.model_arguments,
         # Lists are the confusion matrix and the mistakes: the report's.
-        figures={k: v for k, v in figures.items() if not isinstance(v, list)},
+        metrics={k: v for k, v in metrics.items() if not isinstance(v, list)},
     )
 
 

@@ -14,38 +14,61 @@ def cards(export_dir) -> list[dict]:
     """The cards of the newest versions of all models below a folder, by name.
 
     Raises:
-        ValueError: There is none.
+        UserError: There is none.
     """
-    found = []
+    newest = []
     for folder in sorted(Path(export_dir).glob("*/")):
         versions = [int(p.parts[-3]) for p in folder.glob("[0-9]*/assets.extra/card.json")]
         if versions:
             path = folder / str(max(versions)) / "assets.extra" / "card.json"
-            found.append(json.loads(path.read_text()))
-    if not found:
+            newest.append(json.loads(path.read_text()))
+    if not newest:
         raise UserError(f"--export-dir {export_dir}: holds no exported model")
-    return found
+    return newest
 
 
 def row(card: dict) -> tuple:
-    """Texts under `HEADS`; of each file its KiB, the test's figure and the time of one example."""
-    figure = _first(card["figures"].get("test", {}))
-    files = (_file(card["artefacts"].get(name), figure[:1]) for name in FILES)
-    whole = (card["name"], card["dataset"], f"{card['trainable_parameters']:,}")
-    return (*whole, " ".join(figure), *files)
+    """Texts under `HEADS`.
+
+    Of each file they are its KiB, its metric and the time of one example. The metric stands there
+    where it is new: the SavedModel's where it is not that of the test set, another file's where it
+    is not the SavedModel's.
+    """
+    test = _first(card["figures"].get("test", {}))
+    files = {name: card["artifacts"].get(name) for name in FILES}
+    saved_model = _first((files["savedmodel"] or {}).get("test") or {}) or test
+    cells = [
+        _file(file, test if name == "savedmodel" else saved_model, test[:1])
+        for name, file in files.items()
+    ]
+    return (
+        card["name"],
+        card["dataset"],
+        f"{card['trainable_parameters']:,}",
+        " ".join(test),
+        *cells,
+    )
 
 
-def _file(facts, named):
-    if not facts:
+def _file(file, known, named) -> str:
+    """The cell of a file.
+
+    Args:
+        file: Its facts, or None.
+        known: The metric that need not stand there again, as `_first` gives it.
+        named: Holds the metric's name where it need not stand there again.
+    """
+    if not file:
         return ""
-    latency = facts["latency_ms"]
+    latency = file["latency_ms"]
     latency = latency["1"] if isinstance(latency, dict) else latency
-    figure = " ".join(text for text in _first(facts["test"] or {}) if text not in named)
-    texts = (f"{facts['bytes'] / 1024:,.0f} KiB", figure, f"{latency:.2f} ms")
+    metric = _first(file["test"] or {})
+    metric = () if metric == known else [text for text in metric if text not in named]
+    texts = (f"{file['bytes'] / 1024:,.0f} KiB", " ".join(metric), f"{latency:.2f} ms")
     return ", ".join(filter(None, texts))
 
 
-def _first(figures) -> tuple:
-    """The figure that stands for all: its name and itself; nothing where there is none."""
-    name = next((n for n in TEST if isinstance(figures.get(n), int | float)), None)
-    return (name, f"{figures[name]:.4f}") if name else ()
+def _first(metrics) -> tuple:
+    """The metric that stands for all: its name and value as texts; () where there is none."""
+    name = next((n for n in TEST if isinstance(metrics.get(n), int | float)), None)
+    return (name, f"{metrics[name]:.4f}") if name else ()

@@ -35,10 +35,10 @@ def _plain(name, value):
     if value.dtype.kind not in "OS":
         return value.tolist()
     if name.endswith("_bytes"):
-        found = [{"b64": base64.b64encode(one).decode()} for one in value.ravel()]
+        result = [{"b64": base64.b64encode(one).decode()} for one in value.ravel()]
     else:
-        found = [one.decode() for one in value.ravel()]
-    return found if value.ndim else found[0]
+        result = [one.decode() for one in value.ravel()]
+    return result if value.ndim else result[0]
 
 
 def page(path) -> str:

@@ -29,7 +29,7 @@ def write(
     quantized=QUANTIZED,
     only=(),
 ) -> dict:
-    """Write `float32.tflite`, and one file per kind of quantisation.
+    """Write `float32.tflite`, and one file per kind of quantization.
 
     `float16` has 16-bit weights, `dynamic` 8-bit weights, `int8` 8-bit weights and activations;
     inputs and outputs stay float but in `int8_full`. 8-bit weights have a scale per output; those
@@ -47,7 +47,7 @@ def write(
         only: Names of the signatures that are written; all if empty.
 
     Returns:
-        `{"tflite/<kind>": reason}` of quantised files that the converter refused, or died of.
+        `{"tflite/<kind>": reason}` of quantized files that the converter refused, or died of.
 
     Raises:
         ExportError: There is no float32 one, for instance where an operation is no builtin.
@@ -73,8 +73,8 @@ def write(
                 chosen = {name: signatures[name] for name in plain}
                 saved_model.write(model, chosen, work / "source_of_8_bits")
         (work / "signatures.json").write_text(json.dumps(jobs))
-        asked = {n for names in plain.values() for n in names}
-        np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in asked})
+        requested = {n for names in plain.values() for n in names}
+        np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in requested})
         left = [k for k in jobs if k not in refused]
         while left:
             refused |= _convert(work, left, say)
@@ -95,10 +95,10 @@ def _convert(work, kinds, say) -> dict:
             if line.strip() in kinds:
                 kind = line.strip()
                 say(f"TFLite {kind}")
-        status, said = wait()
+        status, output = wait()
     refused = {k: (work / f"{k}.txt").read_text() for k in kinds if (work / f"{k}.txt").exists()}
     if status:
-        refused[kind] = f"the converter died: {processes.why(status, said)}"
+        refused[kind] = f"the converter died: {processes.why(status, output)}"
     return refused
 
 

@@ -68,8 +68,8 @@ def export_run(
     }
     with processes.child(command, clean, **variables) as (lines, wait):
         step, result = follow(lines, say)
-        status, said = wait()
-    return _outcome(result, status, step, said)
+        status, output = wait()
+    return _outcome(result, status, step, output)
 
 
 def follow(lines, say) -> tuple[str, dict]:

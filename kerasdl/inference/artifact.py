@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
-from kerasdl.data import images, pipeline
+from kerasdl.data import augment, images, pipeline
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, proof
@@ -18,7 +18,7 @@ from kerasdl.store import load
 TOP = 5
 
 
-class Artefact:
+class Artifact:
     """A model in whatever format, asked by signature.
 
     Attributes:
@@ -47,7 +47,7 @@ class Artefact:
         return proof.in_batches(lambda batch: self.answer("serving_default", batch), inputs)
 
 
-def open_artefact(path) -> Artefact:
+def open_artifact(path) -> Artifact:
     """Open a `.tflite` or `.keras` file, an exported model or a run folder.
 
     Raises:
@@ -56,14 +56,14 @@ def open_artefact(path) -> Artefact:
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
     opened = opens.get(kind, _KerasModel)(path)
-    return Artefact(kind, path, opened.answer, opened.inputs)
+    return Artifact(kind, path, opened.answer, opened.inputs)
 
 
 def predict_files(path, files) -> list[dict]:
     """Classify image files.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         files: Paths of image files, of any size and channels.
 
     Returns:
@@ -83,13 +83,13 @@ def predict_files(path, files) -> list[dict]:
         def probabilities(content):
             return saved.answer("serve_bytes", {"image_bytes": np.array([content], object)})
     else:
-        artefact, info = open_artefact(path), load.load_info(path).info
+        artifact, info = open_artifact(path), load.load_info(path).info
         names = info.class_names
 
         def probabilities(content):
             *size, channels = info.image_shape
             image = images.fit(images.decode(content, channels), size)
-            return artefact.predict(image[None])
+            return artifact.predict(image[None])
 
     return [
         _ranked(file, _decodable(file, probabilities, content)["probabilities"][0], names)
@@ -97,35 +97,41 @@ def predict_files(path, files) -> list[dict]:
     ]
 
 
-def evaluate_artefact(path, split: str = "test") -> dict:
+def evaluate_artifact(path, split: str = "test") -> dict:
     """The figures of a model on the data that it was trained on.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         split: "train", "val" or "test".
 
     Returns:
-        `{metric: figure}` and `examples`, their number: of a run or a `.keras` file all that the
+        `{metric: value}` and `examples`, their number: of a run or a `.keras` file all that the
         task judges, of an exported file what its signatures can tell.
     """
     kind, path = load.find(path)
     task = task_of(load.load_info(path))
     if kind in ("saved_model", "tflite"):
-        return _judge(open_artefact(path), task, dataset.read(task, split))
+        return _evaluate(open_artifact(path), task, dataset.read(task, split))
     from kerasdl.inference import evaluation
 
-    source, size = dataset.open_data(task), task.run_recipe.batch_size
-    part = getattr(source, dataset.split_name(split))
-    batches = pipeline.evaluation_batches(part, batch_size=size)
+    source, recipe = dataset.open_data(task), task.run_recipe
+
+    def batches(part):
+        return pipeline.evaluation_batches(
+            part,
+            source.info.columns,
+            batch_size=recipe.batch_size,
+            views=augment.views(recipe, task),
+        )
 
     def reference(examples):
-        rows = evenly(len(source.train), examples)
-        return pipeline.evaluation_batches(Subset(source.train, rows), batch_size=size)
+        return batches(Subset(source.train, evenly(len(source.train), examples)))
 
-    figures, _ = evaluation.evaluate(
-        load.load(path), task, batches, dataset.split_name(split), reference
+    part = getattr(source, dataset.split_name(split))
+    metrics, _ = evaluation.evaluate(
+        load.load(path), task, batches(part), dataset.split_name(split), reference
     )
-    return {**figures, "examples": len(part)}
+    return {**metrics, "examples": len(part)}
 
 
 def evaluate_all(folder, split: str = "test") -> dict:
@@ -135,25 +141,25 @@ def evaluate_all(folder, split: str = "test") -> dict:
     data = dataset.read(task, split, task.served_examples)
     paths = {"savedmodel": folder}
     paths |= {f"tflite/{p.stem}": p for p in proof.lite_files(folder)}
-    return {name: _judge(open_artefact(p), task, data) for name, p in paths.items()}
+    return {name: _evaluate(open_artifact(p), task, data) for name, p in paths.items()}
 
 
-def task_of(facts):
+def task_of(metadata):
     """The task of a model, of the facts that stand beside its weights."""
-    return tasks.get(catalog.row(facts.model).task)(facts.info, facts.recipe)
+    return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
-def _judge(artefact, task, data):
-    target = "tflite" if artefact.kind == "tflite" else "savedmodel"
-    how = task.judged_by(target)
+def _evaluate(artifact, task, data):
+    target = "tflite" if artifact.kind == "tflite" else "savedmodel"
+    how = task.evaluated_by(target)
     if not how:
         raise UserError(
-            f"{artefact.path}: there are no figures of its exported files; evaluate its --run"
+            f"{artifact.path}: there are no figures of its exported files; evaluate its --run"
         )
     size = (
         1 if target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch else 64
     )
-    return proof.judge(artefact, data, how, size)
+    return proof.evaluate(artifact, data, how, size)
 
 
 def _open_saved_model(path):

@@ -13,13 +13,13 @@ CALIBRATION = 200
 BYTES = 2**28  # of the test examples that files are judged on, at most
 
 
-def read(task, split: str = "test", most: int | None = None) -> dict:
+def read(task, split: str = "test", maximum: int | None = None) -> dict:
     """Examples of the data that a model was trained on, as its signatures are given them.
 
     Args:
         task: The run's task, with its settings and the facts of its data.
         split: "train", "val" or "test".
-        most: At most so many, evenly spread over the split; all if None.
+        maximum: At most so many, evenly spread over the split; all if None.
 
     Returns:
         `{input or target: (N, ...)}`, such as `image` float32 `(N, H, W, C)` in [0, 1] and `label`
@@ -29,7 +29,7 @@ def read(task, split: str = "test", most: int | None = None) -> dict:
         ValueError: No such split, or the data are other ones now.
     """
     split = split_name(split)
-    return take(open_data(task), task, split, most)
+    return take(open_data(task), task, split, maximum)
 
 
 def split_name(split: str) -> str:
@@ -52,10 +52,10 @@ def open_data(task):
     return source
 
 
-def take(source, task, split, most=None) -> dict:
+def take(source, task, split, maximum=None) -> dict:
     """Examples of a part of a `Source`, as `read` gives them."""
     part = getattr(source, split)
-    batch = part.read(evenly(len(part), most or len(part)))
+    batch = part.read(evenly(len(part), maximum or len(part)))
     if "image" in batch:
         batch["image"] = to_float(tf.constant(batch["image"])).numpy()
     return task.served(batch)

@@ -42,7 +42,7 @@ def agreement(a, b) -> float:
     return float(np.mean(a == b)) if a.shape == b.shape else 0.0
 
 
-def figures(logits, label, loss: str = "cross_entropy") -> dict:
+def metrics(logits, label, loss: str = "cross_entropy") -> dict:
     """`loss`, `top1` and `top5` as training reports them.
 
     Args:
@@ -146,8 +146,8 @@ class TFLite:
 
     def answer(self, signature: str, inputs: dict) -> dict:
         """`{output: array}` of a batch; floats also where the file itself has 8-bit numbers."""
-        taken, given = self.details[signature]
-        inputs = {name: _quantized(value, taken[name]) for name, value in inputs.items()}
+        accepted, given = self.details[signature]
+        inputs = {name: _quantized(value, accepted[name]) for name, value in inputs.items()}
         outputs = self.runners[signature](**inputs)
         return {name: _real(value, given[name]) for name, value in outputs.items()}
 
@@ -155,11 +155,11 @@ class TFLite:
 def _lite_specs(details):
     return {
         name: {
-            "shape": [None if n < 0 else int(n) for n in found["shape_signature"]],
-            "dtype": np.dtype(found["dtype"]).name,
-            "quantization": _scale(found),
+            "shape": [None if n < 0 else int(n) for n in result["shape_signature"]],
+            "dtype": np.dtype(result["dtype"]).name,
+            "quantization": _scale(result),
         }
-        for name, found in sorted(details.items())
+        for name, result in sorted(details.items())
     }
 
 
@@ -171,9 +171,9 @@ def _scale(details):
 
 def _quantized(value, details):
     """An array as an input of a TFLite file takes it."""
-    if not (found := _scale(details)):
+    if not (result := _scale(details)):
         return value
-    scale, zero = found
+    scale, zero = result
     limits = np.iinfo(details["dtype"])
     exact = np.rint(np.asarray(value) / scale) + zero
     return np.clip(exact, limits.min, limits.max).astype(details["dtype"])
@@ -181,17 +181,17 @@ def _quantized(value, details):
 
 def _real(value, details):
     """The numbers that an output of a TFLite file stands for."""
-    if not (found := _scale(details)):
+    if not (result := _scale(details)):
         return value
-    scale, zero = found
+    scale, zero = result
     return ((value.astype("float32") - zero) * scale).astype("float32")
 
 
-def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHES) -> dict:
+def check(artifact, examples: dict, signatures: dict, without=(), batches=BATCHES) -> dict:
     """Run every signature in batches and compare with the trained model's answers.
 
     Args:
-        artefact: A `SavedModel` or `TFLite`.
+        artifact: A `SavedModel` or `TFLite`.
         examples: The arrays.
         signatures: Those promised, `{name: {"inputs": [...], "outputs": [...]}}`; `cases` besides
             is the number of whole requests, where there are such.
@@ -199,18 +199,18 @@ def check(artefact, examples: dict, signatures: dict, without=(), batches=BATCHE
         batches: Slices of the examples.
 
     Returns:
-        `difference` and `agreement`, both `{"signature.output": figure}`.
+        `difference` and `agreement`, both `{"signature.output": number}`.
 
     Raises:
         ValueError: Signatures or names are not those promised.
     """
     far, same = {}, {}
-    if set(artefact.signatures) != set(signatures):
-        raise ValueError(f"has the signatures {sorted(artefact.signatures)}")
+    if set(artifact.signatures) != set(signatures):
+        raise ValueError(f"has the signatures {sorted(artifact.signatures)}")
     for name, names in signatures.items():
         expected = [n for n in names["outputs"] if n not in without]
         for inputs, answers in requests(examples, name, names, batches):
-            outputs = artefact.answer(name, inputs)
+            outputs = artifact.answer(name, inputs)
             if set(outputs) != set(expected):
                 raise ValueError(f"{name} has the outputs {sorted(outputs)}, not {expected}")
             for output in expected:
@@ -297,27 +297,27 @@ def failures(report: dict) -> list[str]:
     """What exceeds the limits of a report, one line each."""
     lines = []
     for name, limit in LIMITS.items():
-        facts = report["artefacts"].get(name, {"difference": {}, "agreement": {}})
-        for output, value in facts["difference"].items():
+        metadata = report["artifacts"].get(name, {"difference": {}, "agreement": {}})
+        for output, value in metadata["difference"].items():
             if not value <= limit:
                 lines.append(f"{name}: {output} differs by {value:.2g}, the limit is {limit:g}")
-        for output, value in facts["agreement"].items():
+        for output, value in metadata["agreement"].items():
             if value < 1:
                 lines.append(f"{name}: {output} agrees on {value:.0%} of the examples")
     return lines
 
 
 def run(folder, examples: dict) -> dict:
-    """Check every artefact of a version folder.
+    """Check every artifact of a version folder.
 
     Args:
         folder: The version folder.
         examples: The arrays, with `meta`.
 
     Returns:
-        `signatures`, `warmup_requests`, `artefacts`: `{name: {"difference", "agreement",
+        `signatures`, `warmup_requests`, `artifacts`: `{name: {"difference", "agreement",
         "latency_ms", "test"}}` with the names `savedmodel` and `tflite/<kind>`, and `omitted`:
-        `{name: reason}` of quantised files that the interpreter refuses.
+        `{name: reason}` of quantized files that the interpreter refuses.
     """
     folder = Path(folder)
     meta = json.loads(str(examples["meta"]))
@@ -325,17 +325,17 @@ def run(folder, examples: dict) -> dict:
         load_text_ops()
     saved_model = SavedModel(folder)
     promised = meta["savedmodel"]
-    facts = check(saved_model, examples, promised["signatures"])
+    metadata = check(saved_model, examples, promised["signatures"])
     first = _first(promised["signatures"], "serving_default", examples)
-    facts["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
+    metadata["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
-    facts["test"] = judge(saved_model, test, _judged_by(promised))
-    artefacts = {"savedmodel": facts}
+    metadata["test"] = evaluate(saved_model, test, _evaluated_by(promised))
+    artifacts = {"savedmodel": metadata}
     omitted = {}
     for path in lite_files(folder):
         name = f"tflite/{path.stem}"
         try:
-            artefacts[name] = _check_lite(path, examples, test, meta)
+            artifacts[name] = _check_lite(path, examples, test, meta)
         except (RuntimeError, ValueError) as error:
             if name in LIMITS:
                 raise type(error)(f"{name}: {error}") from error
@@ -343,7 +343,7 @@ def run(folder, examples: dict) -> dict:
     return {
         "signatures": saved_model.interface(),
         "warmup_requests": replay(saved_model, folder / WARMUP),
-        "artefacts": artefacts,
+        "artifacts": artifacts,
         "omitted": omitted,
     }
 
@@ -355,53 +355,55 @@ def _check_lite(path, examples, test, meta) -> dict:
     promised = dict(meta["tflite"]["signatures"])
     if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
-    judged_by = _judged_by({**meta["tflite"], "signatures": promised})
+    evaluated_by = _evaluated_by({**meta["tflite"], "signatures": promised})
     batch = meta["lite_batch"]
     without = ("class_name",)
-    facts = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
-    facts["signatures"], facts["latency_ms"] = lite.interface(), {}
+    metadata = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
+    metadata["signatures"], metadata["latency_ms"] = lite.interface(), {}
     main = next(iter(promised))
     first = _first(promised, main, examples)
     for threads, timed in lites.items():
-        facts["latency_ms"][str(threads)] = latency(lambda timed=timed: timed.answer(main, first))
-    facts["test"] = judge(lite, test, judged_by, batch or 64)
-    return facts
+        metadata["latency_ms"][str(threads)] = latency(
+            lambda timed=timed: timed.answer(main, first)
+        )
+    metadata["test"] = evaluate(lite, test, evaluated_by, batch or 64)
+    return metadata
 
 
-def _judged_by(promised):
-    """What `Task.judged_by` says, where the signature that it names is there."""
+def _evaluated_by(promised):
+    """What `Task.evaluated_by` says, where the signature that it names is there."""
     how = promised["judged_by"]
     there = how and promised["signatures"].get(how["signature"])
     return how if there and set(how["inputs"]) <= set(there["inputs"]) else None
 
 
-def judge(artefact, examples: dict, judged_by: dict | None, size: int = 64) -> dict | None:
-    """Figures of an artefact: of logits those of training, else the share of exact answers.
+def evaluate(artifact, examples: dict, evaluated_by: dict | None, size: int = 64) -> dict | None:
+    """Figures of an artifact: of logits those of training, else the share of exact answers.
 
     Args:
-        artefact: Something with `answer(signature, inputs)`.
+        artifact: Something with `answer(signature, inputs)`.
         examples: `{input or target: (N, ...)}`.
-        judged_by: What `Task.judged_by` says; without it, or its target, there are no figures.
+        evaluated_by: What `Task.evaluated_by` says; without it, or its target, there are none.
         size: Of the batches.
 
     Returns:
         `loss`, `top1`, `top5`, or `mse`, or `exact_match`; and `examples`, their number.
     """
-    if not judged_by or judged_by["target"] not in examples:
+    if not evaluated_by or evaluated_by["target"] not in examples:
         return None
-    signature, target = judged_by["signature"], examples[judged_by["target"]]
-    inputs = {n: examples[n] for n in judged_by["inputs"]}
-    outputs = in_batches(lambda batch: artefact.answer(signature, batch), inputs, size)
-    found = outputs[judged_by["output"]]
-    if judged_by.get("loss") == "mse":
-        return {"mse": float(np.square(found - target).mean()), "examples": len(target)}
-    if "loss" in judged_by:
-        return figures(found, target, judged_by["loss"])
-    found, target = (np.asarray(x) for x in (found, target))
-    if found.dtype.kind in "OS":
-        found, target = (np.char.decode(_plain(x), "utf-8") for x in (found, target))
+    signature, target = evaluated_by["signature"], examples[evaluated_by["target"]]
+    inputs = {n: examples[n] for n in evaluated_by["inputs"]}
+    outputs = in_batches(lambda batch: artifact.answer(signature, batch), inputs, size)
+    result = outputs[evaluated_by["output"]]
+    if evaluated_by.get("loss") == "mse":
+        return {"mse": float(np.square(result - target).mean()), "examples": len(target)}
+    if "loss" in evaluated_by:
+        return metrics(result, target, evaluated_by["loss"])
+    result, target = (np.asarray(x) for x in (result, target))
+    if result.dtype.kind in "OS":
+        result, target = (np.char.decode(_plain(x), "utf-8") for x in (result, target))
     rows = (len(target), -1)
-    right = (found.reshape(rows) == target.reshape(rows)).all(-1)
+    right = (result.reshape(rows) == target.reshape(rows)).all(-1)
     return {"exact_match": float(right.mean()), "examples": len(target)}
 
 
@@ -428,15 +430,15 @@ def _plain(array):
 
 
 def main(folder, examples, report):
-    """Check the artefacts of `folder` where neither Keras nor kerasdl can be imported."""
+    """Check the artifacts of `folder` where neither Keras nor kerasdl can be imported."""
     for name in FORBIDDEN:
         sys.modules[name] = None  # what makes an import of it fail
     with np.load(examples) as arrays:
-        found = run(folder, dict(arrays))
+        result = run(folder, dict(arrays))
     present = sorted(m for m in sys.modules if m.split(".")[0] in FORBIDDEN and sys.modules[m])
     if present:
         raise RuntimeError(f"imported {', '.join(present)}")
-    Path(report).write_text(json.dumps(found))
+    Path(report).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -171,9 +171,9 @@ def inception() -> Inception | None:
 
 def in_batches(function, images):
     """The outputs of a function of `(B, H, W, C)`, put together; the last batch is filled up."""
-    found = []
+    result = []
     for start in range(0, len(images), BATCH):
         part = images[start : start + BATCH]
         full = np.concatenate([part, np.zeros((BATCH - len(part), *part.shape[1:]), part.dtype)])
-        found.append([np.asarray(v)[: len(part)] for v in function(tf.constant(full))])
-    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+        result.append([np.asarray(v)[: len(part)] for v in function(tf.constant(full))])
+    return [np.concatenate(parts) for parts in zip(*result, strict=True)]

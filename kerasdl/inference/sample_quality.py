@@ -37,7 +37,7 @@ class _Real:
             self.frechet = samples.frechet_distance(self.flat_train, self.flat_test)
 
 
-def judge_samples(
+def evaluate_samples(
     model,
     task,
     source,
@@ -68,14 +68,14 @@ def judge_samples(
         `spread` within classes over that of training images, and its `spread_least` and
         `spread_most`; `nearest`, the median distance to the nearest training image, `nearest_test`,
         that of test images, and their `nearest_ratio`), `classes` (`shares`, `least_share`),
-        `recognised`, the share that is taken for the class that was asked for, and `features`
+        `recognized`, the share that is taken for the class that was asked for, and `features`
         (`frechet`, `frechet_real`, `precision`, `recall`, `density`, `coverage`).
 
     Raises:
         ValueError: Features of Inception are wanted, and its weights are not there.
         TrainingError: The reference classifier could not be trained.
     """
-    ways = task.draws(model)
+    ways = task.sampling_modes(model)
     if not ways:
         return {}
     notes, names = [], source.info.class_names
@@ -94,8 +94,8 @@ def judge_samples(
     test, _ = _read(source.test)
     labels = labels if classifier else np.zeros_like(labels)
     real = _Real(train, labels, test, max(1, len(names)) if classifier else 1)
-    judged = {}
-    found = {
+    evaluated = {}
+    result = {
         "count": dict(zip(("pixel", "features"), counts, strict=True)),
         "referee": classifier and {k: getattr(classifier, k) for k in ("name", "top1", "sha256")},
     }
@@ -103,15 +103,15 @@ def judge_samples(
         held = [network(images[evenly(len(images), REAL)])[1] for images in (test, train)]
         frechet_real = samples.frechet_distance(*held)
         of_train = held[1][evenly(len(held[1]), counts[1])]
-        found["features"] = {
+        result["features"] = {
             "name": network.name,
             "sha256": network.sha256,
             "real": _feature_figures(held[0], of_train, frechet_real),
         }
     for name, settings in ways.items():
-        labelled = "guidance" in settings
-        images, asked = _draw(
-            task, model, settings, recipe.seed, max(counts), len(names) if labelled else 0
+        labeled = "guidance" in settings
+        images, requested = _draw(
+            task, model, settings, recipe.seed, max(counts), len(names) if labeled else 0
         )
         broken = int((~np.isfinite(images)).any((1, 2, 3)).sum())
         if broken:
@@ -127,38 +127,38 @@ def judge_samples(
                 "least_share": float(shares.min()),
             }
             if settings.get("guidance"):
-                way["recognised"] = float((classes == asked).mean())
+                way["recognized"] = float((classes == requested).mean())
         if network:
             compared = compared if network is classifier else network(images)[1]
             way["features"] = _feature_figures(held[0], compared[: counts[1]], frechet_real)
-        judged[name] = way
+        evaluated[name] = way
         say(f"samples {name}: {_line(way)}")
-    return found | {"notes": notes, "ways": judged}
+    return result | {"notes": notes, "ways": evaluated}
 
 
 def _draw(task, model, settings, seed, count, num_classes):
     """Images float32 `(count, H, W, C)`, and the classes asked for, in turn; None of 0 classes."""
 
     @tf.function(autograph=False)
-    def draw(key, **label):
-        return tf.cast(task.draw(model, key, **label, **settings), "float32")
+    def sample(key, **label):
+        return tf.cast(task.sample(model, key, **label, **settings), "float32")
 
     total = -(-count // BATCH) * BATCH
     keys = noise.sample_keys(np.array([seed & 0xFFFFFFFF, seed >> 32], "uint32"), total)
     label = np.arange(total, dtype="int32") % num_classes if num_classes else None
-    found = []
+    result = []
     for start in range(0, total, BATCH):
         part = slice(start, start + BATCH)
         given = {"label": tf.constant(label[part])} if num_classes else {}
-        found.append(draw(keys[part], **given).numpy())
-    return np.concatenate(found)[:count], label[:count] if num_classes else None
+        result.append(sample(keys[part], **given).numpy())
+    return np.concatenate(result)[:count], label[:count] if num_classes else None
 
 
 def _read(split):
     """Images of a split as floats in [0, 1], evenly spread where they are too many; and labels."""
     size = 4 * split.read([0])["image"].size
-    most = max(1, min(BYTES // size, len(split) if split.arrays is not None else REAL))
-    chosen = evenly(len(split), most)
+    maximum = max(1, min(BYTES // size, len(split) if split.arrays is not None else REAL))
+    chosen = evenly(len(split), maximum)
     images, labels = [], []
     for rows in np.array_split(chosen, -(-len(chosen) // 256)):
         batch = split.read(rows)
@@ -174,7 +174,7 @@ def _flat(images):
 def _pixel_figures(images, classes, real):
     flat = _flat(images)
     nearest = float(np.median(samples.nearest_distances(flat, real.flat_train)))
-    found = {
+    result = {
         "nearest": nearest,
         "nearest_test": float(real.nearest),
         "nearest_ratio": _over(nearest, real.nearest),
@@ -183,28 +183,28 @@ def _pixel_figures(images, classes, real):
         spreads = samples.class_spreads(flat, classes, real.num_classes) / real.spreads
     spreads = spreads[np.isfinite(spreads)]
     if len(spreads):
-        found["spread"] = float(spreads.mean())
-        found["spread_least"] = float(spreads.min())
-        found["spread_most"] = float(spreads.max())
+        result["spread"] = float(spreads.mean())
+        result["spread_least"] = float(spreads.min())
+        result["spread_most"] = float(spreads.max())
     if real.frechet is not None:
         frechet = samples.frechet_distance(flat, real.flat_test)
-        found["frechet"] = frechet
-        found["frechet_real"] = real.frechet
-        found["ratio"] = _over(frechet, real.frechet)
-    return found
+        result["frechet"] = frechet
+        result["frechet_real"] = real.frechet
+        result["ratio"] = _over(frechet, real.frechet)
+    return result
 
 
-def _feature_figures(test, drawn, frechet_real):
-    found = {"frechet": samples.frechet_distance(drawn, test), "frechet_real": frechet_real}
-    most = min(len(test), len(drawn)) - 1  # neighbours that there are
+def _feature_figures(test, sampled, frechet_real):
+    result = {"frechet": samples.frechet_distance(sampled, test), "frechet_real": frechet_real}
+    maximum = min(len(test), len(sampled)) - 1  # neighbors that there are
     pairs = {
         ("precision", "recall"): (samples.precision_recall, 3),
         ("density", "coverage"): (samples.density_coverage, 5),
     }
     for names, (function, k) in pairs.items():
-        if most >= k:
-            found |= dict(zip(names, function(test, drawn, k), strict=True))
-    return found
+        if maximum >= k:
+            result |= dict(zip(names, function(test, sampled, k), strict=True))
+    return result
 
 
 def _over(a, b):
@@ -218,6 +218,6 @@ def _line(way):
         "frechet_ratio": way["pixel"].get("ratio"),
         "nearest_ratio": way["pixel"]["nearest_ratio"],
         "least_share": way.get("classes", {}).get("least_share"),
-        "recognised": way.get("recognised"),
+        "recognized": way.get("recognized"),
     }
     return " ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)

@@ -43,14 +43,14 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
                 function = _with_checks(function, names, signature.requires)
         served[signature.name] = (function, [_tensor_spec(n, specs[n], batch) for n in names])
         image = signature.bytes_input
-        # Of other images than grey and colour there are no encoded files.
+        # Of other images than gray and color there are no encoded files.
         if target == "savedmodel" and image and specs[image].shape[-1] in (1, 3):
             encoded = tf.TensorSpec((None,), tf.string, name=f"{image}_bytes")
             served["serve_bytes"] = (
                 _from_bytes(function, names.index(image), specs[image].shape),
                 [encoded if n == image else _tensor_spec(n, specs[n]) for n in names],
             )
-    served = {name: found for name, found in served.items() if not only or name in only}
+    served = {name: result for name, result in served.items() if not only or name in only}
     if target == "savedmodel" and served:  # what a server asks where no name is given
         served.setdefault("serving_default", next(iter(served.values())))
     return served

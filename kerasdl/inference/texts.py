@@ -3,7 +3,7 @@
 import numpy as np
 
 from kerasdl.errors import UserError
-from kerasdl.inference.artifact import open_artefact, task_of
+from kerasdl.inference.artifact import open_artifact, task_of
 from kerasdl.inference.signatures import tokenizer_of
 from kerasdl.ops.text import EOS
 from kerasdl.store import load
@@ -16,7 +16,7 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     """Continue or translate texts.
 
     Args:
-        path: What `open_artefact` takes.
+        path: What `open_artifact` takes.
         texts: Strings; none empty, or longer than the model takes.
         settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
             `max_new_tokens`, fewer are written where the context ends.
@@ -28,21 +28,21 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     Raises:
         ValueError: A text or setting that the model does not take.
     """
-    artefact, task = open_artefact(path), task_of(load.load_info(path))
+    artifact, task = open_artifact(path), task_of(load.load_info(path))
     model = load.load(path)
     signature = task.signatures(model)[0]
-    lite = artefact.kind == "tflite"
-    taken = [] if lite else [n for n in signature.inputs if n not in signature.text_inputs]
+    lite = artifact.kind == "tflite"
+    accepted = [] if lite else [n for n in signature.inputs if n not in signature.text_inputs]
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     for name in given:
-        if name not in taken:
+        if name not in accepted:
             what = "a TFLite file" if lite else task.run_recipe.model
             raise UserError(f"--{name.replace('_', '-')}: {what} takes no such setting")
-    numbers = {name: _number(name, {**SETTINGS, **given}[name], signature) for name in taken}
+    numbers = {name: _number(name, {**SETTINGS, **given}[name], signature) for name in accepted}
     tokenizer = tokenizer_of(task)
     ids_name, text_name = next(iter(signature.text_inputs.items()))
     out_ids, out_text = next(iter(signature.text_outputs.items()))
-    found, context = [], model.context
+    result, context = [], model.context
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
         ids = ids[None]
         if context and "max_new_tokens" in numbers and "max_new_tokens" not in given:
@@ -56,20 +56,20 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         if lite:
             if out_text == "target":
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
-            answer = artefact.answer("greedy", {ids_name: ids})
+            answer = artifact.answer("greedy", {ids_name: ids})
             written = answer[out_ids][0]
             if out_text == "text":
                 written = np.concatenate([ids[0], written])
             output = tokenizer.decode(written)
         else:
             inputs = {text_name: np.array([text.encode()], object), **numbers}
-            answer = artefact.answer("serving_default", inputs)
+            answer = artifact.answer("serving_default", inputs)
             output = answer[out_text][0].decode()
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
         if "score" in answer:
             one["score"] = float(answer["score"][0])
-        found.append(one)
-    return found
+        result.append(one)
+    return result
 
 
 def _number(name, value, signature):

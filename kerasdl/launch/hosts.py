@@ -64,7 +64,7 @@ def parse(text: str, port: int) -> list[Host]:
     Raises:
         UsageError: One is empty, has a wrong port or stands there twice.
     """
-    found, used = [], Counter()
+    result, used = [], Counter()
     for word in text.split(","):
         name, colon, own = word.strip().partition(":")
         if not name.rpartition("@")[2] or name.startswith("-") or any(c.isspace() for c in name):
@@ -74,11 +74,11 @@ def parse(text: str, port: int) -> list[Host]:
         number = int(own) if colon else port + used[name]
         used[name] += not colon
         check_range(number)
-        found.append(Host(name, number))
-    for address, times in Counter(h.address for h in found).items():
+        result.append(Host(name, number))
+    for address, times in Counter(h.address for h in result).items():
         if times > 1:
             raise UsageError(f"--hosts {text}: {address} stands there {times} times")
-    return found
+    return result
 
 
 def check_range(port: int) -> None:
@@ -100,13 +100,13 @@ def check_free(port: int) -> None:
 
 def free_ports(count: int) -> list[int]:
     """Ports of this machine that nobody uses, below those that outgoing connections take."""
-    found = []
+    result = []
     for port in random.SystemRandom().sample(range(*PORTS), PORTS[1] - PORTS[0]):
         with contextlib.suppress(UsageError):
             check_free(port)
-            found.append(port)
-            if len(found) == count:
-                return found
+            result.append(port)
+            if len(result) == count:
+                return result
     raise UsageError(f"this machine has no {count} free ports between {PORTS[0]} and {PORTS[1]}")
 
 
@@ -135,11 +135,11 @@ def check_names(hosts) -> None:
 def variables(addresses, rank: int, start_timeout: float | None = None) -> dict:
     """What a worker finds in its environment."""
     cluster = {"worker": list(addresses)}
-    found = {
+    result = {
         "TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": rank}}),
         "PYTHONUNBUFFERED": "1",  # its lines come when it writes them
     }
-    return found | ({"KERASDL_START_TIMEOUT": f"{start_timeout:g}"} if start_timeout else {})
+    return result | ({"KERASDL_START_TIMEOUT": f"{start_timeout:g}"} if start_timeout else {})
 
 
 def here(command, addresses, rank: int, start_timeout: float | None = None) -> Start:

@@ -257,13 +257,13 @@ class Job:
 
 def _refuse(worker, attempt):
     """Raise where a restart would not help."""
-    said = worker.error or (worker.last[-1] if worker.last else how(worker.status))
+    output = worker.error or (worker.last[-1] if worker.last else how(worker.status))
     if worker.answered and worker.status == BAD_INPUT:
-        raise UsageError(said)
+        raise UsageError(output)
     if not worker.answered and attempt == 1:
         where = f"host {worker.start.host}" if worker.start.host else "this machine"
         reached = " cannot be reached" if worker.start.host and worker.status == 255 else ""
-        raise UsageError(f"{where}{reached}: {said}")
+        raise UsageError(f"{where}{reached}: {output}")
 
 
 def _give_up(what, worker, failures) -> int:

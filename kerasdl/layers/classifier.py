@@ -78,8 +78,8 @@ class Classifier(Model):
 
     def __new__(cls, *args, **kwargs):
         # So that the config holds the backbone's defaults too
-        taken = arguments_of(cls.backbone_class).values()
-        defaults = {p.name: p.default for p in taken if p.default is not p.empty}
+        accepted = arguments_of(cls.backbone_class).values()
+        defaults = {p.name: p.default for p in accepted if p.default is not p.empty}
         defaults.pop("drop_rate", None)  # the classifier's own
         return super().__new__(cls, *args, **{**defaults, **kwargs})
 
@@ -129,12 +129,12 @@ def dense_head(num_classes, name="head"):
     return keras.layers.Dense(num_classes, dtype=policy, name=name)
 
 
-def check_size(image_shape, least, name):
-    """Refuse an image smaller than `least` pixels a side, or that is no `(H, W, C)`."""
-    if len(image_shape) != 3 or min(image_shape[:2]) < least:
+def check_size(image_shape, minimum, name):
+    """Refuse an image smaller than `minimum` pixels a side, or that is no `(H, W, C)`."""
+    if len(image_shape) != 3 or min(image_shape[:2]) < minimum:
         raise UserError(
             f"image_shape {tuple(image_shape)}: {name} takes (height, width, channels) "
-            f"of at least {least}x{least} pixels; --image-size enlarges them"
+            f"of at least {minimum}x{minimum} pixels; --image-size enlarges them"
         )
 
 

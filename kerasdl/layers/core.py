@@ -258,7 +258,7 @@ def pad2d(x, pad, value=0.0):
     return ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=value)
 
 
-def doubled(x):
+def upsample2x(x):
     """Every pixel of `(B, H, W, C)` four times: `(B, 2 H, 2 W, C)`.
 
     By joins and reshapes: of `UpSampling2D` TFLite's converter loses the height.
@@ -269,7 +269,7 @@ def doubled(x):
 
 
 def doubled_shape(shape):
-    """The shape that `doubled` makes of a map of the shape `(B, H, W, C)`."""
+    """The shape that `upsample2x` makes of a map of the shape `(B, H, W, C)`."""
     batch, height, width, channels = shape
     return (batch, 2 * height, 2 * width, channels)
 

@@ -1,4 +1,4 @@
-"""Normalisations that Keras lacks."""
+"""Normalizations that Keras lacks."""
 
 import keras
 from keras import ops
@@ -9,7 +9,7 @@ from kerasdl.layers.core import register
 
 @register
 class LocalResponseNorm(keras.layers.Layer):
-    """Divide by the energy of neighbouring channels: `y = x / (1 + alpha / n sum x^2)^beta`.
+    """Divide by the energy of neighboring channels: `y = x / (1 + alpha / n sum x^2)^beta`.
 
     The sum runs over the `n` channels around each one, fewer at the ends. Defaults are those of
     Caffe's GoogLeNet. `alpha` is divided by `size` as in Caffe and PyTorch, unlike TensorFlow's.

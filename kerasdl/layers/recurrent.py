@@ -96,7 +96,7 @@ class _Recurrent(keras.layers.Layer):
             memory.assign(ops.cast(ops.stop_gradient(value), memory.dtype))
         if mask is not None:  # before the first step that counts there is nothing to repeat
             outputs = ops.where(
-                recurrence.begun(mask, self.reverse), outputs, ops.zeros_like(outputs)
+                recurrence.resuming(mask, self.reverse), outputs, ops.zeros_like(outputs)
             )
         return ops.transpose(outputs, (1, 0, 2)), state
 

@@ -36,7 +36,7 @@ class Block(keras.layers.Layer):
             return call(*args, **kwargs)
         arguments, variables = (args, kwargs), self.variables
         leaves = keras.tree.flatten(arguments)
-        found = {}  # of `pure`, what is no tensor
+        result = {}  # of `pure`, what is no tensor
 
         def pure(tensors):
             tensors = iter(tensors)
@@ -44,11 +44,11 @@ class Block(keras.layers.Layer):
             again, named = keras.tree.pack_sequence_as(arguments, given)
             state = list(zip(variables, tensors, strict=True))
             with AutocastScope(None), keras.StatelessScope(state) as scope:
-                found["answer"] = call(*again, **named)
+                result["answer"] = call(*again, **named)
             after = [(v, scope.get_current_value(v), before) for v, before in state]
             after = [(v, value) for v, value, before in after if value is not before]
-            found["changed"] = [v for v, _ in after]
-            made = [x for x in keras.tree.flatten(found["answer"]) if ops.is_tensor(x)]
+            result["changed"] = [v for v, _ in after]
+            made = [x for x in keras.tree.flatten(result["answer"]) if ops.is_tensor(x)]
             return made + [ops.stop_gradient(value) for _, value in after]
 
         context = contextvars.copy_context()  # the gradient may be taken after this one is left
@@ -58,9 +58,9 @@ class Block(keras.layers.Layer):
         given = [x for x in leaves if ops.is_tensor(x)]
         made = iter(recomputed(lambda tensors: context.run(pure, tensors), given + weights))
         answer = keras.tree.map_structure(
-            lambda x: next(made) if ops.is_tensor(x) else x, found["answer"]
+            lambda x: next(made) if ops.is_tensor(x) else x, result["answer"]
         )
-        for variable, value in zip(found["changed"], made, strict=True):
+        for variable, value in zip(result["changed"], made, strict=True):
             variable.assign(value)
         return answer
 

@@ -1,4 +1,4 @@
-"""How drawn images compare with real ones: distances of whole sets, of neighbours, and by class.
+"""How drawn images compare with real ones: distances of whole sets, of neighbors, and by class.
 
 Every function takes arrays `(N, D)`, one row per image: its pixels, or features of it. Figures of
 sets of different sizes do not compare: the distances shrink as the sets grow.
@@ -47,15 +47,15 @@ def nearest_distances(a, b, k=1) -> np.ndarray:
         b: `(M, D)`, `M >= k`.
         k: 1 is the nearest. Where `a` is `b`, that is the row itself.
     """
-    found = [np.partition(d, k - 1, axis=1)[:, k - 1] for d in _squared_distances(a, b)]
-    return np.sqrt(np.concatenate(found))
+    result = [np.partition(d, k - 1, axis=1)[:, k - 1] for d in _squared_distances(a, b)]
+    return np.sqrt(np.concatenate(result))
 
 
 def _squared_distances(a, b):
     """Yield the rows of the table `(N, M)` of squared distances, some at a time."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    centre = b.mean(0)  # differences of small numbers lose less
-    a, b = a - centre, b - centre
+    center = b.mean(0)  # differences of small numbers lose less
+    a, b = a - center, b - center
     lengths = (b**2).sum(1)
     rows = max(1, ENTRIES // len(b))
     for start in range(0, len(a), rows):
@@ -63,42 +63,42 @@ def _squared_distances(a, b):
         yield np.maximum((part**2).sum(1)[:, None] + lengths - 2 * part @ b.T, 0.0)
 
 
-def precision_recall(real, drawn, k=3) -> tuple[float, float]:
+def precision_recall(real, sampled, k=3) -> tuple[float, float]:
     """The share of drawn rows among the real ones, and of real rows among the drawn ones.
 
     A row is among a set where it is nearer to one of the set's rows than that row's `k`-th nearest
-    neighbour in the set.
+    neighbor in the set.
 
     Args:
         real: `(N, D)`, `N > k`.
-        drawn: `(M, D)`, `M > k`.
-        k: Neighbours.
+        sampled: `(M, D)`, `M > k`.
+        k: Neighbors.
     """
-    precision = _inside(drawn, real, k)[0] > 0
-    recall = _inside(real, drawn, k)[0] > 0
+    precision = _inside(sampled, real, k)[0] > 0
+    recall = _inside(real, sampled, k)[0] > 0
     return float(precision.mean()), float(recall.mean())
 
 
-def density_coverage(real, drawn, k=5) -> tuple[float, float]:
-    """How many real neighbourhoods a drawn row lies in, over `k`; and how many hold a drawn row.
+def density_coverage(real, sampled, k=5) -> tuple[float, float]:
+    """How many real neighborhoods a drawn row lies in, over `k`; and how many hold a drawn row.
 
-    A neighbourhood reaches to a real row's `k`-th nearest real one. Density is 1 on average where
+    A neighborhood reaches to a real row's `k`-th nearest real one. Density is 1 on average where
     both sets are of one law, and may be more; coverage is a share of the real rows.
 
     Args:
         real: `(N, D)`, `N > k`.
-        drawn: `(M, D)`.
-        k: Neighbours.
+        sampled: `(M, D)`.
+        k: Neighbors.
     """
-    counts, held = _inside(drawn, real, k)
+    counts, held = _inside(sampled, real, k)
     return float(counts.mean() / k), float(held.mean())
 
 
-def _inside(points, centres, k):
+def _inside(points, centers, k):
     """In how many balls each point lies `(N,)`, and whether each ball holds a point `(M,)`."""
-    radii = nearest_distances(centres, centres, k + 1) ** 2 * (1 - ROUNDING)
-    counts, held = [], np.zeros(len(centres), bool)
-    for d in _squared_distances(points, centres):
+    radii = nearest_distances(centers, centers, k + 1) ** 2 * (1 - ROUNDING)
+    counts, held = [], np.zeros(len(centers), bool)
+    for d in _squared_distances(points, centers):
         inside = d < radii
         counts.append(inside.sum(1))
         held |= inside.any(0)
@@ -118,9 +118,9 @@ def class_spreads(x, classes, num_classes) -> np.ndarray:
         classes: int `(N,)`.
         num_classes: `K`. A class of fewer than two rows has the spread NaN.
     """
-    x, found = np.asarray(x, np.float64), np.full(num_classes, np.nan)
+    x, result = np.asarray(x, np.float64), np.full(num_classes, np.nan)
     for c in range(num_classes):
         rows = x[classes == c]
         if len(rows) > 1:
-            found[c] = np.sqrt(((rows - rows.mean(0)) ** 2).sum(1).mean())
-    return found
+            result[c] = np.sqrt(((rows - rows.mean(0)) ** 2).sum(1).mean())
+    return result

@@ -62,16 +62,16 @@ class Translations(Evaluator):
         words = max(len(BLEU().tokenizer(text).split()) for text in references)
         metric = BLEU(max_ngram_order=max(1, min(4, words)))
         bleu = metric.corpus_score(targets, [references])
-        found = {"test": {"bleu": bleu.score, "exact_match": float(right.mean())}}
+        result = {"test": {"bleu": bleu.score, "exact_match": float(right.mean())}}
         if self.group_names:
             groups = np.array(groups)
-            found["groups"] = {
+            result["groups"] = {
                 name: float(right[groups == i].mean())
                 for i, name in enumerate(self.group_names)
                 if (groups == i).any()
             }
         order = np.argsort(right, kind="stable")[:SHOWN]
-        found["translations"] = [
+        result["translations"] = [
             {
                 "source": sources[i],
                 "translation": targets[i],
@@ -79,4 +79,4 @@ class Translations(Evaluator):
             }
             for i in order
         ]
-        return found
+        return result

@@ -1,7 +1,7 @@
 """Writing token by token: how the next one is chosen, and loops that go on until the end.
 
-The loops know a model by `extend(token_ids (B, n), state, position) -> (logits (B, n, V), state)`,
-whose `state` is a flat list of tensors with the batch first.
+The loops know a model by `decode_step(token_ids (B, n), state, position)`, which returns
+`(logits (B, n, V), state)`; the `state` is a flat list of tensors with the batch first.
 
 Source: Fan et al. 2018, https://arxiv.org/abs/1805.04833 (top-k); Holtzman et al. 2019,
         https://arxiv.org/abs/1904.09751 (top-p); Wu et al. 2016, https://arxiv.org/abs/1609.08144
@@ -16,7 +16,7 @@ from kerasdl.ops.text import BOS, EOS, PAD
 NEVER = -1e9  # a logit, or a log probability, that is never chosen
 
 
-def ban(logits, ids):
+def suppress(logits, ids):
     """Logits `(..., V)` with those of the token ids in `ids`, a tuple of ints, made `NEVER`."""
     banned = ops.any(ops.arange(logits.shape[-1])[:, None] == ops.convert_to_tensor(ids), axis=-1)
     return ops.where(banned, ops.cast(NEVER, logits.dtype), logits)
@@ -28,7 +28,7 @@ def greedy(logits):
     return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
 
 
-def restrict(logits, top_k=None, top_p=None):
+def filter_logits(logits, top_k=None, top_p=None):
     """Keep the tokens that may be drawn; the others' logits become `NEVER`.
 
     Args:
@@ -41,19 +41,19 @@ def restrict(logits, top_k=None, top_p=None):
     """
     count = logits.shape[-1]
     ordered = ops.flip(ops.sort(logits, axis=-1), axis=-1)  # (B, V), the likeliest first
-    least = ordered[:, -1]
+    minimum = ordered[:, -1]
     if top_k is not None:
         last = ops.where((top_k > 0) & (top_k < count), top_k, count) - 1
-        least = ops.take_along_axis(ordered, ops.cast(last, "int32")[:, None], axis=-1)[:, 0]
+        minimum = ops.take_along_axis(ordered, ops.cast(last, "int32")[:, None], axis=-1)[:, 0]
     if top_p is not None:
         p = ops.softmax(ordered, axis=-1)
         before = ops.cumsum(p, axis=-1) - p  # of the tokens that are likelier
         inside = ops.where(before < ops.cast(top_p, p.dtype)[:, None], ordered, -NEVER)
-        least = ops.maximum(least, ops.min(inside, axis=-1))
-    return ops.where(logits < least[:, None], ops.cast(NEVER, logits.dtype), logits)
+        minimum = ops.maximum(minimum, ops.min(inside, axis=-1))
+    return ops.where(logits < minimum[:, None], ops.cast(NEVER, logits.dtype), logits)
 
 
-def draw(logits, key, position, temperature, top_k=None, top_p=None):
+def sample(logits, key, position, temperature, top_k=None, top_p=None):
     """Draw a token from `softmax(logits / temperature)`, by Gumbel noise that the key decides.
 
     Args:
@@ -61,24 +61,24 @@ def draw(logits, key, position, temperature, top_k=None, top_p=None):
         key: uint32 `(B, 2)`.
         position: int scalar; another position of a key draws other noise.
         temperature: float `(B,)`; 0 takes the likeliest.
-        top_k, top_p: See `restrict`; the temperature is applied first.
+        top_k, top_p: See `filter_logits`; the temperature is applied first.
 
     Returns:
         int32 `(B,)`.
     """
     logits = ops.cast(logits, "float32")
     hot = ops.maximum(temperature, 1e-6)[:, None]
-    scaled = restrict(logits / hot, top_k, top_p)
+    scaled = filter_logits(logits / hot, top_k, top_p)
     uniform = noise.uniform(key, (logits.shape[-1],), stream=position, dtype="float32")
     gumbel = -ops.log(-ops.log(ops.maximum(uniform, 1e-12)))
     return ops.where(temperature > 0, greedy(scaled + gumbel), greedy(logits))
 
 
-def write(extend, state, prompt, length, total, limit, choose, prefill=True):
+def generate(decode_step, state, prompt, length, total, limit, choose, prefill=True):
     """Continue prompts until each has its length.
 
     Args:
-        extend: Of the model.
+        decode_step: Of the model.
         state: Its state before the first token.
         prompt: int32 `(B, N)`.
         length: int32 `(B,)`, tokens of each prompt, at least 1; what follows them is ignored.
@@ -98,14 +98,14 @@ def write(extend, state, prompt, length, total, limit, choose, prefill=True):
     position = ops.convert_to_tensor(0, "int32")
     if prefill:
         first, position = position, ops.min(length) - 1  # the last token's logits are needed
-        _, state = extend(tokens[:, :position], list(state), first)
+        _, state = decode_step(tokens[:, :position], list(state), first)
     last = ops.minimum(ops.max(limit), total) - 1
 
     def more(position, tokens, *state):
         return position < last
 
     def step(position, tokens, *state):
-        logits, state = extend(column(tokens, position), list(state), position)
+        logits, state = decode_step(column(tokens, position), list(state), position)
         position = position + 1
         new = ops.where(position < limit, choose(logits[:, 0], position), PAD)
         new = ops.where(position < length, column(tokens, position)[:, 0], new)
@@ -124,14 +124,14 @@ def length_penalty(length, alpha):
     return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
 
 
-def search(extend, state, batch, total, width=1, alpha=0.0, banned=(PAD, BOS)):
-    """Beam search from `BOS` for the likeliest sequence, length-normalised.
+def search(decode_step, state, batch, total, width=1, alpha=0.0, banned=(PAD, BOS)):
+    """Beam search from `BOS` for the likeliest sequence, length-normalized.
 
     A sequence that has ended stays in its beam with its score, so a width of all sequences there
     are is exhaustive, and width 1 is greedy.
 
     Args:
-        extend: Of the model; called with the beams side by side, `(B W, 1)`.
+        decode_step: Of the model; called with the beams side by side, `(B W, 1)`.
         state: Its state before `BOS`, of `B` examples.
         batch: `B`, an int or int scalar.
         total: int, tokens of the longest sequence, without `BOS`, with `EOS`.
@@ -158,8 +158,8 @@ def search(extend, state, batch, total, width=1, alpha=0.0, banned=(PAD, BOS)):
         return (position < total) & ~ops.all(done)
 
     def step(position, tokens, score, length, done, *state):
-        logits, state = extend(column(tokens, position), list(state), position)
-        logits = ban(ops.cast(logits[:, 0], "float32"), banned)
+        logits, state = decode_step(column(tokens, position), list(state), position)
+        logits = suppress(ops.cast(logits[:, 0], "float32"), banned)
         count = logits.shape[-1]
         following = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, width, count))
         # What has ended goes on with PAD alone, at no cost.

@@ -24,7 +24,7 @@ from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
 T = 1000
-LAWS = ("linear", "cosine", "ve", "flow")
+SCHEDULES = ("linear", "cosine", "ve", "flow")
 PREDICTIONS = ("eps", "x", "v")
 TIMES = ("uniform", "logit_normal")
 WEIGHTS = ("simple", "min_snr", "vlb")
@@ -34,9 +34,9 @@ LEAST = 1e-6  # what alpha and sigma are taken for where they are divided by
 MIN_SNR = 5.0
 
 
-def betas(law: str) -> np.ndarray:
+def betas(schedule: str) -> np.ndarray:
     """`beta_1 ... beta_T` of "linear" or "cosine", float64 `(T,)`."""
-    if law == "linear":
+    if schedule == "linear":
         return np.linspace(1e-4, 0.02, T)
     f = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * math.pi / 2) ** 2  # equation 17
     return np.minimum(1 - f[1:] / f[:-1], 0.999)
@@ -50,7 +50,7 @@ class Diffusion:
     laws, `eps - x_0` of the flow.
 
     Args:
-        law: "linear" or "cosine" (variance preserving), "ve" (variance exploding), "flow"
+        schedule: "linear" or "cosine" (variance preserving), "ve" (variance exploding), "flow"
             (rectified: `alpha = 1 - t`, `sigma = t`).
         prediction: "eps", "x" or "v".
 
@@ -59,23 +59,23 @@ class Diffusion:
             the image at its start, where `alpha` is 0.
     """
 
-    law: str = "cosine"
+    schedule: str = "cosine"
     prediction: str = "v"
 
     def __post_init__(self):
-        if (self.law, self.prediction) == ("ve", "v"):
+        if (self.schedule, self.prediction) == ("ve", "v"):
             raise UserError("prediction=v: is of linear, cosine and flow; with ve take eps or x")
-        if (self.law, self.prediction) == ("flow", "eps"):
+        if (self.schedule, self.prediction) == ("flow", "eps"):
             raise UserError("prediction=eps: is of linear, cosine and ve; with flow take v or x")
 
     @property
     def discrete(self) -> bool:
         """Whether `t` is one of `1 / T ... 1`."""
-        return self.law in ("linear", "cosine")
+        return self.schedule in ("linear", "cosine")
 
     def table(self) -> np.ndarray:
         """`alpha` and `sigma` at `0, 1 / T ... 1` of a discrete law, float64 `(T + 1, 2)`."""
-        bar = np.concatenate([[1.0], np.cumprod(1 - betas(self.law))])
+        bar = np.concatenate([[1.0], np.cumprod(1 - betas(self.schedule))])
         return np.sqrt(np.stack([bar, 1 - bar], axis=-1))
 
     def levels(self, t):
@@ -87,7 +87,7 @@ class Diffusion:
                 return tuple(self.table()[i.astype(int)].T)
             rows = ops.take(ops.convert_to_tensor(self.table(), t.dtype), ops.cast(i, "int32"), 0)
             return rows[:, 0], rows[:, 1]
-        if self.law == "flow":
+        if self.schedule == "flow":
             return 1.0 - t, t
         rise = math.log(SIGMA_MAX / SIGMA_MIN)
         return xp.ones_like(t), SIGMA_MIN * xp.exp(rise * t)
@@ -117,7 +117,7 @@ class Diffusion:
     def target(self, x0, eps, t):
         """What the network should predict, `(B, H, W, C)`."""
         if self.prediction == "v":
-            if self.law == "flow":
+            if self.schedule == "flow":
                 return eps - x0
             alpha, sigma = map(_wide, self.levels(t))
             return alpha * eps - sigma * x0
@@ -131,7 +131,7 @@ class Diffusion:
     def scale(self, t):
         """What the network's input is multiplied by, so that its variance is about 1, `(B,)`."""
         alpha, sigma = self.levels(t)
-        return ops.rsqrt(ops.square(alpha) + ops.square(sigma)) if self.law == "ve" else None
+        return ops.rsqrt(ops.square(alpha) + ops.square(sigma)) if self.schedule == "ve" else None
 
     def weight(self, t, kind="simple"):
         """Weights of the squared error of the prediction, `(B,)`.
@@ -164,7 +164,7 @@ class Diffusion:
         if self.prediction == "x":
             return xp.zeros_like(alpha), xp.ones_like(alpha)
         if self.prediction == "v":
-            return (xp.ones_like(alpha) if self.law == "flow" else alpha), -sigma
+            return (xp.ones_like(alpha) if self.schedule == "flow" else alpha), -sigma
         alpha = xp.maximum(alpha, LEAST)
         return 1.0 / alpha, -sigma / alpha
 
@@ -217,8 +217,8 @@ class Sampler:
     def __post_init__(self):
         if self.name in ("euler", "heun") and self.diffusion.discrete:
             raise UserError(
-                f"sampler={self.name}: is of the laws ve and flow; with {self.diffusion.law} take "
-                "ddim or ddpm"
+                f"sampler={self.name}: is of the schedules ve and flow; with "
+                f"{self.diffusion.schedule} take ddim or ddpm"
             )
         if self.diffusion.discrete and self.steps > T:
             raise UserError(f"steps={self.steps}: must be at most {T}")
@@ -226,7 +226,7 @@ class Sampler:
             raise UserError(f"eta={self.eta}: is of the sampler ddim alone")
 
     @property
-    def draws_noise(self) -> bool:
+    def adds_noise(self) -> bool:
         """Whether noise is drawn on the way."""
         return self.name == "ddpm" or self.eta > 0
 
@@ -240,7 +240,7 @@ class Sampler:
         times = self.times()
         t, s = times[:-1], times[1:]
         (alpha, sigma), (alpha_s, sigma_s) = self.diffusion.levels(t), self.diffusion.levels(s)
-        if self.diffusion.law == "ve":
+        if self.diffusion.schedule == "ve":
             sigma_s[-1] = 0.0  # the last step takes away all noise
         of_x, of_clean, variance, _ = posterior(self.diffusion, t, s)
         spread = np.sqrt(np.maximum(variance, 0.0))
@@ -256,7 +256,7 @@ class Sampler:
     def first(self, eps):
         """`x_1` of noise `(B, H, W, C)`."""
         _, sigma = self.diffusion.levels(np.ones(1))
-        return eps * float(sigma[0]) if self.diffusion.law == "ve" else eps
+        return eps * float(sigma[0]) if self.diffusion.schedule == "ve" else eps
 
     def run(self, predict, x, key=None, start=0, stop=None, stream=0):
         """Take the steps from `start` up to, without, `stop`.
@@ -279,14 +279,14 @@ class Sampler:
 
         def clean_at(x, row):
             t = ops.zeros_like(x[:, 0, 0, 0]) + row[0]
-            found = row[1] * x + row[2] * predict(x, t)
-            return ops.clip(found, -1.0, 1.0) if self.clip else found
+            result = row[1] * x + row[2] * predict(x, t)
+            return ops.clip(result, -1.0, 1.0) if self.clip else result
 
         def step(i, x):
             row = table[i]
             clean = clean_at(x, row)
             y = row[3] * x + row[4] * clean
-            if self.draws_noise:
+            if self.adds_noise:
                 y = y + row[5] * noise.normal(key, shape, stream + i, x.dtype)
             return y
 

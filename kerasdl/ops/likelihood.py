@@ -55,7 +55,7 @@ def normal_kl(mean, log_variance):
     return _sum(0.5 * (ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance))
 
 
-def reparameterise(mean, log_variance, noise):
+def reparameterize(mean, log_variance, noise):
     """`mean + exp(log_variance / 2) noise`: a draw that gradients pass through.
 
     Args:

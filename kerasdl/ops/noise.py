@@ -168,5 +168,5 @@ def randint(key, shape, low, high, stream=0):
         int32 `(B, *shape)`.
     """
     words = bits(key, math.prod(shape), stream)
-    drawn = ops.cast(ops.mod(words, _u32(high - low)), "int32") + low
-    return ops.reshape(drawn, (-1, *shape))
+    sampled = ops.cast(ops.mod(words, _u32(high - low)), "int32") + low
+    return ops.reshape(sampled, (-1, *shape))

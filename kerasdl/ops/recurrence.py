@@ -291,7 +291,7 @@ def _open(z, truncate, reverse):
     return ops.zeros_like(z[..., :1]) + open_[:, None, None]
 
 
-def begun(mask, reverse):
+def resuming(mask, reverse):
     """Whether any step so far counts, `(T, B, 1)`."""
     count = ops.cast(mask, "int32")  # 1 where a step counts
     count = ops.flip(ops.cumsum(ops.flip(count, 0), 0), 0) if reverse else ops.cumsum(count, 0)

@@ -18,9 +18,9 @@ class Pieces:
     """
 
     def __init__(self, tokenizer: str):
-        facts = json.loads(tokenizer)
-        self.pieces = [piece.encode("latin-1") for piece in facts["pieces"]]
-        self.strip = facts.get("strip", False)
+        metadata = json.loads(tokenizer)
+        self.pieces = [piece.encode("latin-1") for piece in metadata["pieces"]]
+        self.strip = metadata.get("strip", False)
 
     def decode(self, ids) -> str:
         """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""

@@ -59,7 +59,7 @@ def describe(name: str, image_size=None) -> str:
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
     settings = {**task.recipe, **catalog.settings_of(name)}
     one = f"one {'x'.join(map(str, given['image_shape']))} image" if given else f"{TOKENS} tokens"
-    facts = [
+    metadata = [
         ("task", row.task),
         ("data set", row.dataset),
         ("parameters", f"{trainable:,} trainable, {fixed:,} not"),
@@ -69,8 +69,8 @@ def describe(name: str, image_size=None) -> str:
         ),
     ]
     if row.limits:
-        facts.append(("limits", row.limits))
-    lines = [f"{name} ({row.paper})", "", *_head(module), "", *_columns(facts)]
+        metadata.append(("limits", row.limits))
+    lines = [f"{name} ({row.paper})", "", *_head(module), "", *_columns(metadata)]
     lines += ["", "Arguments (--model-kwargs)", *_indent(_columns(arguments.items()))]
     lines += ["", "Settings where they differ from the defaults"]
     flags = [(f"--{flag(k)}", _plain(v)) for k, v in settings.items()]

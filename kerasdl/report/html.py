@@ -20,7 +20,7 @@ def table(head, rows, kind: str = "") -> str:
     )
 
 
-def figure(value, digits: int = 4) -> str:
+def number_text(value, digits: int = 4) -> str:
     """A figure in a few digits; empty where there is none."""
     if not is_number(value):
         return ""

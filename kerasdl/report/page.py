@@ -14,7 +14,7 @@ from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.report import plots, samples
-from kerasdl.report.html import data_url, duration, esc, figure, is_number, table
+from kerasdl.report.html import data_url, duration, esc, is_number, number_text, table
 from kerasdl.store import runs
 from kerasdl.system.files import write_text
 
@@ -45,9 +45,9 @@ def write(folder, card: dict | None = None) -> Path:
     if not (folder / runs.ARGS).exists():
         raise UserError(f"{folder} is no run folder: it has no {runs.ARGS}")
     args = yaml.safe_load((folder / runs.ARGS).read_text()) or {}
-    facts = _json(folder / runs.MODEL)
+    metadata = _json(folder / runs.MODEL)
     metrics = _json(folder / runs.METRICS)
-    info = DataInfo.from_dict(facts["info"]) if "info" in facts else DataInfo()
+    info = DataInfo.from_dict(metadata["info"]) if "info" in metadata else DataInfo()
     sections = [
         _header(folder, args, metrics),
         _tiles(metrics),
@@ -61,7 +61,7 @@ def write(folder, card: dict | None = None) -> Path:
         samples.pictures(folder / "pictures"),
         _export(card),
         _norms(_json(folder / NORMS)),
-        _settings(args, facts),
+        _settings(args, metadata),
     ]
     template = Template(Path(__file__).with_suffix(".html").read_text())
     page = template.substitute(title=esc(folder.name), body="\n".join(filter(None, sections)))
@@ -75,24 +75,26 @@ def write(folder, card: dict | None = None) -> Path:
 def _header(folder, args, metrics):
     model = metrics.get("model") or args.get("model", "")
     dataset = metrics.get("dataset") or args.get("dataset") or ""
-    facts = [f"<b>{esc(model)}</b> on <b>{esc(dataset)}</b>"]
+    metadata = [f"<b>{esc(model)}</b> on <b>{esc(dataset)}</b>"]
     if "trainable_parameters" in metrics:
-        facts.append(f"{metrics['trainable_parameters']:,} trainable parameters")
+        metadata.append(f"{metrics['trainable_parameters']:,} trainable parameters")
     if "seed" in metrics:
-        facts.append(f"seed {esc(metrics['seed'])}")
+        metadata.append(f"seed {esc(metrics['seed'])}")
     if metrics.get("finished"):
-        facts.append(f"finished {esc(metrics['finished'].replace('T', ' ').replace('Z', ' UTC'))}")
-    return f"<h1>{esc(folder.name)}</h1><p class=note>{' &middot; '.join(facts)}</p>"
+        metadata.append(
+            f"finished {esc(metrics['finished'].replace('T', ' ').replace('Z', ' UTC'))}"
+        )
+    return f"<h1>{esc(folder.name)}</h1><p class=note>{' &middot; '.join(metadata)}</p>"
 
 
 def _tiles(metrics):
     if not metrics:
         return "<p class=note>The run is not finished: it has no test figures yet.</p>"
     test = {k: v for k, v in metrics.get("test", {}).items() if is_number(v)}
-    tiles = [(f"test {name}", figure(test[name])) for name in _loss_last(test)]
+    tiles = [(f"test {name}", number_text(test[name])) for name in _loss_last(test)]
     if baseline := metrics.get("baseline"):
         name = baseline.get("name", "baseline")
-        tiles += [(f"{k}, {name}", figure(v)) for k, v in baseline.items() if is_number(v)]
+        tiles += [(f"{k}, {name}", number_text(v)) for k, v in baseline.items() if is_number(v)]
     if is_number(metrics.get("best_epoch")):
         tiles.append(("best epoch", f"{metrics['best_epoch']} of {metrics.get('epochs', '?')}"))
     elif "epochs" in metrics:
@@ -117,7 +119,7 @@ def _curves(rows, best):
         return ""
     columns = [c for c in rows[0] if c not in BARE]
     names = list(dict.fromkeys(c.removeprefix("val_") for c in columns))
-    figures = []
+    metrics = []
     for name in [*names, "lr"]:
         lines = {"train": _points(rows, name), "val": _points(rows, f"val_{name}")}
         lines = {k: v for k, v in lines.items() if v}
@@ -125,18 +127,19 @@ def _curves(rows, best):
             continue
         label = {"train": "training", "val": "validation"} if name != "lr" else {"train": "last"}
         keys = [
-            f'<span class="key {k}">{label[k]} {figure(v[-1][1])}</span>' for k, v in lines.items()
+            f'<span class="key {k}">{label[k]} {number_text(v[-1][1])}</span>'
+            for k, v in lines.items()
         ]
         title = "learning rate" if name == "lr" else name
         chart = plots.curves(lines, best if name != "lr" else None, log="loss" in name)
-        figures.append(
+        metrics.append(
             f"<figure><figcaption><h3>{esc(title)}</h3>{''.join(keys)}</figcaption>{chart}</figure>"
         )
     note = "By epoch; the figures are the last epoch's."
     if best is not None:
         note += f" The dashed line is the best epoch, {esc(best)}."
     return (
-        f"<h2>Curves</h2><p class=note>{note}</p><section class=charts>{''.join(figures)}</section>"
+        f"<h2>Curves</h2><p class=note>{note}</p><section class=charts>{''.join(metrics)}</section>"
     )
 
 
@@ -160,10 +163,10 @@ def _confusion(confusion, names):
     right = matrix.trace() / max(matrix.sum(), 1)
     note = f"{matrix.trace():,.0f} of {matrix.sum():,.0f} test examples are right ({right:.2%})."
     rows = [(names[t], names[p], f"{matrix[t, p]:,.0f}", f"{share[t, p]:.1%}") for t, p in pairs]
-    most = table(("true", "taken for", "times", "of its class"), rows) if rows else ""
+    maximum = table(("true", "taken for", "times", "of its class"), rows) if rows else ""
     return (
         f"<h2>Confusion</h2><p class=note>{note} Rows are the true classes, columns the "
-        f"predicted ones.</p><div class=side>{shown}{most}</div>"
+        f"predicted ones.</p><div class=side>{shown}{maximum}</div>"
     )
 
 
@@ -198,13 +201,13 @@ def _mistakes(path, mistakes, names):
     rows = -(-n // GRID_COLUMNS)
     ratio = f"{size[0] // GRID_COLUMNS}/{size[1] // rows}"
     look = "pixelated" if size[0] // GRID_COLUMNS < PHOTO else "auto"
-    figures = []
+    metrics = []
     for i, m in enumerate(mistakes):
         row, column = divmod(i, GRID_COLUMNS)
         x = 100 * column / (GRID_COLUMNS - 1)
         y = 100 * row / max(1, rows - 1)
         true, predicted = (_class(names, m.get(key)) for key in ("true", "predicted"))
-        figures.append(
+        metrics.append(
             f'<figure><i role=img aria-label="{esc(true)}" style="background-position:'
             f'{x:.4g}% {y:.4g}%"></i><figcaption><b>{esc(true)}</b> &rarr; <em>{esc(predicted)}'
             f"</em><br>{m.get('confidence', 0):.1%} &middot; no. {esc(m.get('index', '?'))}"
@@ -217,7 +220,7 @@ def _mistakes(path, mistakes, names):
     return (
         f"<h2>Wrong examples</h2><p class=note>The {n} most confident mistakes on the test set: "
         "true class &rarr; predicted class, its probability, and the example's number.</p>"
-        f"{style}<section class=wrong>{''.join(figures)}</section>"
+        f"{style}<section class=wrong>{''.join(metrics)}</section>"
     )
 
 
@@ -242,37 +245,37 @@ def _translations(pairs):
 
 def _texts(folder):
     """Texts that were written after epochs: the last ones, and the others folded away."""
-    found = []
+    result = []
     for path in sorted(folder.glob("*.txt")):
         text = path.read_text(encoding="utf-8")
         heads = re.findall(r"^== epoch \d+,", text, re.MULTILINE)
         start = text.index(heads[-1]) if heads else 0
-        found.append(f"<h3>{esc(path.stem)}</h3><pre class=text>{esc(text[start:].strip())}</pre>")
+        result.append(f"<h3>{esc(path.stem)}</h3><pre class=text>{esc(text[start:].strip())}</pre>")
         if start:
             earlier = f"<pre class=text>{esc(text[:start].strip())}</pre>"
-            found.append(f"<details><summary>Earlier epochs</summary>{earlier}</details>")
-    return f"<h2>Texts</h2>{''.join(found)}" if found else ""
+            result.append(f"<details><summary>Earlier epochs</summary>{earlier}</details>")
+    return f"<h2>Texts</h2>{''.join(result)}" if result else ""
 
 
 def _export(card):
-    artefacts = (card or {}).get("artefacts") or {}
-    if not artefacts:
+    artifacts = (card or {}).get("artifacts") or {}
+    if not artifacts:
         return ""
-    found = dict.fromkeys(k for a in artefacts.values() for k in a.get("test") or {})
-    metrics = _loss_last(k for k in found if k != "examples")
+    result = dict.fromkeys(k for a in artifacts.values() for k in a.get("test") or {})
+    metrics = _loss_last(k for k in result if k != "examples")
     # A latency is a number, or {threads: number}.
-    times = {name: a.get("latency_ms") for name, a in artefacts.items()}
+    times = {name: a.get("latency_ms") for name, a in artifacts.items()}
     threads = sorted({t for v in times.values() if isinstance(v, dict) for t in v}, key=_as_number)
     alone = any(is_number(v) for v in times.values())
     head = ["file", "size", "largest difference", *(f"test {m}" for m in metrics)]
     head += ["ms, all threads"] * alone + [f"ms, {t} thread{'s' * (t != '1')}" for t in threads]
     rows = []
-    for name, a in artefacts.items():
+    for name, a in artifacts.items():
         test, time = a.get("test") or {}, times[name]
         row = [name, _bytes(a.get("bytes")), _small(a.get("max_difference"))]
-        row += [figure(test.get(m)) for m in metrics]
-        row += [figure(time, 3)] if alone else []
-        row += [figure(time.get(t) if isinstance(time, dict) else None, 3) for t in threads]
+        row += [number_text(test.get(m)) for m in metrics]
+        row += [number_text(time, 3)] if alone else []
+        row += [number_text(time.get(t) if isinstance(time, dict) else None, 3) for t in threads]
         rows.append(row)
     notes = []
     if card.get("folder"):
@@ -282,7 +285,7 @@ def _export(card):
         "medians of one example."
     )
     counts = {
-        a["test"]["examples"] for a in artefacts.values() if "examples" in (a.get("test") or {})
+        a["test"]["examples"] for a in artifacts.values() if "examples" in (a.get("test") or {})
     }
     if len(counts) == 1:
         notes.append(f"Figures are of {counts.pop():,} test examples.")
@@ -300,8 +303,8 @@ def _norms(norms):
     rows = []
     for path, value in weights.items():
         cells = [f"<td class=name>{esc(path)}</td>"]
-        for v, most in zip((value, gradients.get(path)), largest, strict=True):
-            share = min(1.0, v / most) if is_number(v) else 0
+        for v, maximum in zip((value, gradients.get(path)), largest, strict=True):
+            share = min(1.0, v / maximum) if is_number(v) else 0
             cells.append(f'<td class=bar style="--share:{share:.3f}">{_small(v)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
@@ -312,7 +315,7 @@ def _norms(norms):
     )
 
 
-def _settings(args, facts):
+def _settings(args, metadata):
     defaults = to_dict(Recipe())
     changed = {k: v for k, v in args.items() if v != defaults.get(k)}
     rest = {k: v for k, v in args.items() if k not in changed}
@@ -320,8 +323,8 @@ def _settings(args, facts):
     parts.append(_args(changed, defaults) if changed else "<p>none</p>")
     if rest:
         parts.append(f"<details><summary>The other {len(rest)}</summary>{_args(rest)}</details>")
-    described = {f"model {k}": v for k, v in facts.get("arguments", {}).items()}
-    info = facts.get("info", {})
+    described = {f"model {k}": v for k, v in metadata.get("arguments", {}).items()}
+    info = metadata.get("info", {})
     for name, column in info.get("columns", {}).items():
         described |= {
             f"data {name} {k}": v for k, v in column.items() if v not in (None, [], {}, "")
@@ -361,11 +364,11 @@ def _rows(path) -> list[dict]:
 
 def _points(rows, column):
     """`[(epoch, value)]` of a column, without its gaps."""
-    found = []
+    result = []
     for i, row in enumerate(rows):
         if row.get(column) not in (None, ""):
-            found.append((float(row.get("epoch") or i + 1), float(row[column])))
-    return found
+            result.append((float(row.get("epoch") or i + 1), float(row[column])))
+    return result
 
 
 def _class(names, index):

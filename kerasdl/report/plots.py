@@ -22,7 +22,7 @@ def curves(lines: dict, mark: float | None = None, log: bool = False) -> str:
         log: Whether the y axis may be logarithmic, where its values differ much.
 
     Returns:
-        An SVG element; its colours come from the CSS classes.
+        An SVG element; its colors come from the CSS classes.
     """
     lines = {k: [p for p in v if all(map(math.isfinite, p))] for k, v in lines.items()}
     points = [p for line in lines.values() for p in line]
@@ -59,17 +59,17 @@ def curves(lines: dict, mark: float | None = None, log: bool = False) -> str:
 
 def _scale(values, low, high):
     """A function from the range of `values` to `[low, high]`; one value alone goes midway."""
-    least, most = min(values), max(values)
-    if most == least:
+    minimum, maximum = min(values), max(values)
+    if maximum == minimum:
         return lambda v: (low + high) / 2
-    return lambda v: low + (high - low) * (v - least) / (most - least)
+    return lambda v: low + (high - low) * (v - minimum) / (maximum - minimum)
 
 
-def ticks(low: float, high: float, most: int, whole: bool = False) -> list[float]:
-    """Round numbers that span `[low, high]`, about `most` of them."""
+def ticks(low: float, high: float, maximum: int, whole: bool = False) -> list[float]:
+    """Round numbers that span `[low, high]`, about `maximum` of them."""
     span = (high - low) or abs(high) or 1.0
-    step = 10 ** math.floor(math.log10(span / most))
-    step = next(step * m for m in (1, 2, 5, 10) if span / (step * m) <= most)
+    step = 10 ** math.floor(math.log10(span / maximum))
+    step = next(step * m for m in (1, 2, 5, 10) if span / (step * m) <= maximum)
     if whole:
         step = max(1, step)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
@@ -88,16 +88,16 @@ def number(value: float) -> str:
     return f"{value:g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.0e}"
 
 
-def heat_png(share, most: int = 256) -> bytes:
+def heat_png(share, maximum: int = 256) -> bytes:
     """A matrix of values in [0, 1] as a PNG, 0 transparent and 1 opaque blue; large ones pooled.
 
     Args:
         share: `(K, K)`.
-        most: Pixels of a side; larger matrices show the largest value of each square.
+        maximum: Pixels of a side; larger matrices show the largest value of each square.
     """
     share = np.asarray(share, float)
     k = len(share)
-    by = -(-k // most)
+    by = -(-k // maximum)
     if by > 1:
         share = np.pad(share, (0, -k % by))
         n = len(share) // by

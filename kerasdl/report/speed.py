@@ -42,14 +42,14 @@ def measure(loop, batch: dict) -> dict:
     }
 
 
-def line(figures: dict) -> str:
+def line(metrics: dict) -> str:
     """The figures in words."""
-    parts = [f"{figures['examples_per_second_per_replica']:,.0f} examples/s on each device"]
-    if figures["data_wait_share"] is not None:
-        parts.append(f"{figures['data_wait_share']:.1%} of the time waiting for data")
-    if figures["flops_utilisation"] is not None:
-        peak = architecture.short(figures["peak_flops"])
-        used = figures["flops_utilisation"]
+    parts = [f"{metrics['examples_per_second_per_replica']:,.0f} examples/s on each device"]
+    if metrics["data_wait_share"] is not None:
+        parts.append(f"{metrics['data_wait_share']:.1%} of the time waiting for data")
+    if metrics["flops_utilisation"] is not None:
+        peak = architecture.short(metrics["peak_flops"])
+        used = metrics["flops_utilisation"]
         parts.append(f"{used:.1%} of a measured peak of {peak}FLOP/s (matrix products)")
     return ", ".join(parts)
 

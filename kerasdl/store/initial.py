@@ -81,7 +81,7 @@ class Initial:
         name: Where they are from.
         model_name: Of the model that they were trained in.
         arrays: `{path without the model's own name: array}`.
-        input_stats: `(mean, std)` per channel; empty ones where inputs are not normalised.
+        input_stats: `(mean, std)` per channel; empty ones where inputs are not normalized.
     """
 
     name: str
@@ -183,7 +183,7 @@ def _of_keras(name: str, path: Path) -> Initial:
 
 
 def _input_stats(model):
-    """`(mean, std)` that a model normalises its inputs with, or None if it has no such layer."""
+    """`(mean, std)` that a model normalizes its inputs with, or None if it has no such layer."""
     for layer in model._flatten_layers():
         if isinstance(layer, Normalize):
             if layer.mean == 0.0 and layer.std == 1.0:

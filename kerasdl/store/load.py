@@ -20,7 +20,7 @@ LAMBDAS = ("Lambda", "__lambda__")
 
 
 @dataclass(frozen=True)
-class Facts:
+class Metadata:
     """What stands beside the weights: the catalogue's name, the data's facts, the settings."""
 
     model: str
@@ -35,11 +35,11 @@ class Facts:
         )
 
     @classmethod
-    def from_json(cls, text: str) -> "Facts":
+    def from_json(cls, text: str) -> "Metadata":
         """The facts of a JSON text."""
-        facts = json.loads(text)
-        info = DataInfo.from_dict(facts["info"])
-        return cls(facts["model"], info, recipes.from_dict(facts["recipe"]))
+        metadata = json.loads(text)
+        info = DataInfo.from_dict(metadata["info"])
+        return cls(metadata["model"], info, recipes.from_dict(metadata["recipe"]))
 
 
 def load(path):
@@ -65,7 +65,7 @@ def load(path):
     return load_keras(keras_file(kind, path))
 
 
-def load_info(path) -> Facts:
+def load_info(path) -> Metadata:
     """The facts that stand beside the weights; takes what `load` takes.
 
     Raises:
@@ -76,10 +76,10 @@ def load_info(path) -> Facts:
         from kerasdl.store.runs import open_run
 
         run = open_run(path)
-        return Facts(run.model_name, run.info, run.recipe)
+        return Metadata(run.model_name, run.info, run.recipe)
     path = keras_file(kind, path)
     try:
-        return Facts.from_json(_member(path, MEMBER))
+        return Metadata.from_json(_member(path, MEMBER))
     except KeyError:
         raise UserError(f"{path}: holds no {MEMBER}, so kerasdl did not write it") from None
 

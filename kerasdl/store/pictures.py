@@ -63,7 +63,7 @@ def write_moving_picture(path: Path, images) -> None:
     images = np.asarray(images)
     columns = math.ceil(math.sqrt(len(images)))
     frames = [grid(images[:, i], columns) for i in range(images.shape[1])]
-    if images.shape[-1] != 3:  # all greys fit into a GIF's table of colours
+    if images.shape[-1] != 3:  # all grays fit into a GIF's table of colors
         frames = [frame[..., 0] for frame in frames]
     first, *rest = map(Image.fromarray, frames)
     each = max(SHORTEST_FRAME, MOVING // len(frames))

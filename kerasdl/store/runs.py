@@ -97,10 +97,10 @@ class Run:
                 return checkpoint.read(path)[1]
             except CheckpointError as error:
                 say(f"{error}; using the last checkpoint")
-        found = checkpoint.latest(self.checkpoints, say)
-        if not found:
+        result = checkpoint.latest(self.checkpoints, say)
+        if not result:
             raise UserError(f"{self.folder} has no checkpoint that can be read")
-        arrays = found[1]
+        arrays = result[1]
         weights = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
         return weights | {
             k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")
@@ -141,12 +141,12 @@ def open_run(folder) -> Run:
         raise UserError(f"{folder} is no run folder{nearest(folder.name, around)}")
     try:
         recipe = from_dict(yaml.safe_load((folder / ARGS).read_text()))
-        facts = json.loads((folder / MODEL).read_text())
-        info = DataInfo.from_dict(facts["info"])
+        metadata = json.loads((folder / MODEL).read_text())
+        info = DataInfo.from_dict(metadata["info"])
         arguments = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in facts["arguments"].items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in metadata["arguments"].items()
         }
-        return Run(folder, recipe, facts["model"], arguments, info)
+        return Run(folder, recipe, metadata["model"], arguments, info)
     except (KeyError, TypeError, ValueError, yaml.YAMLError, OSError) as error:
         raise UserError(f"{folder}: its {ARGS} or {MODEL} cannot be read: {error}") from error
 

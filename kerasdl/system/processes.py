@@ -56,11 +56,11 @@ def child(command, ended=lambda pid: None, **more):
             ended(process.pid)
 
 
-def why(status: int, said: str) -> str:
+def why(status: int, output: str) -> str:
     """Why a process failed: the signal that ended it, else the last line that it wrote."""
     if status < 0:
         return f"ended by {signal.Signals(-status).name}"
-    return (said.strip().splitlines() or [f"status {status}"])[-1]
+    return (output.strip().splitlines() or [f"status {status}"])[-1]
 
 
 def quiet_tensorflow() -> None:

@@ -48,6 +48,9 @@ class Adversarial(Task):
     `--label-smoothing` lowers the target of real images, one-sided (Salimans et al. 2016).
     """
 
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     recipe = {"weights": "last"}
     settings = {"loss": "non_saturating", "discriminator_steps": 1, "gradient_penalty": None}
     allowed = {
@@ -84,7 +87,7 @@ class Adversarial(Task):
 
     def latent(self, model, key, stream=DRAW_STREAM):
         """Latents of mean 0 and variance 1 `(B, D)`, of keys `(B, 2)`."""
-        if model.latent_law == "uniform":
+        if model.latent_prior == "uniform":
             u = noise.uniform(key, (model.latent_dim,), stream)
             return math.sqrt(3.0) * (2.0 * u - 1.0)
         return noise.normal(key, (model.latent_dim,), stream)
@@ -103,25 +106,25 @@ class Adversarial(Task):
             fake = ops.stop_gradient(model.generate(latent, training))
         image = ops.cast(batch["image"], fake.dtype)
 
-        def judge(image):
+        def evaluate(image):
             return model.discriminate(image, training)
 
         penalty = 0.0
         wasserstein = self.loss == "wasserstein_gp"
         if training and self.gradient_penalty and not wasserstein:
-            real, gradient = value_and_gradient(judge, image)
+            real, gradient = value_and_gradient(evaluate, image)
             penalty = _squared_norm(gradient) / 2.0
         else:
-            real = judge(image)
+            real = evaluate(image)
         if training and self.gradient_penalty and wasserstein:
             share = ops.reshape(noise.uniform(batch["key"], (1,), MIX_STREAM), (-1, 1, 1, 1))
             share = ops.cast(share, fake.dtype)
             with keep_statistics():
-                _, gradient = value_and_gradient(judge, fake + share * (image - fake))
+                _, gradient = value_and_gradient(evaluate, fake + share * (image - fake))
             norm = ops.sqrt(_squared_norm(gradient) + 1e-12)  # the root of 0 has no gradient
             penalty = ops.square(norm - 1.0)
         smoothing = self.label_smoothing * training
-        loss = model.discriminator_loss(self.loss, real, judge(fake), smoothing)
+        loss = model.discriminator_loss(self.loss, real, evaluate(fake), smoothing)
         return loss + self.gradient_penalty * penalty, {"score": self._score(real)}
 
     def _score(self, logits):
@@ -130,19 +133,19 @@ class Adversarial(Task):
     def predict(self, model, batch):
         return {"score": model.discriminate(batch["image"])}
 
-    def draws(self, model):
+    def sampling_modes(self, model):
         return {"samples": {}}
 
-    def draw(self, model, key, label=None):
+    def sample(self, model, key, label=None):
         return model.generate(self.latent(model, key))
 
-    def drawn_from(self, model, key):
+    def sampling_inputs(self, model, key):
         return "generate", {"latent": self.latent(model, key)}
 
     def pictures(self, model, batch):
         key = noise.sample_keys((0, 0), SAMPLES)
         latent = self.latent(model, key)
-        blend = linear if model.latent_law == "uniform" else slerp
+        blend = linear if model.latent_prior == "uniform" else slerp
         ends = latent[:COLUMNS], latent[COLUMNS : 2 * COLUMNS]
         shares = [i / (COLUMNS - 1) for i in range(COLUMNS)]
         between = ops.stack([blend(*ends, share) for share in shares], axis=1)
@@ -170,7 +173,7 @@ class Adversarial(Task):
         return [
             Signature("generate", {"latent": latent}, generate, examples={"latent": tried}),
             Signature("discriminate", self.inputs, discriminate, bytes_input="image"),
-            sample_signature(lambda key: self.draw(model, key)),
+            sample_signature(lambda key: self.sample(model, key)),
         ]
 
 

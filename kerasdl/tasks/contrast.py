@@ -30,7 +30,7 @@ class Contrast(Task):
         "neighbors": Number(1, whole=True),
         "probe_labels": Number(1, whole=True),
     }
-    views = {"view1": "augment", "view2": "augment"}  # each drawn apart, by the run's `--augment`
+    views = {"view1": {}, "view2": {}}  # each drawn apart, by the run's `--augment`
     coupled = True
     metrics = ("loss", "contrast_top1")
     monitor = "-loss"

@@ -17,11 +17,11 @@ ROWS, FRAMES = 8, 10  # of the pictures
 class Denoise(Task):
     """Images `x_0`, scaled to [-1, 1], with noise on them: `x_t = alpha_t x_0 + sigma_t eps`.
 
-    Settings of the training: `law` (linear, cosine, ve, flow), `prediction` (eps, x, v), `time`
-    (uniform, logit_normal), `weight` of the loss (simple, min_snr, vlb), `conditional`, whether the
-    model is told the class, and `label_drop`, how often not, which guidance needs. Of the drawing:
-    `sampler` (ddpm, ddim, euler, heun), `steps`, `eta` of ddim, `clip`, and the `guidance` of
-    pictures and judged samples. See `kerasdl.ops.diffusion`.
+    Settings of the training: `schedule` (linear, cosine, ve, flow), `prediction` (eps, x, v),
+    `time` (uniform, logit_normal), `weight` of the loss (simple, min_snr, vlb), `conditional`,
+    whether the model is told the class, and `label_drop`, how often not, which guidance needs. Of
+    sampling: `sampler` (ddpm, ddim, euler, heun), `steps`, `eta` of ddim, `clip`, and the
+    `guidance` of pictures and evaluated samples. See `kerasdl.ops.diffusion`.
 
     Metrics: `loss`, the mean squared error of the prediction, weighted; `noise_error`, that of
     `eps`, whatever is predicted.
@@ -30,7 +30,7 @@ class Denoise(Task):
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
     targets = {"label": Spec((), "int32", "label")}
     settings = {
-        "law": "cosine",
+        "schedule": "cosine",
         "prediction": "v",
         "time": "uniform",
         "weight": "simple",
@@ -43,7 +43,7 @@ class Denoise(Task):
         "guidance": 2.0,
     }
     allowed = {
-        "law": diffusion.LAWS,
+        "schedule": diffusion.SCHEDULES,
         "prediction": diffusion.PREDICTIONS,
         "time": diffusion.TIMES,
         "weight": diffusion.WEIGHTS,
@@ -69,11 +69,11 @@ class Denoise(Task):
             raise UserError("--task-kwargs conditional=true: the data have no classes")
         self.guides = bool(s["conditional"] and s["label_drop"])
         try:
-            self.diffusion = diffusion.Diffusion(s["law"], s["prediction"])
+            self.diffusion = diffusion.Diffusion(s["schedule"], s["prediction"])
             self.sampler = diffusion.Sampler(
                 self.diffusion, s["sampler"], s["steps"], s["eta"], s["clip"]
             )
-            plain = "ddim" if self.sampler.draws_noise else s["sampler"]
+            plain = "ddim" if self.sampler.adds_noise else s["sampler"]
             self.noiseless = diffusion.Sampler(self.diffusion, plain, s["steps"], clip=s["clip"])
         except ValueError as error:
             raise UserError(f"--task-kwargs {error}") from None
@@ -130,7 +130,7 @@ class Denoise(Task):
 
     # -- drawing --------------------------------------------------------------------------------
 
-    def draws(self, model):
+    def sampling_modes(self, model):
         if not self.num_classes:
             return {"samples": {}}
         ways = {"conditional": {"guidance": 1.0}}
@@ -139,7 +139,7 @@ class Denoise(Task):
             ways["unconditional"] = {"guidance": 0.0}
         return ways
 
-    def draw(self, model, key, label=None, guidance=1.0):
+    def sample(self, model, key, label=None, guidance=1.0):
         """Images drawn by the sampler of the settings.
 
         Args:
@@ -160,7 +160,7 @@ class Denoise(Task):
         predict = self._predictor(model, label, guidance)
         return self._shown(self.sampler.run(predict, x, key, stream=STEPS))
 
-    def drawn_from(self, model, key):
+    def sampling_inputs(self, model, key):
         return "sample_from", {"noise": self._noise(key)}
 
     def _noise(self, key):
@@ -191,9 +191,9 @@ class Denoise(Task):
             count = ops.shape(x)[0]
             more = ops.where(ops.equal(guidance, 1.0), 0, count)
             parts = ((x, x), (t, t), (label, none(x)))
-            found = plain(*(ops.concatenate([a, b[:more]], axis=0) for a, b in parts))
-            conditional = found[:count]
-            unconditional = ops.concatenate([found[count:], conditional[more:]], axis=0)
+            result = plain(*(ops.concatenate([a, b[:more]], axis=0) for a, b in parts))
+            conditional = result[:count]
+            unconditional = ops.concatenate([result[count:], conditional[more:]], axis=0)
             return diffusion.guided(conditional, unconditional, guidance)
 
         return both
@@ -204,14 +204,14 @@ class Denoise(Task):
         key = noise.sample_keys((0, 0), ROWS * columns)
         label = ops.arange(ROWS * columns, dtype="int32") % columns if classes else None
         guidance = self.settings["guidance"] if self.guides else 1.0
-        found = {"samples": self.draw(model, key, label, guidance)}
+        result = {"samples": self.sample(model, key, label, guidance)}
         shape = tuple(self.info.image_shape)
-        found["samples"] = ops.reshape(found["samples"], (ROWS, columns, *shape))
+        result["samples"] = ops.reshape(result["samples"], (ROWS, columns, *shape))
         key, label = key[:columns], None if label is None else label[:columns]
-        found["trajectory"] = self._trajectory(model, key, label, guidance)
-        if not self.noiseless.draws_noise:
-            found["interpolation"] = self._interpolation(model, key, label, guidance)
-        return found
+        result["trajectory"] = self._trajectory(model, key, label, guidance)
+        if not self.noiseless.adds_noise:
+            result["interpolation"] = self._interpolation(model, key, label, guidance)
+        return result
 
     def _trajectory(self, model, key, label, guidance):
         """`(images, times, H, W, C)` on the way from noise."""
@@ -254,8 +254,8 @@ class Denoise(Task):
             x = self.noiseless.run(predict, self.noiseless.first(noise))
             return {"image": self._shown(x)}
 
-        def draw(key, label=None, guidance=1.0):
-            return self.draw(model, key, label, guidance)
+        def sample(key, label=None, guidance=1.0):
+            return self.sample(model, key, label, guidance)
 
         def known(label=None, **_):
             if label is None:
@@ -283,18 +283,18 @@ class Denoise(Task):
                 cases=tuple(cases),
                 requires=known,
             ),
-            sample_signature(draw, self.num_classes, self.guides),
+            sample_signature(sample, self.num_classes, self.guides),
         ]
 
     def served(self, columns):
         key = noise.keys(0, 0, np.arange(len(columns["image"])))
         columns = {**columns, "label": np.asarray(columns["label"], "int32")}
         batch = self.prepare({**columns, "key": key})
-        found = {"image": self._noised(batch), "time": batch["time"]}
-        found = {k: np.asarray(v, "float32") for k, v in found.items()}
-        return {**found, "label": columns["label"], "clean": columns["image"]}
+        result = {"image": self._noised(batch), "time": batch["time"]}
+        result = {k: np.asarray(v, "float32") for k, v in result.items()}
+        return {**result, "label": columns["label"], "clean": columns["image"]}
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "denoise",
             "inputs": ["image", "time"] + ["label"] * bool(self.num_classes),

@@ -1,4 +1,4 @@
-"""Language modelling: each next token from those before it; judged in bits, shown in samples."""
+"""Language modeling: each next token from those before it; judged in bits, shown in samples."""
 
 import math
 
@@ -87,7 +87,7 @@ class GenerateText(Task):
         """Continue prompts.
 
         Args:
-            model: A language model with `start` and `extend`.
+            model: A language model with `start` and `decode_step`.
             token_ids: int32 `(B, N)`, `N` at least 1.
             token_ids_length: int32 `(B,)`, at least 1.
             max_new_tokens, top_k, seed: int32 `(B,)`.
@@ -101,12 +101,12 @@ class GenerateText(Task):
         total = ops.maximum(ops.max(limit), ops.shape(token_ids)[1])
 
         def choose(logits, position):
-            logits = decoding.ban(logits, SPECIALS)
-            return decoding.draw(logits, key, position, temperature, top_k, top_p)
+            logits = decoding.suppress(logits, SPECIALS)
+            return decoding.sample(logits, key, position, temperature, top_k, top_p)
 
-        state = model.start(ops.shape(token_ids)[0], total)
-        written = decoding.write(
-            model.extend, state, token_ids, token_ids_length, total, limit, choose
+        state = model.init_cache(ops.shape(token_ids)[0], total)
+        written = decoding.generate(
+            model.decode_step, state, token_ids, token_ids_length, total, limit, choose
         )
         return {"token_ids": written}
 
@@ -137,7 +137,7 @@ class GenerateText(Task):
             return self.generate(model, **inputs)
 
         def requires(token_ids_length, max_new_tokens, temperature, top_k, **_):
-            found = [
+            result = [
                 (token_ids_length > 0, "text is empty"),
                 (max_new_tokens >= 0, "max_new_tokens must be 0 or more"),
                 (temperature >= 0, "temperature must be 0 or more"),
@@ -146,8 +146,8 @@ class GenerateText(Task):
             if model.context:
                 whole = token_ids_length + max_new_tokens
                 line = f"text and max_new_tokens are more than the context of {model.context}"
-                found.append((whole <= model.context, f"{line} tokens"))
-            return found
+                result.append((whole <= model.context, f"{line} tokens"))
+            return result
 
         def next_token(token_ids):
             if model.context:  # of more tokens the last ones count
@@ -158,14 +158,14 @@ class GenerateText(Task):
             batch, width = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
             total = width + GREEDY_TOKENS
             length = ops.zeros((batch,), "int32") + width
-            written = decoding.write(
-                model.extend,
-                model.start(batch, model.context or total),
+            written = decoding.generate(
+                model.decode_step,
+                model.init_cache(batch, model.context or total),
                 token_ids,
                 length,
                 total,
                 ops.minimum(length + GREEDY_TOKENS, model.context or total),
-                lambda logits, position: decoding.greedy(decoding.ban(logits, SPECIALS)),
+                lambda logits, position: decoding.greedy(decoding.suppress(logits, SPECIALS)),
                 prefill=False,
             )
             return {"token_ids": written[:, width:]}
@@ -209,7 +209,7 @@ class GenerateText(Task):
             "text": np.array([text.encode() for text in texts], object),
         }
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "next_token",
             "inputs": ["token_ids"],

@@ -35,6 +35,8 @@ class Reconstruct(Task):
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     settings = {"importance_samples": 0}
     allowed = {"importance_samples": Number(0, MOST_SAMPLES, whole=True)}
     metrics = ("loss", "reconstruction", "kl")
@@ -81,7 +83,7 @@ class Reconstruct(Task):
 
         def weight(k):
             normal = self._latent(model, batch["key"], CODE + 1 + k)
-            z = likelihood.reparameterise(encoded["mean"], encoded["log_variance"], normal)
+            z = likelihood.reparameterize(encoded["mean"], encoded["log_variance"], normal)
             nll = model.nll(batch["image"], model.decode(z))
             return likelihood.log_weight(nll, z, encoded["mean"], encoded["log_variance"])
 
@@ -90,13 +92,13 @@ class Reconstruct(Task):
     def evaluators(self):
         return [LogLikelihood()] if self.importance_samples else []
 
-    def draws(self, model):
+    def sampling_modes(self, model):
         return {"samples": {}} if model.variational else {}
 
-    def draw(self, model, key, label=None):
+    def sample(self, model, key, label=None):
         return ops.sigmoid(model.decode(self._latent(model, key)))
 
-    def drawn_from(self, model, key):
+    def sampling_inputs(self, model, key):
         return "decode", {"latent": self._latent(model, key)}
 
     def _latent(self, model, key, stream=CODE):
@@ -113,23 +115,23 @@ class Reconstruct(Task):
 
         # The dimensions in which these codes differ most, each moved around the mean code.
         spread = ops.std(codes, axis=0)  # (D,)
-        most = ops.top_k(spread, min(SHOWN, model.latent_dim))[1]
-        way = ops.take(ops.diag(spread), most, axis=0)[:, None]  # (rows, 1, D)
+        maximum = ops.top_k(spread, min(SHOWN, model.latent_dim))[1]
+        way = ops.take(ops.diag(spread), maximum, axis=0)[:, None]  # (rows, 1, D)
         steps = ops.linspace(-REACH, REACH, STEPS, dtype=codes.dtype)[:, None]
         walk = ops.mean(codes, axis=0) + steps * way  # (rows, columns, D)
         # From each image to the next one, and from the last to the first
         start, end = codes[:SHOWN, None], ops.roll(codes[:SHOWN], -1, axis=0)[:, None]
         share = ops.linspace(0.0, 1.0, STEPS, dtype=codes.dtype)[:, None]
         between = start * (1 - share) + end * share
-        found = {
+        result = {
             "reconstructions": ops.stack([image, encoded["image"][:SHOWN]]),
             "walk": grid(walk),
             "interpolation": grid(between),
         }
         if model.variational:
-            samples = self.draw(model, noise.sample_keys((0, 0), SAMPLES))
-            found["samples"] = ops.reshape(samples, (SHOWN, -1, *samples.shape[1:]))
-        return found
+            samples = self.sample(model, noise.sample_keys((0, 0), SAMPLES))
+            result["samples"] = ops.reshape(samples, (SHOWN, -1, *samples.shape[1:]))
+        return result
 
     def signatures(self, model):
         latent = {"latent": Spec((model.latent_dim,), "float32")}
@@ -144,16 +146,16 @@ class Reconstruct(Task):
             return {"image": ops.sigmoid(model.decode(latent))}
 
         codes = np.random.default_rng(0).normal(size=(16, model.latent_dim)).astype("float32")
-        found = [
+        result = [
             Signature("reconstruct", self.inputs, reconstruct, bytes_input="image"),
             Signature("encode", self.inputs, encode),
             Signature("decode", latent, decode, examples={"latent": codes}),
         ]
         if model.variational:
-            found.append(sample_signature(lambda key: self.draw(model, key)))
-        return found
+            result.append(sample_signature(lambda key: self.sample(model, key)))
+        return result
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "reconstruct",
             "inputs": ["image"],

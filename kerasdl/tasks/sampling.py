@@ -11,7 +11,7 @@ MOST = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
 
 
-def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
+def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
     """`sample`: so many images, the same for the same request on every load.
 
     Its inputs are `num`, an int32 scalar; `seed`, an int32 pair; where `num_classes` is given
@@ -19,7 +19,7 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     float `(num, H, W, C)` in [0, 1].
 
     Args:
-        draw: `(key, label, guidance) -> image`, with the inputs that there are.
+        sample: `(key, label, guidance) -> image`, with the inputs that there are.
         num_classes: How many labels there are, or None.
         guidance: Whether it can be guided.
     """
@@ -32,31 +32,31 @@ def sample_signature(draw, num_classes=None, guidance=False) -> Signature:
     if guidance:
         inputs["guidance"] = Spec((), "float32", batched=False)
 
-    def sample(num, seed, **conditions):
-        return {"image": draw(key=noise.sample_keys(seed, num), **conditions)}
+    def serve(num, seed, **conditions):
+        return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
     def requires(num, label=None, guidance=None, **_):
-        found = [((num >= 1) & (num <= MOST), f"num must be at least 1 and at most {MOST}")]
+        result = [((num >= 1) & (num <= MOST), f"num must be at least 1 and at most {MOST}")]
         if label is not None:
             known = ops.all((label >= 0) & (label < num_classes))
-            found.append((ops.equal(ops.shape(label)[0], num), "label must have num entries"))
-            found.append((known, f"labels must be at least 0 and at most {num_classes - 1}"))
+            result.append((ops.equal(ops.shape(label)[0], num), "label must have num entries"))
+            result.append((known, f"labels must be at least 0 and at most {num_classes - 1}"))
         if guidance is not None:
-            found.append((guidance >= 0, "guidance must be 0 or more"))
-        return found
+            result.append((guidance >= 0, "guidance must be 0 or more"))
+        return result
 
     def case(num, seed):
-        found = {"num": np.int32(num), "seed": np.array(seed, "int32")}
+        result = {"num": np.int32(num), "seed": np.array(seed, "int32")}
         if num_classes:
-            found["label"] = np.arange(num, dtype="int32") % num_classes
+            result["label"] = np.arange(num, dtype="int32") % num_classes
         if guidance:
-            found["guidance"] = np.float32(num)
-        return found
+            result["guidance"] = np.float32(num)
+        return result
 
     return Signature(
         "sample",
         inputs,
-        sample,
+        serve,
         formats=("savedmodel",),
         cases=tuple(case(*one) for one in CASES),
         requires=requires,

@@ -80,7 +80,7 @@ class Segment(Task):
 
         return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         return {
             "signature": "serving_default",
             "inputs": ["image"],

@@ -10,22 +10,22 @@ from kerasdl.system.names import nearest
 
 @dataclass(frozen=True)
 class Number:
-    """The numbers that a setting may be: from `least` to `most`, whole ones or any."""
+    """The numbers that a setting may be: from `minimum` to `maximum`, whole ones or any."""
 
-    least: float
-    most: float = math.inf
+    minimum: float
+    maximum: float = math.inf
     whole: bool = False
 
     def __str__(self):
         kind = "a whole number" if self.whole else "a number"
-        upper = "on" if self.most == math.inf else f"to {self.most:,}"
-        return f"{kind} from {self.least:,} {upper}"
+        upper = "on" if self.maximum == math.inf else f"to {self.maximum:,}"
+        return f"{kind} from {self.minimum:,} {upper}"
 
     def read(self, value):
         """`value` as an int or a float; None where it is none of these numbers."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
-        if not self.least <= value <= self.most or math.isinf(value):
+        if not self.minimum <= value <= self.maximum or math.isinf(value):
             return None
         if not self.whole:
             return float(value)
@@ -43,8 +43,12 @@ class Task:
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
-        targets: `{name: Spec}` of what losses and evaluators need besides.
-        optional: Names of targets that may be absent.
+        targets: `{name: Spec}` of what the losses and metrics need besides.
+        optional: Names of those targets that data need not have.
+        views: `{view: settings}` of the views of each example that are drawn: a batch has
+            `<column>_<view>` besides each column of pixels, augmented with the run's settings and
+            these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
+            the column itself is left as it is.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -55,8 +59,6 @@ class Task:
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
-        views: `{name: augmentations}`: for each, a batch holds every image column drawn once more,
-            as `<column>_<name>`.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
         served_examples: How many test examples exported files are judged on.
@@ -65,6 +67,7 @@ class Task:
     inputs: dict = {}
     targets: dict = {}
     optional: tuple = ()
+    views: dict = {}
     recipe: dict = {}
     settings: dict = {}
     allowed: dict = {}
@@ -73,7 +76,6 @@ class Task:
     updates_per_step: dict = {}
     coupled = False
     carried: tuple = ()
-    views: dict = {}
     metrics = ("loss",)
     monitor = "-loss"
     served_examples = 2000
@@ -169,26 +171,26 @@ class Task:
         """
         return {}
 
-    def draws(self, model) -> dict:
-        """The ways in which it draws images, `{name: settings of draw}`; {} where it draws none."""
+    def sampling_modes(self, model) -> dict:
+        """How it samples images, `{name: settings of sample}`; {} where it makes none."""
         return {}
 
-    def draw(self, model, key, label=None, **settings):
+    def sample(self, model, key, label=None, **settings):
         """Images drawn by the model.
 
         Args:
             model: The model.
             key: uint32 `(B, 2)`; each decides its image.
             label: int32 `(B,)`, the classes wanted, or None.
-            **settings: Those of one of `draws`.
+            **settings: Those of one of `sampling_modes`.
 
         Returns:
             float `(B, H, W, C)` in [0, 1].
         """
         raise NotImplementedError
 
-    def drawn_from(self, model, key) -> tuple:
-        """What `draw` begins with, for files that draw no random numbers themselves.
+    def sampling_inputs(self, model, key) -> tuple:
+        """What `sample` begins with, for files that draw no random numbers themselves.
 
         Args:
             model: The model.
@@ -214,7 +216,7 @@ class Task:
         """
         return columns
 
-    def judged_by(self, target: str) -> dict | None:
+    def evaluated_by(self, target: str) -> dict | None:
         """How an exported file is judged, or None.
 
         Args:
@@ -236,7 +238,7 @@ class Signature:
         name: `serving_default` and the like.
         inputs: `{name: Spec}` without the batch axis.
         function: Takes the named tensors, returns `{name: tensor}`; written in `keras.ops`.
-        formats: Which artefacts hold it.
+        formats: Which artifacts hold it.
         bytes_input: Name of an image input that `serve_bytes` decodes, or None: export then adds a
             signature `serve_bytes` taking `<name>_bytes`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as

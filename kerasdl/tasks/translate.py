@@ -23,6 +23,8 @@ class Translate(Task):
         "source_ids": Spec(("S",), "int32", "tokens"),
         "target_ids": Spec(("T",), "int32", "tokens"),
     }
+    targets = {"group": Spec((), "int32", "label")}
+    optional = ("group",)
     settings = {"beam_width": 4, "length_penalty": 0.6}
     allowed = {"beam_width": Number(1, whole=True), "length_penalty": Number(0)}
     metrics = ("loss", "token_accuracy")
@@ -53,7 +55,7 @@ class Translate(Task):
     def translate(self, model, source_ids, width=1, alpha=0.0):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
         target, score = decoding.search(
-            model.extend,
+            model.decode_step,
             model.start(source_ids, self.longest),
             ops.shape(source_ids)[0],
             self.longest,
@@ -83,10 +85,10 @@ class Translate(Task):
             return self.translate(model, source_ids, **self._beam())
 
         def requires(source_ids_length, **_):
-            most = self.longest - 1
+            maximum = self.longest - 1
             return [
                 (source_ids_length > 0, "source is empty"),
-                (source_ids_length <= most, f"source has more than {most} tokens"),
+                (source_ids_length <= maximum, f"source has more than {maximum} tokens"),
             ]
 
         def greedy(source_ids):
@@ -120,7 +122,7 @@ class Translate(Task):
             "target": texts(target),
         }
 
-    def judged_by(self, target):
+    def evaluated_by(self, target):
         signature, inputs, output = "greedy", ["source_ids"], "target_ids"
         if target == "savedmodel":
             signature, inputs, output = "serving_default", ["source"], "target"

@@ -125,25 +125,25 @@ class Pictures(keras.callbacks.Callback):
         self.folder = folder
         self.batch = batch
         self.next = None  # not before this time
-        self.draw = None
+        self.render = None
 
     def on_train_begin(self, logs=None):
         trainer = self.loop.trainer
         self.task = trainer.task
 
         @tf.function(autograph=False)
-        def draw(batch):
+        def render(batch):
             return self.task.pictures(trainer.net, self.task.prepare(batch))
 
-        self.draw = draw
+        self.render = render
 
     def on_epoch_end(self, epoch, logs=None):
         began = time.perf_counter()
         if self.next and began < self.next and not self.loop.done:
             return
         with self.loop.averaged():
-            found = {name: np.asarray(value) for name, value in self.draw(self.batch).items()}
-        for name, value in found.items():
+            result = {name: np.asarray(value) for name, value in self.render(self.batch).items()}
+        for name, value in result.items():
             self.folder.mkdir(exist_ok=True)
             if value.dtype.kind == "i":
                 self._append(self.folder / f"{name}.txt", epoch + 1, value)
@@ -211,11 +211,11 @@ class TensorBoard(keras.callbacks.Callback):
         trainer = self.loop.trainer
         variables = [v for p in trainer.task.players for v in trainer.player_variables[p]]
         gradients = np.asarray(self.loop.gradient_norms)
-        found = {}
+        result = {}
         for v, g in zip(variables, gradients, strict=True):
-            found[f"weights/{v.path}"] = float(np.linalg.norm(np.asarray(v)))
-            found[f"gradients/{v.path}"] = float(g)
-        return found
+            result[f"weights/{v.path}"] = float(np.linalg.norm(np.asarray(v)))
+            result[f"gradients/{v.path}"] = float(g)
+        return result
 
     def on_train_end(self, logs=None):
         self.flush(self.loop.step)

@@ -104,13 +104,13 @@ class Cluster:
     def size(self) -> int:
         return len(self.addresses)
 
-    def meet(self, facts: dict) -> None:
+    def meet(self, metadata: dict) -> None:
         """Wait until all workers are there, and see that they agree.
 
         The chief listens where TensorFlow will; the others tell it what they know.
 
         Args:
-            facts: `{name: JSON value}`, the same on all.
+            metadata: `{name: JSON value}`, the same on all.
 
         Raises:
             ValueError: A port is in use, a worker does not come in time, or facts differ.
@@ -118,9 +118,9 @@ class Cluster:
         limit = float(os.environ.get("KERASDL_START_TIMEOUT") or START_SECONDS)
         with contextlib.closing(self._own_port()) as server:
             if self.index:
-                answer = self._ask(facts, limit)
+                answer = self._ask(metadata, limit)
             else:
-                answer = self._gather(server, facts, limit)
+                answer = self._gather(server, metadata, limit)
         if answer:
             raise UserError(answer)
 
@@ -134,7 +134,7 @@ class Cluster:
             why = getattr(error, "strerror", None) or error
             raise UserError(f"worker {self.index} at {address}: {why}") from error
 
-    def _gather(self, server, facts, limit):
+    def _gather(self, server, metadata, limit):
         """The chief's side: what is wrong, or an empty text."""
         end, came = time.monotonic() + limit, {}
         with contextlib.ExitStack() as stack:
@@ -150,7 +150,7 @@ class Cluster:
                         break
                 except (OSError, ValueError):
                     continue  # nobody of ours
-            answer = self._missing(came, limit) or _differences(facts, came)
+            answer = self._missing(came, limit) or _differences(metadata, came)
             for peer, _ in came.values():
                 with contextlib.suppress(OSError):
                     _write(peer, answer)
@@ -160,7 +160,7 @@ class Cluster:
         late = [f"{i} ({self.addresses[i]})" for i in range(1, self.size) if i not in came]
         return f"worker {', '.join(late)} did not come within {limit:g} s" if late else ""
 
-    def _ask(self, facts, limit):
+    def _ask(self, metadata, limit):
         """The others' side: what the chief says is wrong, or an empty text."""
         host, _, port = self.addresses[0].rpartition(":")
         end, why = time.monotonic() + limit, ""
@@ -168,7 +168,7 @@ class Cluster:
             left = end - time.monotonic()
             try:
                 with socket.create_connection((host, int(port)), timeout=min(left, 5)) as chief:
-                    _write(chief, (self.index, facts))
+                    _write(chief, (self.index, metadata))
                     chief.settimeout(limit + 5)
                     return _read(chief)
             except (OSError, ValueError) as error:
@@ -202,12 +202,12 @@ class Cluster:
         context.context().wait_at_barrier("kerasdl/finished", 1000 * FINISH_SECONDS)
 
 
-def _differences(facts, came):
+def _differences(metadata, came):
     """What of the chief's facts another worker knows otherwise."""
     for index, (_, theirs) in sorted(came.items()):
-        wrong = [k for k in facts if facts[k] != theirs.get(k)]
+        wrong = [k for k in metadata if metadata[k] != theirs.get(k)]
         if wrong:
-            what = "; ".join(f"{k} is {facts[k]} and {theirs.get(k)}" for k in wrong)
+            what = "; ".join(f"{k} is {metadata[k]} and {theirs.get(k)}" for k in wrong)
             return f"workers 0 and {index} differ: {what}"
     return ""
 

@@ -30,9 +30,9 @@ class Loop:
         trainer: Made within `strategy.scope()`.
         strategy: A `tf.distribute` strategy.
         recipe: The settings.
-        batches: `(start_step, stop_step, share) -> tf.data.Dataset` of training batches; `share`
+        batches: `(start_step, stop_step, shard) -> tf.data.Dataset` of training batches; `shard`
             `(i, n)` is the i-th of n equal parts of each.
-        validation: `share -> ` endless dataset of evaluation batches, and how many make the whole,
+        validation: `shard -> ` endless dataset of evaluation batches, and how many make the whole,
             or None.
         steps_per_epoch: Steps of one epoch.
         total_steps: Steps of the whole training.
@@ -41,7 +41,7 @@ class Loop:
         callbacks: Keras callbacks; `on_epoch_end` gets the row of the epoch. Each gets the loop as
             its `loop`, and one that has `on_steps` is told of every call.
         cluster: The `cluster.Cluster` of the strategy, or None where one process trains.
-        reference: `examples, share -> ` batches of so many training examples, as evaluation reads
+        reference: `examples, shard -> ` batches of so many training examples, as evaluation reads
             them, and their number, for evaluators that want them; or None.
     """
 
@@ -170,10 +170,10 @@ class Loop:
 
     def resume(self, say=print) -> bool:
         """Take up the newest checkpoint, if there is one."""
-        found = checkpoint.latest(self.folder, say)
-        if not found:
+        result = checkpoint.latest(self.folder, say)
+        if not result:
             return False
-        header, arrays = found
+        header, arrays = result
         checkpoint.restore(self.variables, arrays)
         state = header["loop"]
         self.step = state["step"]
@@ -254,7 +254,7 @@ class Loop:
             return
         self.started = time.perf_counter() - self.seconds
         start = self.step
-        iterator = self._distribute(lambda share: self.batches(start, self.total_steps, share))
+        iterator = self._distribute(lambda shard: self.batches(start, self.total_steps, shard))
         self.callbacks.on_train_begin()
         n, requested_steps, compiling = 1, 1, True  # the first call compiles
         with self._signals():
@@ -345,7 +345,7 @@ class Loop:
         return min(ends)
 
     def _distribute(self, make):
-        """An iterator of each replica's batches, of `share -> dataset`."""
+        """An iterator of each replica's batches, of `shard -> dataset`."""
         replicas = self.strategy.num_replicas_in_sync
         if self.cluster:
             each = self.recipe.batch_size // replicas

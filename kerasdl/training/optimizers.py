@@ -1,4 +1,4 @@
-"""Optimisers by name, and what decays and how fast each weight learns."""
+"""Optimizers by name, and what decays and how fast each weight learns."""
 
 import re
 
@@ -8,7 +8,7 @@ DECOUPLED = ("adamw", "lion")  # their weight decay bypasses the gradient
 
 
 def make(recipe, schedule):
-    """The Keras optimiser that a recipe names.
+    """The Keras optimizer that a recipe names.
 
     Weight decay, clipping, accumulation and averaging are left out on purpose: `step.Trainer` does
     them, after the gradients of all replicas are summed.

@@ -13,7 +13,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then a law of the step.
 
     Args:
-        law: "constant", "step", "cosine", "linear", "invsqrt" or "plateau" (constant here; the
+        kind: "constant", "step", "cosine", "linear", "invsqrt" or "plateau" (constant here; the
             loop lowers it).
         lr: Rate at the end of warm-up.
         total: Steps of the whole training.
@@ -26,8 +26,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         root: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, equation 3.
     """
 
-    def __init__(self, law, lr, total, warmup=0, min_lr=0.0, decay_steps=1, decay_rate=0.1):
-        self.law = law
+    def __init__(self, kind, lr, total, warmup=0, min_lr=0.0, decay_steps=1, decay_rate=0.1):
+        self.kind = kind
         self.lr = lr
         self.total = total
         self.warmup = warmup
@@ -38,15 +38,15 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step):
         step = ops.cast(step, "float32")
         done = step - self.warmup
-        share = ops.clip(done / max(1, self.total - self.warmup), 0.0, 1.0)
-        if self.law == "cosine":
-            lr = self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + ops.cos(math.pi * share))
-        elif self.law == "linear":
-            lr = self.lr + (self.min_lr - self.lr) * share
-        elif self.law == "step":
+        shard = ops.clip(done / max(1, self.total - self.warmup), 0.0, 1.0)
+        if self.kind == "cosine":
+            lr = self.min_lr + (self.lr - self.min_lr) * 0.5 * (1 + ops.cos(math.pi * shard))
+        elif self.kind == "linear":
+            lr = self.lr + (self.min_lr - self.lr) * shard
+        elif self.kind == "step":
             drops = ops.floor(ops.maximum(done, 0.0) / self.decay_steps)
             lr = ops.maximum(self.lr * self.decay_rate**drops, self.min_lr)
-        elif self.law == "invsqrt":
+        elif self.kind == "invsqrt":
             start = float(max(1, self.warmup))
             lr = ops.maximum(self.lr * ops.sqrt(start / ops.maximum(step, start)), self.min_lr)
         else:
@@ -63,8 +63,8 @@ def stretched(schedule, n: int):
     """The schedule of a player that makes `n` updates per step."""
     if n == 1:
         return schedule
-    law = schedule.get_config()
-    return Schedule(**law | {k: law[k] * n for k in ("total", "warmup", "decay_steps")})
+    config = schedule.get_config()
+    return Schedule(**config | {k: config[k] * n for k in ("total", "warmup", "decay_steps")})
 
 
 def from_recipe(recipe, steps_per_epoch: int, total: int) -> Schedule:

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 
 from kerasdl import catalog, tasks
+from kerasdl.columns import PIXELS
 from kerasdl.data import augment, pipeline, sources
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
@@ -36,9 +37,9 @@ class Session:
         self.recipe, self.folder = recipe, folder
         row = catalog.row(recipe.model)
         newest = checkpoint.newest_first(old.checkpoints)[:1] if old else []
-        facts = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
-        facts["the newest checkpoint in --output"] = newest[0].name if newest else None
-        self.strategy, self.cluster = strategy.make(recipe, say, facts)
+        metadata = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
+        metadata["the newest checkpoint in --output"] = newest[0].name if newest else None
+        self.strategy, self.cluster = strategy.make(recipe, say, metadata)
         self.chief = cluster.is_chief(self.cluster)
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
@@ -48,26 +49,28 @@ class Session:
         task_class = tasks.get(row.task)
         strategy.check_jit(recipe, self.strategy, self.cluster, task_class.coupled)
         # A checkpoint holds all that the initial one gave.
-        begun = bool(newest)
-        self.source = sources.from_recipe(recipe, task_class, old.info if begun else None)
+        resuming = bool(newest)
+        self.source = sources.from_recipe(recipe, task_class, old.info if resuming else None)
         for note in self.source.notes:
             say(note)
-        self.augment = self._augment()
+        columns = self.source.info.columns
+        self.augment = augment.from_recipe(recipe, task_class, columns)
+        self.views = augment.views(recipe, task_class)
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
-        initial = None if begun else self._open_initial()
-        info = self._info(initial, old.info if begun else None)
+        initial = None if resuming else self._open_initial()
+        info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
-        taken = (*self.task.arguments(), "features", "name", "dtype")
+        accepted = (*self.task.arguments(), "features", "name", "dtype")
         for name in recipe.model_kwargs:
-            if name in taken:
+            if name in accepted:
                 raise UserError(f"--model-kwargs {name}: is decided by the data and the trainer")
         arguments |= recipe.model_kwargs
         self.run = runs.Run(folder, recipe, row.name, arguments, info)
@@ -106,7 +109,7 @@ class Session:
                     "this run was started"
                 )
             return old
-        if not info.image_shape:
+        if not info.first(*PIXELS):
             if choice != Recipe.input_stats:
                 raise UserError(f"--input-stats {choice}: is of images alone")
             return info
@@ -115,7 +118,7 @@ class Session:
         elif choice == "none":
             mean, std = (), ()
         else:
-            mean, std = sources.input_statistics(self.source.train)
+            mean, std = sources.input_statistics(self.source.train, info.columns)
         return info.with_input_stats(mean, std)
 
     def _tiny(self, row):
@@ -140,48 +143,45 @@ class Session:
         schedule = schedules.from_recipe(self.recipe, self.steps_per_epoch, self.total_steps)
         return step.Trainer(self.model, self.task, self.recipe, schedule)
 
-    def _augment(self):
-        made = augment.Augment.from_recipe(self.recipe)
-        if self.source.info.image_shape:
-            return made
-        if made != augment.Augment():
-            raise UserError("--augment, --mixup, --cutmix and --reprob are of images alone")
-        return None
-
-    def _batches(self, start, stop, share=(0, 1)):
+    def _batches(self, start, stop, shard=(0, 1)):
 
         return pipeline.training_batches(
             self.source.train,
+            self.source.info.columns,
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
             augment=self.augment,
-            num_classes=len(self.source.info.class_names),
             steps=self.steps_per_epoch,
             start_step=start,
             stop_step=stop,
-            share=share,
+            shard=shard,
         )
 
-    def evaluation(self, split, share=(0, 1)):
+    def evaluation(self, split, shard=(0, 1)):
         """Batches of a split, as evaluation reads them, and how many make the whole."""
 
         size = self.recipe.batch_size
         batches = pipeline.evaluation_batches(
-            split, batch_size=size, limit_batches=self.recipe.limit_batches, share=share
+            split,
+            self.source.info.columns,
+            batch_size=size,
+            views=self.views,
+            limit_batches=self.recipe.limit_batches,
+            shard=shard,
         )
         count = -(-len(split) // size)
         return batches, min(count, self.recipe.limit_batches or count)
 
-    def reference(self, examples, share=(0, 1)):
+    def reference(self, examples, shard=(0, 1)):
         """Batches of some training examples, evenly spread, as evaluation reads them."""
         train = self.source.train
-        return self.evaluation(Subset(train, evenly(len(train), examples)), share)
+        return self.evaluation(Subset(train, evenly(len(train), examples)), shard)
 
     def _loop(self, more):
         held_out = self.source.validation
 
-        def endless(share):
-            batches, _ = self.evaluation(held_out, share)
+        def endless(shard):
+            batches, _ = self.evaluation(held_out, shard)
             if held_out.arrays is not None:
                 batches = batches.cache()  # a few copies of it at most: it is in memory already
             return batches.repeat()
@@ -212,7 +212,8 @@ class Session:
             batch = next(iter(self.evaluation(self.source.test)[0]))
             callbacks.append(cb.Pictures(self.folder / "pictures", batch))
         if "tensorboard" in self.recipe.log:
-            seen = next(iter(self._batches(0, 1)), {}).get("image")
+            image = next(iter(self.source.info.named("image")), None)
+            seen = next(iter(self._batches(0, 1)), {}).get(image)
             callbacks.append(cb.TensorBoard(self.folder / "tensorboard", seen))
         return callbacks
 

@@ -142,8 +142,8 @@ class Trainer(keras.Model):
                 totals, carried, updates = 0.0, [], self.updates(player)
                 for i in range(updates):
                     part = _every(updates, batch, i)
-                    found, gradients, kept = self._gradients(part, player, replica)
-                    totals += found
+                    result, gradients, kept = self._gradients(part, player, replica)
+                    totals += result
                     carried.append(kept)
                     last = self._apply(player, gradients, replica, want_norms)
                 sums.append(totals)
@@ -198,15 +198,15 @@ class Trainer(keras.Model):
                 total = total / tf.cast(examples, total.dtype)
                 if self.fp16:
                     total *= tf.cast(self.loss_scale.value, total.dtype)
-            found = tape.gradient(total, variables, unconnected_gradients="zero")
-            found = [tf.convert_to_tensor(g) for g in found]  # sparse ones too
+            result = tape.gradient(total, variables, unconnected_gradients="zero")
+            result = [tf.convert_to_tensor(g) for g in result]  # sparse ones too
             sums = _totals(self._in_order(loss, metrics))
             carried.append({name: metrics[name] for name in self.task.carried if name in metrics})
             if i == 0:
-                totals, gradients = sums, found
+                totals, gradients = sums, result
             else:
                 totals = totals + sums
-                gradients = [a + b for a, b in zip(gradients, found, strict=True)]
+                gradients = [a + b for a, b in zip(gradients, result, strict=True)]
         return totals, gradients, _together(carried)
 
     def _apply(self, player, gradients, replica, want_norms):

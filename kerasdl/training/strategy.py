@@ -10,13 +10,13 @@ from kerasdl.system.names import nearest_multiples
 from kerasdl.training import cluster as clusters
 
 
-def make(recipe, say=print, facts=None):
+def make(recipe, say=print, metadata=None):
     """The `tf.distribute` strategy that the settings ask for; before TensorFlow is first used.
 
     Args:
         recipe: `strategy`, `devices`, `logical_devices` and `tpu` of it are looked at.
         say: Told what `auto` picked.
-        facts: `{name: JSON value}` that all workers of a cluster must share.
+        metadata: `{name: JSON value}` that all workers of a cluster must share.
 
     Returns:
         `(strategy, cluster)`; the `cluster.Cluster` is None where one process trains.
@@ -53,7 +53,7 @@ def make(recipe, say=print, facts=None):
                 "--strategy multi_worker_mirrored: neither TF_CONFIG nor SLURM nor Kubernetes "
                 "names more than one worker; `launch` starts them"
             )
-        cluster.meet(facts or {})
+        cluster.meet(metadata or {})
         return cluster.start(), cluster
     if name == "one_device":
         return tf.distribute.get_strategy(), None

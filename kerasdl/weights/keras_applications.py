@@ -37,7 +37,7 @@ TIMEOUT = 10.0  # seconds without a byte, after which a download has failed
 def load(name, model, weights="imagenet"):
     """Give `model` the weights that `keras.applications` has under `name`.
 
-    Images then have to be normalised by `INPUT[name]`: make the model with
+    Images then have to be normalized by `INPUT[name]`: make the model with
     `input_mean, input_std = INPUT[name]`.
 
     Args:

@@ -56,23 +56,23 @@ def test_functions_are_measured_in_turn():
 
         return work
 
-    found = paired.alternate(
-        {"a": call("a", 1.0), "b": call("b", 2.0)}, rounds=3, clock=clock, least=0.5
+    result = paired.alternate(
+        {"a": call("a", 1.0), "b": call("b", 2.0)}, rounds=3, clock=clock, minimum=0.5
     )
-    assert found == {"a": [1.0] * 3, "b": [2.0] * 3}
+    assert result == {"a": [1.0] * 3, "b": [2.0] * 3}
     assert "".join(order) == "aabb" + "ab" + "ba" + "ab"
 
 
 def test_a_fast_function_is_called_often_and_its_first_call_not_counted():
     clock = Clock()
-    found = paired.alternate({"a": clock.work(9.0, 0.1)}, rounds=2, clock=clock, least=1.0)
-    np.testing.assert_allclose(found["a"], [0.1, 0.1])
+    result = paired.alternate({"a": clock.work(9.0, 0.1)}, rounds=2, clock=clock, minimum=1.0)
+    np.testing.assert_allclose(result["a"], [0.1, 0.1])
     assert clock.now == pytest.approx(9.0 + 0.1 + 2 * 10 * 0.1)
 
 
 def test_a_ratio_is_the_median_of_the_pairs():
-    found = paired.ratio([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
-    assert found == paired.Ratio(ours=2.0, peer=2.0, median=2.0, low=1.0, high=4.0)
+    result = paired.ratio([1.0, 2.0, 4.0], [2.0, 2.0, 16.0])
+    assert result == paired.Ratio(ours=2.0, peer=2.0, median=2.0, low=1.0, high=4.0)
 
 
 def test_each_side_is_compared_at_its_better():
@@ -83,13 +83,13 @@ def test_each_side_is_compared_at_its_better():
         ("ours", True): clock.work(1.0),
         ("peer", True): clock.work(5.0),
     }
-    found = paired.compare("case", steps, rounds=7, clock=clock)
-    assert found["case"] == "case"
-    assert set(found["memory"]) == {"ours", "peer"}
-    found["memory"] = {"ours": 1.25, "peer": 30.0}
-    assert (found["off"].median, found["on"].median, found["better"].median) == (1.5, 5.0, 3.0)
-    assert (found["better"].ours, found["better"].peer) == (1.0, 3.0)
-    lines = bench.table(found).splitlines()
+    result = paired.compare("case", steps, rounds=7, clock=clock)
+    assert result["case"] == "case"
+    assert set(result["memory"]) == {"ours", "peer"}
+    result["memory"] = {"ours": 1.25, "peer": 30.0}
+    assert (result["off"].median, result["on"].median, result["better"].median) == (1.5, 5.0, 3.0)
+    assert (result["better"].ours, result["better"].peer) == (1.0, 3.0)
+    lines = bench.table(result).splitlines()
     assert [line.split() for line in lines[1:]] == [
         ["XLA", "ours", "peer", "ratio", "range"],
         ["off", "2000.0", "ms", "3000.0", "ms", "1.50", "1.50", "to", "1.50"],
@@ -106,17 +106,17 @@ def test_a_side_that_xla_compiles_is_compared_with_one_that_it_does_not():
         ("ours", True): clock.work(1.0),
         ("peer", False): clock.work(3.0),
     }
-    found = paired.compare("case", steps, rounds=3, clock=clock)
-    assert (found["off"].median, found["better"].median) == (0.75, 3.0)
-    assert "on" not in found
+    result = paired.compare("case", steps, rounds=3, clock=clock)
+    assert (result["off"].median, result["better"].median) == (0.75, 3.0)
+    assert "on" not in result
 
 
 def test_the_memory_of_a_call_is_what_it_holds_at_most():
     def hold(mib):
         return lambda: np.ones((mib, 2**20), np.uint8).sum()
 
-    found = [paired.extra_memory(hold(mib)) for mib in (64, 16, 64)]
-    for mib, value in zip((64, 16, 64), found, strict=True):
+    result = [paired.extra_memory(hold(mib)) for mib in (64, 16, 64)]
+    for mib, value in zip((64, 16, 64), result, strict=True):
         assert mib - 2 <= value <= mib + 16
 
 
@@ -146,9 +146,9 @@ def test_both_ways_of_sampling_do_the_same_work(monkeypatch):
     assert "loop over predict" in one and "3 times the network" in many
     np.testing.assert_allclose(single["ours", False](), single["peer", False](), atol=1e-5)
     assert batch["ours", False]().shape == batch["peer", False]().shape == (5, 8, 8, 1)
-    found = paired.compare(one, single, rounds=1, least=0.0)
-    assert set(found) == {"case", "off", "memory"}
-    assert len(bench.table(found).splitlines()) == 4
+    result = paired.compare(one, single, rounds=1, minimum=0.0)
+    assert set(result) == {"case", "off", "memory"}
+    assert len(bench.table(result).splitlines()) == 4
 
 
 class _Draws:
@@ -180,11 +180,11 @@ def test_the_command_prints_and_writes_a_table_and_json(monkeypatch, capsys, tmp
     assert shown.splitlines()[0] == "one" and len(shown.splitlines()) == 6
     assert (tmp_path / "b" / "layers.txt").read_text() == shown
     assert bench.main([*argv, "--json"], fake) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert set(found) == {"case", "off", "on", "better", "memory"}
-    assert set(found["better"]) == {"ours", "peer", "median", "low", "high"}
+    (result,) = json.loads(capsys.readouterr().out)
+    assert set(result) == {"case", "off", "on", "better", "memory"}
+    assert set(result["better"]) == {"ours", "peer", "median", "low", "high"}
     (written,) = json.loads((tmp_path / "b" / "layers.json").read_text())
-    assert set(written) == set(found)
+    assert set(written) == set(result)
 
 
 def _keys():
@@ -315,10 +315,10 @@ def test_a_keras_gpt2_has_as_many_weights():
 @pytest.mark.parametrize("name", ["resnet18", "gpt2_small", "transformer_base", "ddpm_unet"])
 def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
     """Without its weights: the facts that they follow from, and inputs that are real."""
-    found = export.facts(name)
-    _, count = built_without_memory(name, **found.arguments)
+    result = export.metadata(name)
+    _, count = built_without_memory(name, **result.arguments)
     assert count == catalog.row(name).parameters
-    for column, values in found.columns.items():
+    for column, values in result.columns.items():
         assert len(values) == export.EXAMPLES and values.any(), column
 
 
@@ -329,12 +329,12 @@ def test_models_are_exported_in_processes_of_their_own(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "855,050" in shown and "tflite/int8" in shown
     assert bench.main([*argv, "--models", "vit_digits", "--json"]) == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["artefacts"]["savedmodel"]["max_difference"] <= 1e-5
-    assert found["native"] is None if shutil.which("g++") is None else found["native"] <= 1e-5
+    (result,) = json.loads(capsys.readouterr().out)
+    assert result["artifacts"]["savedmodel"]["max_difference"] <= 1e-5
+    assert result["native"] is None if shutil.which("g++") is None else result["native"] <= 1e-5
     both = json.loads((tmp_path / "export.json").read_text())
     assert [one["name"] for one in both] == ["mlp", "vit_digits"]
-    sizes = {name: facts["bytes"] for name, facts in both[0]["artefacts"].items()}
+    sizes = {name: metadata["bytes"] for name, metadata in both[0]["artifacts"].items()}
     assert sizes["tflite/float16"] < 0.55 * sizes["tflite/float32"]
     for kind in ("dynamic", "int8"):
         assert sizes[f"tflite/{kind}"] < 0.3 * sizes["tflite/float32"]

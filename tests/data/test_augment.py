@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.data import augment, pixels, randaugment
+from kerasdl.columns import DataInfo
+from kerasdl.data import augment, pixels, randaugment, warps
 from kerasdl.data.augment import Augment
 from kerasdl.ops import noise
-from kerasdl.recipe import Recipe
+from kerasdl.recipe import AUGMENTATIONS, Recipe
 
 
 def make_batch(n=64, shape=(12, 10, 3), classes=4):
@@ -20,6 +21,20 @@ def make_batch(n=64, shape=(12, 10, 3), classes=4):
     }
 
 
+def columns_of(batch):
+    """The columns of `make_batch`."""
+    shape, classes = batch["image"].shape[1:], batch["label"].shape[1]
+    return DataInfo.of_images(shape, range(classes)).columns
+
+
+def augmented(batch, *names, **settings):
+    return Augment(names, **settings)(batch, columns_of(batch))
+
+
+def shift_flip(image, *sampled):
+    return pixels.warp(image, warps.shift_flip(image.shape[1:3], *sampled), "NEAREST", 0.0)
+
+
 def changed(before, after):
     """bool `(B, H, W)`: which pixels differ."""
     return np.any(np.asarray(before) != np.asarray(after), axis=-1)
@@ -30,21 +45,24 @@ def u(*rows):
 
 
 def test_from_recipe_takes_every_setting():
-    recipe = Recipe(augment=("flip", "noise"), reprob=0.1, mixup=0.2, cutmix=0.3)
-    assert Augment.from_recipe(recipe) == Augment(("flip", "noise"), 0.1, 0.2, 0.3)
+    recipe = Recipe(
+        augment=("flip", "noise"), reprob=0.1, mixup=0.2, cutmix=0.3, crop_scale=(0.1, 0.9)
+    )
+    assert Augment.from_recipe(recipe) == Augment(("flip", "noise"), 0.1, 0.2, 0.3, (0.1, 0.9))
+    assert Augment.from_recipe(Recipe()) == Augment()
     assert Augment.from_recipe(recipe).mixes and not Augment.from_recipe(Recipe()).mixes
 
 
 def test_none_changes_nothing():
     batch = make_batch()
-    assert Augment()(batch)["image"] is batch["image"]
+    assert augmented(batch)["image"] is batch["image"]
 
 
 @pytest.mark.parametrize("shape", [(12, 10, 3), (8, 8, 1), (17, 33, 3), (6, 6, 4)])
-@pytest.mark.parametrize("name", ["shift", "flip", "color", "cutout", "noise", "randaugment"])
+@pytest.mark.parametrize("name", AUGMENTATIONS)
 def test_each_keeps_shape_and_range_and_changes_pixels(name, shape):
     batch = make_batch(32, shape)
-    out = Augment((name,))(batch)
+    out = augmented(batch, name)
     assert out["image"].shape == batch["image"].shape and out["image"].dtype == tf.float32
     image = out["image"].numpy()
     assert image.min() >= 0 and image.max() <= 1
@@ -54,8 +72,8 @@ def test_each_keeps_shape_and_range_and_changes_pixels(name, shape):
 
 def test_switching_one_on_does_not_change_another():
     batch = make_batch(16)
-    alone = Augment(("flip",))(batch)["image"]
-    both = Augment(("flip", "cutout"))(batch)["image"].numpy()
+    alone = augmented(batch, "flip")["image"]
+    both = augmented(batch, "flip", "cutout")["image"].numpy()
     same = both == alone.numpy()
     assert (same | (both == 0)).all()
 
@@ -63,20 +81,20 @@ def test_switching_one_on_does_not_change_another():
 def test_shift_crops_the_zero_padded_image():
     image = make_batch(5, (20, 32, 3))["image"]
     py, px = 2, 4
-    draws = u((0, 0), (0.999, 0.999), (0.5, 0.5), (0, 0.999), (0.3, 0.7))
-    out = augment.shift_flip(image, draws, None).numpy()
+    sampling_modes = u((0, 0), (0.999, 0.999), (0.5, 0.5), (0, 0.999), (0.3, 0.7))
+    out = shift_flip(image, sampling_modes, None).numpy()
     padded = np.pad(image, ((0, 0), (py, py), (px, px), (0, 0)))
-    for i, (a, b) in enumerate(draws.numpy()):
+    for i, (a, b) in enumerate(sampling_modes.numpy()):
         y, x = int(a * (2 * py + 1)), int(b * (2 * px + 1))
         np.testing.assert_array_equal(out[i], padded[i, y : y + 20, x : x + 32])
 
 
 def test_flip_mirrors_left_and_right_exactly():
     image = make_batch(2)["image"].numpy()
-    out = augment.shift_flip(image, None, u((0.1,), (0.9,))).numpy()
+    out = shift_flip(image, None, u((0.1,), (0.9,))).numpy()
     np.testing.assert_array_equal(out[0], image[0, :, ::-1])
     np.testing.assert_array_equal(out[1], image[1])
-    share = changed(make_batch(400)["image"], Augment(("flip",))(make_batch(400))["image"])
+    share = changed(make_batch(400)["image"], augmented(make_batch(400), "flip")["image"])
     assert 150 < share.any(axis=(1, 2)).sum() < 250
 
 
@@ -88,9 +106,9 @@ def test_color_jitter_by_hand():
     np.testing.assert_allclose(out[1], image[1] * 0.6, atol=1e-6)
     mean = (image[2] @ np.array([0.299, 0.587, 0.114])).mean()
     np.testing.assert_allclose(out[2], mean + 0.6 * (image[2] - mean), atol=1e-5)
-    grey = np.repeat(image[:, :, :, :1], 3, axis=-1)  # saturation leaves grey alone
-    saturated = augment.color_jitter(grey, u(*[(0.5, 0.5, 0.9)] * 3)).numpy()
-    np.testing.assert_allclose(saturated, grey, atol=1e-6)
+    gray = np.repeat(image[:, :, :, :1], 3, axis=-1)  # saturation leaves gray alone
+    saturated = augment.color_jitter(gray, u(*[(0.5, 0.5, 0.9)] * 3)).numpy()
+    np.testing.assert_allclose(saturated, gray, atol=1e-6)
 
 
 def test_cutout_zeroes_a_square_of_half_the_side():
@@ -103,19 +121,19 @@ def test_cutout_zeroes_a_square_of_half_the_side():
 
 def test_random_erasing_takes_its_share_of_examples_and_area():
     batch = make_batch(500, (32, 32, 3))
-    out = Augment(reprob=0.3)(batch)["image"].numpy()
+    out = augmented(batch, reprob=0.3)["image"].numpy()
     pixels_changed = changed(batch["image"], out).sum(axis=(1, 2))
     assert 115 < (pixels_changed > 0).sum() < 185
     hit = pixels_changed[pixels_changed > 0] / 32**2
     assert hit.min() > 0.01 and hit.max() < 0.45 and 0.15 < hit.mean() < 0.27
     assert out.min() >= 0 and out.max() <= 1
-    np.testing.assert_array_equal(Augment(reprob=0.0)(batch)["image"], batch["image"])
+    np.testing.assert_array_equal(augmented(batch, reprob=0.0)["image"], batch["image"])
 
 
 def test_noise_has_its_deviation():
     batch = make_batch()
     batch["image"] = tf.fill(batch["image"].shape, 0.5)
-    out = Augment(("noise",))(batch)["image"].numpy()
+    out = augmented(batch, "noise")["image"].numpy()
     assert abs(out.std() - augment.NOISE_STD) < 0.001 and abs(out.mean() - 0.5) < 0.002
 
 
@@ -142,7 +160,7 @@ def test_randaugment_operations_by_hand():
     np.testing.assert_array_equal(apply("autocontrast", flat), flat)
 
 
-def test_randaugment_moves_about_the_centre():
+def test_randaugment_moves_about_the_center():
     image = np.full((1, 21, 21, 1), randaugment.FILL, np.float32)
     image[0, 10, 10] = 1.0
     for name in ("rotate", "shear_x", "shear_y"):
@@ -162,8 +180,8 @@ def test_randaugment_moves_about_the_centre():
 
 def test_every_randaugment_operation_is_drawn():
     image = tf.zeros((1, 2, 2, 1))
-    draws = np.linspace(0, 0.999999, 1300, dtype=np.float32)
-    operation = tf.cast(draws * len(randaugment.OPERATIONS), tf.int32).numpy()
+    sampling_modes = np.linspace(0, 0.999999, 1300, dtype=np.float32)
+    operation = tf.cast(sampling_modes * len(randaugment.OPERATIONS), tf.int32).numpy()
     assert sorted(set(operation)) == list(range(13))
     assert np.ptp(np.bincount(operation)) <= 2
     assert randaugment.randaugment(image, u((0.5, 0.5, 0.5, 0.5))).shape == image.shape
@@ -203,7 +221,7 @@ def test_beta_has_its_moments(alpha):
 
 def test_both_mixes_are_drawn_with_equal_odds():
     batch = make_batch(2)
-    mix = tf.function(Augment(mixup=1.0, cutmix=1.0))
+    mix = tf.function(lambda batch: augmented(batch, mixup=1.0, cutmix=1.0))
     pasted = 0
     for i in range(100):
         out = mix({**batch, "key": noise.keys(1, 0, tf.range(i, i + 2))})["image"].numpy()
@@ -213,11 +231,17 @@ def test_both_mixes_are_drawn_with_equal_odds():
     assert 32 < pasted < 68
 
 
-def test_mean_grey_does_not_depend_on_the_batch():
+def test_mean_gray_does_not_depend_on_the_batch():
     image = make_batch(40, (31, 29, 3))["image"]
-    whole = pixels.mean_grey(image).numpy()
+    whole = pixels.mean_gray(image).numpy()
     for i in (0, 17, 39):
-        np.testing.assert_array_equal(pixels.mean_grey(image[i : i + 1]).numpy()[0], whole[i])
+        np.testing.assert_array_equal(pixels.mean_gray(image[i : i + 1]).numpy()[0], whole[i])
     np.testing.assert_allclose(
         whole[:, 0, 0, 0], (image.numpy() @ [0.299, 0.587, 0.114]).mean((1, 2)), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("scale", [(0.5,), (0.0, 1.0), (0.6, 0.5), (0.5, 1.1), (0.1, 0.2, 0.3)])
+def test_a_crop_scale_out_of_range_is_refused(scale):
+    with pytest.raises(ValueError, match="--crop-scale .*: must be two numbers above 0"):
+        Recipe(crop_scale=scale)

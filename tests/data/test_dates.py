@@ -43,9 +43,9 @@ def test_no_text_stands_for_two_days():
 
 def test_texts_say_their_day(source):
     for part, count in COUNTS.items():
-        found = pairs(source, part)
-        assert len(found) == count
-        for text, iso, group in found:
+        result = pairs(source, part)
+        assert len(result) == count
+        for text, iso, group in result:
             style = list(FORMATS.values())[group]
             assert text.casefold() == write(datetime.date.fromisoformat(iso), style).casefold()
     texts = [text for text, _, _ in pairs(source, "test")]

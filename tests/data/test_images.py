@@ -18,7 +18,7 @@ def encoded(array, mode=None, kind="PNG"):
     return stream.getvalue()
 
 
-def colour(height=7, width=5):
+def color(height=7, width=5):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
@@ -27,44 +27,44 @@ def luma(image):
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP"])
-def test_lossless_colour_is_exact(kind):
-    image = colour()
-    found = decode(encoded(image, kind=kind), 3)
-    assert found.dtype == tf.float32
-    np.testing.assert_array_equal(found, image.astype(np.float32) * STEP)
+def test_lossless_color_is_exact(kind):
+    image = color()
+    result = decode(encoded(image, kind=kind), 3)
+    assert result.dtype == tf.float32
+    np.testing.assert_array_equal(result, image.astype(np.float32) * STEP)
     np.testing.assert_allclose(
         decode(encoded(image, kind=kind), 1)[..., 0] * 255, luma(image), atol=1
     )
 
 
 @pytest.mark.parametrize("kind", ["PNG", "BMP", "GIF"])
-def test_grey_files(kind):
-    grey = colour()[..., 0]
+def test_gray_files(kind):
+    gray = color()[..., 0]
     for channels in (1, 3):
-        found = decode(encoded(grey, kind=kind), channels).numpy()
-        assert found.shape == (7, 5, channels)
+        result = decode(encoded(gray, kind=kind), channels).numpy()
+        assert result.shape == (7, 5, channels)
         for c in range(channels):
-            np.testing.assert_array_equal(found[..., c], grey.astype(np.float32) * STEP)
+            np.testing.assert_array_equal(result[..., c], gray.astype(np.float32) * STEP)
 
 
 def test_alpha_is_dropped():
-    rgba = np.dstack([colour(), np.arange(35, dtype=np.uint8).reshape(7, 5)])
+    rgba = np.dstack([color(), np.arange(35, dtype=np.uint8).reshape(7, 5)])
     np.testing.assert_array_equal(decode(encoded(rgba), 3), rgba[..., :3].astype(np.float32) * STEP)
-    grey_alpha = encoded(rgba, "LA")
-    grey = np.asarray(Image.open(io.BytesIO(grey_alpha)))[..., 0]
+    gray_alpha = encoded(rgba, "LA")
+    gray = np.asarray(Image.open(io.BytesIO(gray_alpha)))[..., 0]
     for channels in (1, 3):
-        found = decode(grey_alpha, channels)
-        assert found.shape == (7, 5, channels)
-        np.testing.assert_array_equal(found[..., 0], grey.astype(np.float32) * STEP)
+        result = decode(gray_alpha, channels)
+        assert result.shape == (7, 5, channels)
+        np.testing.assert_array_equal(result[..., 0], gray.astype(np.float32) * STEP)
 
 
 def test_palette_and_bits():
-    palette = encoded(colour(), "P")
+    palette = encoded(color(), "P")
     expected = np.asarray(Image.open(io.BytesIO(palette)).convert("RGB"))
     np.testing.assert_array_equal(decode(palette, 3), expected.astype(np.float32) * STEP)
     deep = np.random.default_rng(1).integers(0, 65536, (7, 5)).astype(np.uint16)
-    found = decode(encoded(deep), 1).numpy()[..., 0]
-    np.testing.assert_allclose(found, deep / 65535, atol=1 / 255)
+    result = decode(encoded(deep), 1).numpy()[..., 0]
+    np.testing.assert_allclose(result, deep / 65535, atol=1 / 255)
     bit = np.eye(6, dtype=bool)
     np.testing.assert_array_equal(decode(encoded(bit), 1)[..., 0], np.eye(6))
 
@@ -86,7 +86,7 @@ def test_the_first_frame_of_a_moving_gif():
     )
 
 
-@pytest.mark.parametrize("data", [b"", b"no image", encoded(colour())[:60]])
+@pytest.mark.parametrize("data", [b"", b"no image", encoded(color())[:60]])
 def test_undecodable_bytes_raise(data):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode(data, 3)
@@ -99,16 +99,16 @@ def test_fit_is_the_identity_where_the_size_agrees():
 
 @pytest.mark.parametrize("size", [(14, 10), (3, 4), (28, 2)])
 def test_fit_is_near_pillow_and_of_255ths(size):
-    image = colour(28, 20)
-    found = fit(to_float(tf.constant(image)), size).numpy()
+    image = color(28, 20)
+    result = fit(to_float(tf.constant(image)), size).numpy()
     expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-    assert found.shape == (*size, 3)
-    np.testing.assert_allclose(found * 255, expected, atol=2)
-    np.testing.assert_array_equal(found, np.rint(found * 255).astype(np.float32) * STEP)
+    assert result.shape == (*size, 3)
+    np.testing.assert_allclose(result * 255, expected, atol=2)
+    np.testing.assert_array_equal(result, np.rint(result * 255).astype(np.float32) * STEP)
 
 
 def test_graph_eager_and_batch_agree_bit_for_bit():
-    image = colour(28, 20)
+    image = color(28, 20)
     data = encoded(image)
     eager = fit(decode(data, 3), (9, 9)).numpy()
     graph = tf.function(lambda b: fit(decode(b, 3), (9, 9)))

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from kerasdl.data.text.ngram import NGram, figures
+from kerasdl.data.text.ngram import NGram, metrics
 
 V = 5
 RNG = np.random.default_rng(0)
@@ -35,9 +35,9 @@ def brute(history, word, order):
 
 @pytest.mark.parametrize("order", [1, 2, 5])
 def test_equals_the_formula(order):
-    found = NGram(TRAIN, V, order).probabilities(TEST)
+    result = NGram(TRAIN, V, order).probabilities(TEST)
     right = [brute(TEST[:i].tolist(), w, order) for i, w in enumerate(TEST.tolist())]
-    np.testing.assert_allclose(found, right, rtol=1e-12)
+    np.testing.assert_allclose(result, right, rtol=1e-12)
 
 
 def test_probabilities_sum_to_one():
@@ -49,10 +49,10 @@ def test_probabilities_sum_to_one():
 
 
 def test_figures_skip_the_first_and_count_characters():
-    found = figures(TRAIN, TEST, V, tokens_per_character=0.5)
+    result = metrics(TRAIN, TEST, V, tokens_per_character=0.5)
     bits = [-math.log2(brute(TEST[:i].tolist(), TEST[i], 5)) for i in range(1, len(TEST))]
-    assert found["name"] == "5-gram, Witten-Bell"
-    assert found["bits_per_character"] == pytest.approx(0.5 * np.mean(bits), rel=1e-12)
+    assert result["name"] == "5-gram, Witten-Bell"
+    assert result["bits_per_character"] == pytest.approx(0.5 * np.mean(bits), rel=1e-12)
 
 
 def test_a_stream_shorter_than_the_order():

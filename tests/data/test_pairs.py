@@ -6,6 +6,7 @@ import pytest
 from kerasdl.data.sources import open_source
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.ops.text import BOS, EOS, PAD
+from kerasdl.tasks.classify import Classify
 from kerasdl.tasks.translate import Translate
 
 
@@ -31,7 +32,7 @@ def test_pairs_are_divided_by_their_source(tmp_path):
     source = open_source(save(tmp_path, [*lines(), ""]), tokenizer="char", task=Translate)
     parts = {part: texts(source, part) for part in ("train", "validation", "test")}
     assert sorted(sum(parts.values(), [])) == sorted(tuple(x.split("\t")) for x in lines())
-    sources = [{a for a, _ in found} for found in parts.values()]
+    sources = [{a for a, _ in result} for result in parts.values()]
     assert not sources[0] & sources[1] and not sources[0] & sources[2]
     assert not sources[1] & sources[2]
     assert 10 < len(parts["validation"]) < 30 and 10 < len(parts["test"]) < 30
@@ -44,10 +45,10 @@ def test_columns(tmp_path):
     source = open_source(save(tmp_path, lines()), tokenizer="char")
     batch = source.train.read([3, 1])
     assert set(batch) == {"source_ids", "target_ids"}
-    found = texts(source, "train")
-    assert batch["source_ids"].shape == (2, max(len(text) for text, _ in found) + 1)
-    assert batch["target_ids"].shape == (2, max(len(text) for _, text in found) + 2)
-    for row, (text, _) in zip(source.train.arrays["source_ids"], found, strict=True):
+    result = texts(source, "train")
+    assert batch["source_ids"].shape == (2, max(len(text) for text, _ in result) + 1)
+    assert batch["target_ids"].shape == (2, max(len(text) for _, text in result) + 2)
+    for row, (text, _) in zip(source.train.arrays["source_ids"], result, strict=True):
         assert row[len(text)] == EOS and (row[len(text) + 1 :] == PAD).all() and (row > BOS).any()
     assert (source.train.arrays["target_ids"][:, 0] == BOS).all()
 
@@ -151,8 +152,9 @@ def test_tfds_translation(translations, tmp_path):
     same = open_source(name, data_dir=str(tmp_path), tokenizer="char")  # no task says otherwise
     assert texts(same, "test") == texts(source, "test")
 
-    class Classify:
-        inputs = {"image": None}
-
-    with pytest.raises(ValueError, match="has no images, but the model's task needs images: dig"):
+    output = (
+        r"gives source_ids \(tokens\) and target_ids \(tokens\) or token_ids \(tokens\), but the "
+        "model's task needs image and label: digits, "
+    )
+    with pytest.raises(ValueError, match=output):
         open_source(name, data_dir=str(tmp_path), task=Classify)

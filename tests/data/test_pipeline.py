@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasdl.columns import DataInfo
 from kerasdl.data.augment import Augment
 from kerasdl.data.images import STEP
 from kerasdl.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from kerasdl.data.splits import ArraySplit, FileSplit
+from kerasdl.recipe import AUGMENTATIONS
 
-ALL = Augment(("shift", "flip", "color", "cutout", "noise", "randaugment"), reprob=0.5)
+ALL = Augment(AUGMENTATIONS, reprob=0.5)
 MIXED = Augment(("shift",), mixup=0.2, cutmix=1.0)
 
 
@@ -24,18 +26,21 @@ def make_split(n=50, shape=(9, 11, 3)):
     return ArraySplit({"image": image, "label": np.arange(n, dtype=np.int32) % 10})
 
 
+def columns_of(split):
+    return DataInfo.of_images(split.read([0])["image"].shape[1:], "0123456789").columns
+
+
 def batches(split, stop=12, batch_size=8, **kwargs):
-    kwargs = {"seed": 3, "augment": None, "num_classes": 10, **kwargs}
-    return list(
-        training_batches(split, batch_size=batch_size, stop_step=stop, **kwargs).as_numpy_iterator()
-    )
+    kwargs = {"seed": 3, "augment": None, "batch_size": batch_size, **kwargs}
+    data = training_batches(split, columns_of(split), stop_step=stop, **kwargs)
+    return list(data.as_numpy_iterator())
 
 
-def by_example(found, steps):
+def by_example(result, steps):
     """`{(epoch, index): image}`."""
     return {
         (step // steps, int(i)): image
-        for step, batch in enumerate(found)
+        for step, batch in enumerate(result)
         for i, image in zip(batch["index"], batch["image"], strict=True)
     }
 
@@ -48,8 +53,8 @@ def assert_same(a, b):
 
 def test_an_epoch_holds_each_example_once_in_an_order_of_seed_and_epoch():
     split = make_split(48)
-    found = batches(split, 12)
-    orders = [np.concatenate([b["index"] for b in found[e : e + 6]]) for e in (0, 6)]
+    result = batches(split, 12)
+    orders = [np.concatenate([b["index"] for b in result[e : e + 6]]) for e in (0, 6)]
     for order in orders:
         assert sorted(order.tolist()) == list(range(48))
     other = np.concatenate([b["index"] for b in batches(split, 6, seed=4)])
@@ -58,8 +63,8 @@ def test_an_epoch_holds_each_example_once_in_an_order_of_seed_and_epoch():
 
 def test_the_order_is_uniform():
     split = make_split(10, (1, 1, 1))
-    found = batches(split, 3000, 10)
-    order = np.stack([b["index"] for b in found])
+    result = batches(split, 3000, 10)
+    order = np.stack([b["index"] for b in result])
     expected = len(order) / 10
     for place in range(10):
         counts = np.bincount(order[:, place], minlength=10)
@@ -71,8 +76,8 @@ def test_the_order_is_uniform():
 def test_columns_and_dtypes():
     split = make_split()
     batch = batches(split, 1)[0]
-    found = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
-    assert found == {
+    result = {name: (value.dtype.name, value.shape) for name, value in batch.items()}
+    assert result == {
         "image": ("float32", (8, 9, 11, 3)),
         "label": ("int32", (8,)),
         "index": ("int64", (8,)),
@@ -83,7 +88,9 @@ def test_columns_and_dtypes():
     np.testing.assert_array_equal(batch["image"], expected["image"].astype(np.float32) * STEP)
     np.testing.assert_array_equal(batch["label"], expected["label"])
     assert batch["weight"].tolist() == [1] * 8
-    spec = training_batches(split, batch_size=8, seed=0, stop_step=1).element_spec
+    spec = training_batches(
+        split, columns_of(split), batch_size=8, seed=0, stop_step=1
+    ).element_spec
     assert spec["image"].shape == (8, 9, 11, 3)
     mixed = batches(split, 1, augment=MIXED)[0]
     assert mixed["label"].dtype == np.float32 and mixed["label"].shape == (8, 10)
@@ -116,9 +123,11 @@ def test_nothing_is_left_where_start_is_stop():
 
 
 def test_the_number_of_batches_is_known():
-    data = training_batches(make_split(), batch_size=8, seed=0, start_step=3, stop_step=20)
+    split = make_split()
+    columns = columns_of(split)
+    data = training_batches(split, columns, batch_size=8, seed=0, start_step=3, stop_step=20)
     assert data.cardinality().numpy() == 17
-    assert evaluation_batches(make_split(), batch_size=8).cardinality().numpy() == 7
+    assert evaluation_batches(split, columns, batch_size=8).cardinality().numpy() == 7
 
 
 def test_an_example_is_augmented_alike_in_any_batch():
@@ -141,10 +150,10 @@ print(json.dumps(test_pipeline.digests(5)))
 
 def digests(start):
     """One hash per batch, of all its columns."""
-    found = [batches(make_split(), 9, augment=a, start_step=start) for a in (ALL, MIXED)]
+    result = [batches(make_split(), 9, augment=a, start_step=start) for a in (ALL, MIXED)]
     return [
         [hashlib.sha256(b"".join(b[k].tobytes() for k in sorted(b))).hexdigest() for b in run]
-        for run in found
+        for run in result
     ]
 
 
@@ -157,14 +166,16 @@ def test_another_process_sees_the_same_bits(request):
 
 def test_evaluation_reads_all_in_order_and_fills_up_with_weight_zero():
     split = make_split(21)
-    found = list(evaluation_batches(split, batch_size=8).as_numpy_iterator())
-    index = np.concatenate([b["index"] for b in found])
-    weight = np.concatenate([b["weight"] for b in found])
-    assert len(found) == 3 and found[-1]["image"].shape[0] == 8
+    result = list(evaluation_batches(split, columns_of(split), batch_size=8).as_numpy_iterator())
+    index = np.concatenate([b["index"] for b in result])
+    weight = np.concatenate([b["weight"] for b in result])
+    assert len(result) == 3 and result[-1]["image"].shape[0] == 8
     assert index[weight > 0].tolist() == list(range(21)) and weight.sum() == 21
-    assert found[0].keys() == batches(split, 1)[0].keys()
-    np.testing.assert_array_equal(found[2]["label"][:5], split.arrays["label"][16:])
-    assert len(list(evaluation_batches(split, batch_size=8, limit_batches=2))) == 2
+    assert result[0].keys() == batches(split, 1)[0].keys()
+    np.testing.assert_array_equal(result[2]["label"][:5], split.arrays["label"][16:])
+    assert (
+        len(list(evaluation_batches(split, columns_of(split), batch_size=8, limit_batches=2))) == 2
+    )
 
 
 def test_a_batch_larger_than_the_split_is_refused():
@@ -173,7 +184,7 @@ def test_a_batch_larger_than_the_split_is_refused():
     with pytest.raises(ValueError, match="--batch-size 8: there are only 7 examples"):
         steps_per_epoch(split, 8)
     with pytest.raises(ValueError, match="only 7"):
-        training_batches(split, batch_size=8, seed=0, stop_step=1)
+        training_batches(split, columns_of(split), batch_size=8, seed=0, stop_step=1)
 
 
 def test_files_and_arrays_give_the_same_batches(tmp_path):
@@ -191,8 +202,8 @@ def test_files_and_arrays_give_the_same_batches(tmp_path):
         ):
             assert_same(a, b)
     for a, b in zip(
-        evaluation_batches(arrays, batch_size=8).as_numpy_iterator(),
-        evaluation_batches(files, batch_size=8).as_numpy_iterator(),
+        evaluation_batches(arrays, columns_of(arrays), batch_size=8).as_numpy_iterator(),
+        evaluation_batches(files, columns_of(files), batch_size=8).as_numpy_iterator(),
         strict=True,
     ):
         assert_same(a, b)

@@ -9,9 +9,9 @@ import pytest
 from scipy.ndimage import map_coordinates
 from sklearn.datasets import load_digits
 
-from kerasdl.data.sources import scenes
-from kerasdl.data.sources.handwriting import handwritten
-from kerasdl.data.sources.scene_texts import ANSWERS, COLORS
+from kerasdl.data import scenes
+from kerasdl.data.handwriting import handwritten
+from kerasdl.data.scene_texts import ANSWERS, COLORS
 
 COUNT = 400
 HUES = {  # which channels of an image a color lights
@@ -69,7 +69,7 @@ def test_held_out_parts_are_the_same_under_every_seed():
 
 def test_another_process_draws_the_same():
     code = (
-        "import sys; from kerasdl.data.sources.scenes import scene;"
+        "import sys; from kerasdl.data.scenes import scene;"
         "e = scene(2, 'train', 3, colors=6);"
         "print(int(e['image'].sum()), int(e['mask'].sum()), e['caption'], e['answer']);"
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdl.columns import Spec
+from kerasdl.columns import DataInfo, Spec
 from kerasdl.data import splits
 from kerasdl.data.pipeline import training_batches
 from kerasdl.data.sources import folder, input_statistics, open_source
@@ -96,12 +96,12 @@ def test_image_size_resizes_once_when_read():
 
 def test_input_statistics():
     source = open_source("synthetic")
-    mean, std = input_statistics(source.train)
+    mean, std = input_statistics(source.train, source.info.columns)
     image = source.train.arrays["image"] / 255.0
     np.testing.assert_allclose(mean, image.mean((0, 1, 2)), rtol=1e-6)
     np.testing.assert_allclose(std, image.std((0, 1, 2)), rtol=1e-6)
     flat = splits.ArraySplit({"image": np.full((4, 2, 2, 1), 7, np.uint8)})
-    assert input_statistics(flat)[1] == (1.0,)
+    assert input_statistics(flat, DataInfo.of_images((2, 2, 1)).columns)[1] == (1.0,)
     assert all(type(v) is float for v in mean + std)
 
 
@@ -111,19 +111,20 @@ def test_synthetic_is_seeded_and_learnable():
     np.testing.assert_array_equal(a.train.arrays["image"], b.train.arrays["image"])
     assert (a.train.arrays["image"] != c.train.arrays["image"]).any()
     x, y = a.train.arrays["image"].astype(float), a.train.arrays["label"]
-    centres = np.stack([x[y == k].mean(0) for k in range(10)])
+    centers = np.stack([x[y == k].mean(0) for k in range(10)])
     test = a.test.arrays
-    distance = ((test["image"][:, None] - centres) ** 2).sum((2, 3, 4))
+    distance = ((test["image"][:, None] - centers) ** 2).sum((2, 3, 4))
     assert (distance.argmin(1) == test["label"]).mean() == 1
 
 
 def test_synthetic_follows_other_specs():
     class Task:
-        inputs = {"tokens": Spec(("T",), "int32"), "image": Spec((4, 4, 1), "float32")}
-        targets = {"score": Spec((2,), "float32")}
+        inputs = {"tokens": Spec(("T",), "int32"), "image": Spec((4, 4, 1), "float32", "image")}
+        targets = {"score": Spec((2,), "float32", "vector")}
 
     source = open_source("synthetic", task=Task)
-    batch = next(iter(training_batches(source.train, batch_size=4, seed=0, stop_step=1)))
+    data = training_batches(source.train, source.info.columns, batch_size=4, seed=0, stop_step=1)
+    batch = next(iter(data))
     assert batch["tokens"].shape == (4, 16) and batch["score"].shape == (4, 2)
     assert source.info.image_shape == (4, 4, 1)
 
@@ -141,8 +142,8 @@ def test_idx_with_one_part_divides_it_and_says_so(tmp_path):
     source = open_source(mnist(tmp_path, ["t10k"]))
     assert lengths(source) == (36, 4, 10)
     assert source.test.arrays["label"].tolist() == list(range(10))  # the last, in order
-    said = " ".join(source.notes)
-    assert "t10k" in said and "20%" in said and "10%" in said
+    output = " ".join(source.notes)
+    assert "t10k" in output and "20%" in output and "10%" in output
 
 
 def test_idx_broken(tmp_path):
@@ -249,7 +250,9 @@ def test_folder_on_demand_equals_memory(tmp_path, monkeypatch):
     np.testing.assert_array_equal(a["image"].astype(np.float32) * np.float32(1 / 255), b["image"])
     np.testing.assert_array_equal(a["label"], b["label"])
     np.testing.assert_allclose(
-        input_statistics(files.train), input_statistics(memory.train), rtol=1e-6
+        input_statistics(files.train, files.info.columns),
+        input_statistics(memory.train, memory.info.columns),
+        rtol=1e-6,
     )
 
 
@@ -281,7 +284,7 @@ def test_folder_of_unreadable_images_alone(tmp_path):
     refused("none of the 1 images can be read", f"folder:{tmp_path}", skip_bad_files=True)
 
 
-def test_grey_with_alpha_and_colour_mix_to_colour(tmp_path):
+def test_gray_with_alpha_and_color_mix_to_color(tmp_path):
     save_images(tmp_path, ("a",), 5, mode="L")
     name = save_images(tmp_path, ("b",), 5, mode="RGBA")
     assert open_source(name).info.image_shape == (6, 5, 3)

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
+from kerasdl.columns import DataInfo
 from kerasdl.data.pipeline import evaluation_batches, training_batches
 from kerasdl.data.sources import open_source, python_docs
 from kerasdl.data.sources.text import WindowSplit
 from kerasdl.data.text.tokenizer import Tokenizer
+from kerasdl.tasks.classify import Classify
 from kerasdl.tasks.generate_text import GenerateText
 from kerasdl.tasks.translate import Translate
 
+COLUMNS = DataInfo.of_texts().columns
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -34,16 +37,18 @@ def ratios(source):
 
 
 def batches(split, start=0, stop=12, size=4, seed=3):
-    data = training_batches(split, batch_size=size, seed=seed, start_step=start, stop_step=stop)
+    data = training_batches(
+        split, COLUMNS, batch_size=size, seed=seed, start_step=start, stop_step=stop
+    )
     return list(data.as_numpy_iterator())
 
 
 def test_windows_lie_side_by_side():
     split = WindowSplit(np.arange(35, dtype=np.int32), 8)
     assert len(split) == 4  # 33 tokens; the last two make no window
-    found = split.read([0, 3, 1])["token_ids"]
-    assert found.dtype == np.int32
-    np.testing.assert_array_equal(found, np.array([0, 24, 8])[:, None] + np.arange(9))
+    result = split.read([0, 3, 1])["token_ids"]
+    assert result.dtype == np.int32
+    np.testing.assert_array_equal(result, np.array([0, 24, 8])[:, None] + np.arange(9))
     assert len(WindowSplit(np.arange(33, dtype=np.int32), 8)) == 4
     assert len(WindowSplit(np.arange(32, dtype=np.int32), 8)) == 3
     assert len(WindowSplit(np.arange(0, dtype=np.int32), 8)) == 0
@@ -51,19 +56,19 @@ def test_windows_lie_side_by_side():
 
 def test_evaluation_is_not_shifted_and_fills_up():
     split = WindowSplit(np.arange(43, dtype=np.int32), 8)
-    found = list(evaluation_batches(split, batch_size=3).as_numpy_iterator())
-    index = np.concatenate([b["index"] for b in found])
-    tokens = np.concatenate([b["token_ids"] for b in found])
+    result = list(evaluation_batches(split, COLUMNS, batch_size=3).as_numpy_iterator())
+    index = np.concatenate([b["index"] for b in result])
+    tokens = np.concatenate([b["token_ids"] for b in result])
     np.testing.assert_array_equal(tokens, split.read(index)["token_ids"])
-    assert np.concatenate([b["weight"] for b in found]).tolist() == [1] * 5 + [0]
+    assert np.concatenate([b["weight"] for b in result]).tolist() == [1] * 5 + [0]
 
 
 def test_training_windows_are_shifted_anew_each_epoch():
     split = WindowSplit(np.arange(325, dtype=np.int32), 8, shift=True)
     assert len(split) == 40
-    found = batches(split, stop=20)
-    first = np.concatenate([b["token_ids"] for b in found])
-    index = np.concatenate([b["index"] for b in found])
+    result = batches(split, stop=20)
+    first = np.concatenate([b["token_ids"] for b in result])
+    index = np.concatenate([b["index"] for b in result])
     np.testing.assert_array_equal(np.diff(first), 1)  # contiguous
     assert first.max() <= 324 and first.min() >= 0
     moved = first[:, 0] - 8 * index
@@ -71,7 +76,7 @@ def test_training_windows_are_shifted_anew_each_epoch():
     assert set(inner.tolist()) == set(range(8))
     epochs = [dict(zip(index[e], moved[e], strict=True)) for e in (slice(0, 40), slice(40, 80))]
     assert sum(epochs[0][i] != epochs[1][i] for i in range(39)) > 20
-    spec = training_batches(split, batch_size=4, seed=0, stop_step=1).element_spec
+    spec = training_batches(split, COLUMNS, batch_size=4, seed=0, stop_step=1).element_spec
     assert spec["token_ids"].shape == (4, 9) and spec["token_ids"].dtype == "int32"
 
 
@@ -88,10 +93,10 @@ def test_an_example_is_shifted_alike_in_any_batch():
     split = WindowSplit(np.arange(165, dtype=np.int32), 8, shift=True)
 
     def by_index(size):
-        found = batches(split, stop=20 // size, size=size)
+        result = batches(split, stop=20 // size, size=size)
         return {
             int(i): t.tolist()
-            for b in found
+            for b in result
             for i, t in zip(b["index"], b["token_ids"], strict=True)
         }
 
@@ -159,15 +164,21 @@ def test_bad_files(tmp_path):
 
 
 def test_sources_that_do_not_fit_the_task(tmp_path):
-    refused("digits gives images, but the model's task needs text: .*python_docs", "digits",
-            task=GenerateText)  # fmt: skip
-    refused("python_docs gives text, but the model's task needs pairs: .*dates", "python_docs",
-            task=Translate)  # fmt: skip
-
-    class Classify:
-        inputs = {"image": None}
-
-    refused("gives text, but .* needs images: digits, .*digit_rows", "python_docs", task=Classify)
+    output = r"digits gives image and label, but the model's task needs token_ids \(tokens\): {}"
+    texts = "synthetic, python_docs, text:FILE_OR_FOLDER, tfds:NAME$"
+    refused(output.format(texts), "digits", task=GenerateText)
+    refused(
+        r"python_docs gives token_ids \(tokens\), but the model's task needs source_ids \(tokens\) "
+        r"and target_ids \(tokens\): synthetic, dates, pairs:FILE.tsv, tfds:NAME$",
+        "python_docs",
+        task=Translate,
+    )
+    refused(
+        "but the model's task needs image and label: digits, synthetic, folder:PATH, npz:PATH, "
+        "idx:FOLDER, digit_rows, tfds:NAME$",
+        "python_docs",
+        task=Classify,
+    )
     refused("--tokenizer: digits has no text", "digits", tokenizer="char")
     refused("--max-length: digits has no text", "digits", max_length=8)
 
@@ -200,8 +211,8 @@ def test_python_docs():
     assert Tokenizer.from_json(source.info.tokenizer).kind == "char"
     assert len(source.train) > 5000 and len(source.test) > 500 and len(source.validation) > 500
     assert "modules" in source.notes[0] and "characters" in source.notes[0]
-    found = source.baseline()
-    assert found["name"] == "5-gram, Witten-Bell" and 2.0 < found["bits_per_character"] < 2.6
+    result = source.baseline()
+    assert result["name"] == "5-gram, Witten-Bell" and 2.0 < result["bits_per_character"] < 2.6
 
 
 def test_docstrings_in_the_order_of_the_file(tmp_path):
@@ -269,5 +280,5 @@ def test_tfds_text(tfds_texts, tmp_path):
     train = stream(source, "train") + stream(source, "validation")
     assert train.count("a") == 300 and "t" not in train
     assert len(source.test) == 10 * 32 // 8 - 1
-    refused("has no pairs, but the model's task needs pairs: .*dates", tfds_texts,
+    refused(r"gives token_ids \(tokens\), but .* needs source_ids .*: .*dates", tfds_texts,
             data_dir=str(tmp_path), task=Translate)  # fmt: skip

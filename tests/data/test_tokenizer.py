@@ -114,9 +114,9 @@ def test_broken_utf8_is_replaced_alike_in_python_and_in_the_graph(trained):
     tokenizer = trained["byte"]
     pool = list("aé日😀".encode() + b"\xc0\x80\xed\xa0\xf4\x90\xff\xfe\xe2\x82\xf0\x9f\xf8")
     ids = np.random.default_rng(0).choice(pool, (2000, 9)).astype(np.int32) + SPECIAL
-    found = [text.decode() for text in tokenizer.text(tf.constant(ids)).numpy()]
-    assert found == [tokenizer.decode(row) for row in ids]
-    assert sum("\ufffd" in text for text in found) > 1000
+    result = [text.decode() for text in tokenizer.text(tf.constant(ids)).numpy()]
+    assert result == [tokenizer.decode(row) for row in ids]
+    assert sum("\ufffd" in text for text in result) > 1000
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -142,12 +142,12 @@ def test_bpe_joins_as_the_tokenizers_library_does(trained):
     from tokenizers import Regex, models, pre_tokenizers
     from tokenizers import Tokenizer as Reference
 
-    facts = json.loads(trained["bpe"].to_json())
-    assert len(facts["merges"]) == 400 - SPECIAL - 256
+    metadata = json.loads(trained["bpe"].to_json())
+    assert len(metadata["merges"]) == 400 - SPECIAL - 256
     name = tokenizers._byte_names()
-    pieces = ["".join(name[ord(c)] for c in piece) for piece in facts["pieces"]]
+    pieces = ["".join(name[ord(c)] for c in piece) for piece in metadata["pieces"]]
     vocabulary = {piece: i for i, piece in enumerate(pieces) if i >= SPECIAL}
-    merges = [(pieces[a], pieces[b]) for a, b in facts["merges"]]
+    merges = [(pieces[a], pieces[b]) for a, b in metadata["merges"]]
     reference = Reference(models.BPE(vocabulary, merges))
     reference.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -156,8 +156,8 @@ def test_bpe_joins_as_the_tokenizers_library_does(trained):
         ]
     )
     rng = np.random.default_rng(0)
-    drawn = ["".join(rng.choice(list("abeinst  \n.1é"), 25)) for _ in range(200)]
-    texts = [*drawn, *(word for text in TEXTS for word in text.split() if len(word) < 30)]
+    sampled = ["".join(rng.choice(list("abeinst  \n.1é"), 25)) for _ in range(200)]
+    texts = [*sampled, *(word for text in TEXTS for word in text.split() if len(word) < 30)]
     for text, ids in zip(texts, trained["bpe"].encode(texts), strict=True):
         assert ids.tolist() == reference.encode(text).ids
 

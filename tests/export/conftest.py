@@ -43,14 +43,14 @@ def pictures():
         return rng.integers(0, 256, (h, w, c), np.uint8)
 
     return {
-        "grey": tf.io.encode_png(pixels(8, 8, 1)).numpy(),
-        "grey_alpha": tf.io.encode_png(pixels(8, 8, 2)).numpy(),
-        "colour": tf.io.encode_png(pixels(8, 8, 3)).numpy(),
+        "gray": tf.io.encode_png(pixels(8, 8, 1)).numpy(),
+        "gray_alpha": tf.io.encode_png(pixels(8, 8, 2)).numpy(),
+        "color": tf.io.encode_png(pixels(8, 8, 3)).numpy(),
         "rgba": tf.io.encode_png(pixels(8, 8, 4)).numpy(),
         "larger": tf.io.encode_png(pixels(23, 31, 3)).numpy(),
         "smaller": tf.io.encode_png(pixels(5, 3, 1)).numpy(),
         "jpeg": tf.io.encode_jpeg(pixels(16, 16, 3)).numpy(),
-        "grey_jpeg": tf.io.encode_jpeg(pixels(16, 16, 1)).numpy(),
+        "gray_jpeg": tf.io.encode_jpeg(pixels(16, 16, 1)).numpy(),
     }
 
 

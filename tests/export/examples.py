@@ -78,7 +78,7 @@ def _parts(model_name, task, arguments, train, test, model=None):
         train=task.served(train),
         test=task.served(test),
         model_arguments=arguments,
-        figures={"model": model_name, "test": {"top1": 0.5}},
+        metrics={"model": model_name, "test": {"top1": 0.5}},
     )
 
 

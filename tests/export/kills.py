@@ -57,14 +57,14 @@ def main(folder, count, out):
     assert os.read(ours, 1)  # the first is whole
     seconds = time.monotonic() - began
     kill(child, ours)
-    found = []
+    result = []
     for _ in range(int(count)):
         child, ours = fork(folder)
         assert os.read(ours, 1)
         select.select((), (), (), random.uniform(0, 1.2 * seconds))
         kill(child, ours)
-        found.append({"versions": versions(folder), "half": len(list(folder.glob("net/.new-*")))})
-    Path(out).write_text(json.dumps(found))
+        result.append({"versions": versions(folder), "half": len(list(folder.glob("net/.new-*")))})
+    Path(out).write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

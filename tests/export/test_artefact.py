@@ -24,12 +24,12 @@ def place(request, exported):
 def test_predict(place, parts):
     path, tolerance = place
     images = parts.test["image"][:70]  # more than one batch, the last one smaller
-    found = artifact.open_artefact(path).predict(images)
+    result = artifact.open_artifact(path).predict(images)
     expected = parts.task.predict(parts.model, {"image": images})
-    assert set(found) >= {"probabilities", "logits", "label"}
+    assert set(result) >= {"probabilities", "logits", "label"}
     for name in ("probabilities", "logits"):
-        np.testing.assert_allclose(found[name], expected[name], atol=10 * tolerance + 1e-5)
-    np.testing.assert_array_equal(found["label"], expected["label"])
+        np.testing.assert_allclose(result[name], expected[name], atol=10 * tolerance + 1e-5)
+    np.testing.assert_array_equal(result["label"], expected["label"])
 
 
 def test_predict_files(place, exported, pictures, tmp_path):
@@ -37,9 +37,9 @@ def test_predict_files(place, exported, pictures, tmp_path):
     for kind, content in pictures.items():
         files.append(tmp_path / f"{kind}.image")
         files[-1].write_bytes(content)
-    found = artifact.predict_files(place[0], files)
+    result = artifact.predict_files(place[0], files)
     reference = artifact.predict_files(exported["folder"], files)
-    for a, b, file in zip(found, reference, files, strict=True):
+    for a, b, file in zip(result, reference, files, strict=True):
         assert a["file"] == str(file)
         assert a["class_name"] == b["class_name"]
         assert a["class_name"] in DataInfo.from_dict(exported["data"]).class_names
@@ -58,27 +58,27 @@ def test_bad_files_are_named(place, pictures, tmp_path):
 
 
 def test_evaluate(place, exported):
-    found = artifact.evaluate_artefact(place[0])
-    expected = exported["artefacts"]["savedmodel"]["test"]
-    assert found == pytest.approx(expected, abs=1e-4)
+    result = artifact.evaluate_artifact(place[0])
+    expected = exported["artifacts"]["savedmodel"]["test"]
+    assert result == pytest.approx(expected, abs=1e-4)
 
 
 def test_evaluate_all_gives_the_cards_figures(exported):
-    found = artifact.evaluate_all(Path(exported["folder"]).parent)
-    assert list(found) == list(exported["artefacts"])
-    for name, figures in found.items():
-        assert figures == pytest.approx(exported["artefacts"][name]["test"], abs=1e-5)
+    result = artifact.evaluate_all(Path(exported["folder"]).parent)
+    assert list(result) == list(exported["artifacts"])
+    for name, metrics in result.items():
+        assert metrics == pytest.approx(exported["artifacts"][name]["test"], abs=1e-5)
 
 
 def test_unknown_split(exported):
     with pytest.raises(ValueError, match="did you mean test"):
-        artifact.evaluate_artefact(exported["folder"], "tests")
+        artifact.evaluate_artifact(exported["folder"], "tests")
 
 
 def test_broken_files(tmp_path):
     (tmp_path / "net.tflite").write_bytes(b"no model")
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
     with pytest.raises(ValueError, match="no TFLite file"):
-        artifact.open_artefact(tmp_path / "net.tflite")
+        artifact.open_artifact(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="no SavedModel"):
-        artifact.open_artefact(tmp_path)
+        artifact.open_artifact(tmp_path)

@@ -30,7 +30,7 @@ STEPS = 5
 
 
 @pytest.fixture(scope="module", params=NAMES)
-def drawn(request, tmp_path_factory):
+def sampled(request, tmp_path_factory):
     """Name, parts, and card of an exported model whose weights are away from their start."""
     name = request.param
     settings = {"task_kwargs": {"steps": STEPS}} if name.startswith("ddpm") else {}
@@ -44,25 +44,25 @@ def drawn(request, tmp_path_factory):
 
 def request_of(name, num, seed, **changes):
     """What `sample` of a model is asked."""
-    found = {"num": np.int32(num), "seed": np.array(seed, "int32")}
+    result = {"num": np.int32(num), "seed": np.array(seed, "int32")}
     if name == "ddpm_unet_small":
-        found |= {"label": np.arange(num, dtype="int32") % 10, "guidance": np.float32(2)}
-    return found | changes
+        result |= {"label": np.arange(num, dtype="int32") % 10, "guidance": np.float32(2)}
+    return result | changes
 
 
 @pytest.mark.slow
-def test_names_are_exact(drawn):
-    name, _, card = drawn
+def test_names_are_exact(sampled):
+    name, _, card = sampled
     assert set(card["signatures"]) == NAMES[name]
     lite = TFLite(Path(card["folder"]) / "tflite" / "float32.tflite")
     assert set(lite.signatures) == LITE[name]
-    found = card["signatures"]["sample"]
-    assert found["inputs"] == {
+    result = card["signatures"]["sample"]
+    assert result["inputs"] == {
         k: {"shape": [None] if k == "label" else list(v.shape), "dtype": v.dtype.name}
         for k, v in request_of(name, 3, (0, 0)).items()
     }
     image = {**IMAGE, "shape": [None, *card["data"]["image_shape"]]}
-    assert found["outputs"] == {"image": image}
+    assert result["outputs"] == {"image": image}
 
 
 # Draws in a process that has neither Keras nor kerasdl, and writes what it drew.
@@ -77,10 +77,10 @@ np.save(sys.argv[3], loaded.signatures["sample"](**given)["image"].numpy())
 
 
 @pytest.mark.slow
-def test_the_same_request_has_the_same_answer_on_every_load(drawn, tmp_path):
-    name, parts, card = drawn
-    asked = request_of(name, 5, (3, -4))
-    np.savez(tmp_path / "asked.npz", **asked)
+def test_the_same_request_has_the_same_answer_on_every_load(sampled, tmp_path):
+    name, parts, card = sampled
+    requested = request_of(name, 5, (3, -4))
+    np.savez(tmp_path / "asked.npz", **requested)
     (tmp_path / "serve.py").write_text(SERVER)
     done = subprocess.run(
         [sys.executable, "serve.py", card["folder"], "asked.npz", "found.npy"],
@@ -90,12 +90,12 @@ def test_the_same_request_has_the_same_answer_on_every_load(drawn, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     elsewhere = np.load(tmp_path / "found.npy")
-    here = SavedModel(card["folder"]).answer("sample", asked)["image"]
+    here = SavedModel(card["folder"]).answer("sample", requested)["image"]
     np.testing.assert_array_equal(here, elsewhere)
     assert here.min() >= 0 and here.max() <= 1 and here.std() > 1e-3
-    conditions = {k: asked[k] for k in ("label", "guidance") if k in asked}
+    conditions = {k: requested[k] for k in ("label", "guidance") if k in requested}
     conditions = {k: float(v) if k == "guidance" else v for k, v in conditions.items()}
-    python = parts.task.draw(parts.model, noise.sample_keys(asked["seed"], 5), **conditions)
+    python = parts.task.sample(parts.model, noise.sample_keys(requested["seed"], 5), **conditions)
     np.testing.assert_allclose(here, python, atol=1e-4)
     other = SavedModel(card["folder"]).answer("sample", request_of(name, 5, (3, 4)))["image"]
     assert np.abs(other - here).max() > 1e-3
@@ -104,8 +104,8 @@ def test_the_same_request_has_the_same_answer_on_every_load(drawn, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_a_request_may_not_be(drawn):
-    name, _, card = drawn
+def test_what_a_request_may_not_be(sampled):
+    name, _, card = sampled
     saved = SavedModel(card["folder"])
     wrong = {
         "num must be at least 1 and at most 1024": [
@@ -121,18 +121,18 @@ def test_what_a_request_may_not_be(drawn):
         wrong["label must have num entries"] = [request_of(name, 3, (0, 0), label=label - 1)]
         wrong["guidance must be 0 or more"] = [request_of(name, 1, (0, 0), guidance=np.float32(-1))]
     for message, requests in wrong.items():
-        for asked in requests:
+        for requested in requests:
             with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-                saved.answer("sample", asked)
+                saved.answer("sample", requested)
 
 
 @pytest.mark.slow
-def test_predict_draws_what_the_signature_draws(drawn, tmp_path):
-    name, _, card = drawn
+def test_predict_draws_what_the_signature_draws(sampled, tmp_path):
+    name, _, card = sampled
     folder = card["folder"]
     images = sampling.draw_images(folder, {"num": 3, "seed": 7})
-    asked = request_of(name, 3, (0, 7))
-    np.testing.assert_array_equal(images, SavedModel(folder).answer("sample", asked)["image"])
+    requested = request_of(name, 3, (0, 7))
+    np.testing.assert_array_equal(images, SavedModel(folder).answer("sample", requested)["image"])
     kept = sampling.draw_images(
         Path(folder) / "assets.extra" / "model.keras", {"num": 3, "seed": 7}
     )
@@ -157,15 +157,15 @@ def test_predict_draws_what_the_signature_draws(drawn, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_tflite_file_draws_the_same_images(drawn):
-    name, _, card = drawn
+def test_a_tflite_file_draws_the_same_images(sampled):
+    name, _, card = sampled
     folder = Path(card["folder"])
     settings = {"num": 5, "seed": 2**32 - 1}
     if name == "ddpm_unet_small":
         settings |= {"label": card["data"]["class_names"][3], "guidance": 1.5}
     expected = sampling.draw_images(folder, settings)
-    found = sampling.draw_images(folder / "tflite" / "float32.tflite", settings)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    result = sampling.draw_images(folder / "tflite" / "float32.tflite", settings)
+    np.testing.assert_allclose(result, expected, atol=1e-4)
     assert np.std(expected, axis=0).max() > 1e-3
     if "sample_from" in LITE[name]:
         with pytest.raises(ValueError, match="has no sample_from in this file"):

@@ -9,7 +9,7 @@ from kerasdl.bench import native
 from kerasdl.export import exporter
 from kerasdl.inference import proof
 from tests.export.examples import make_parts, quiet
-from tests.export.test_export import ARTEFACTS
+from tests.export.test_export import ARTIFACTS
 from tests.fork_server import WITHOUT_KERAS, python
 from tests.variants import BATTERY
 
@@ -38,6 +38,6 @@ def test_every_kind_of_model(name, tmp_path, replay, started):
     parts = make_parts(name, **catalog.module_of(name).TINY[name])
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
-    assert {*card["artefacts"], *card["omitted"]} == set(ARTEFACTS)
+    assert {*card["artifacts"], *card["omitted"]} == set(ARTIFACTS)
     assert set(card["omitted"]) <= {"tflite/int8"}
     assert native.prove(replay, parts, card["folder"]) <= 1e-5

@@ -74,11 +74,11 @@ def test_tflite_names_and_dynamic_batch(exported, parts):
 
 
 def test_every_file_answers_as_the_model(exported):
-    artefacts = exported["artefacts"]
-    assert list(artefacts) == ARTEFACTS
-    assert artefacts["savedmodel"]["max_difference"] <= 1e-5
-    assert artefacts["tflite/float32"]["max_difference"] <= 1e-4
-    assert set(artefacts["savedmodel"]["difference"]) == {
+    artifacts = exported["artifacts"]
+    assert list(artifacts) == ARTEFACTS
+    assert artifacts["savedmodel"]["max_difference"] <= 1e-5
+    assert artifacts["tflite/float32"]["max_difference"] <= 1e-4
+    assert set(artifacts["savedmodel"]["difference"]) == {
         f"{s}.{o}" for s in ("serving_default", "serve_bytes") for o in ("logits", "probabilities")
     }
     assert exported["warmup_requests"] == 2
@@ -88,13 +88,13 @@ def test_every_file_answers_as_the_model(exported):
 def test_figures_are_the_models(exported, parts):
     batch = {k: keras.ops.convert_to_tensor(v) for k, v in parts.test.items()}
     loss, metrics = parts.task.losses(parts.model, batch)
-    test = exported["artefacts"]["savedmodel"]["test"]
+    test = exported["artifacts"]["savedmodel"]["test"]
     assert test["examples"] == 360
     assert test["loss"] == pytest.approx(float(keras.ops.mean(loss)), rel=1e-4)
     for name in ("top1", "top5"):
         assert test[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)
     for name in ARTEFACTS[1:]:
-        assert abs(exported["artefacts"][name]["test"]["top1"] - test["top1"]) <= 0.02
+        assert abs(exported["artifacts"][name]["test"]["top1"] - test["top1"]) <= 0.02
 
 
 def test_card(exported):
@@ -104,8 +104,8 @@ def test_card(exported):
     assert (card["model"], card["version"], card["seed"]) == ("resnet20", 1, 0)
     assert card["versions"]["keras"] == keras.__version__
     lite = Path(exported["folder"]) / "tflite" / "int8.tflite"
-    assert card["artefacts"]["tflite/int8"]["bytes"] == lite.stat().st_size
-    assert card["artefacts"]["tflite/int8"]["latency_ms"]["1"] > 0
+    assert card["artifacts"]["tflite/int8"]["bytes"] == lite.stat().st_size
+    assert card["artifacts"]["tflite/int8"]["latency_ms"]["1"] > 0
     page = (extra / "card.md").read_text()
     for text in (card["paper"], "tflite/int8", "serve_bytes", "image_bytes", "| test top1 | 0.5 |"):
         assert text in page
@@ -219,13 +219,13 @@ def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_quantised_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path):
+def test_a_quantized_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path):
     """A layer that is always 0 has an int8 scale that XNNPACK refuses."""
     parts, lines = make_parts(depths=(1, 1, 1)), []
     norm = parts.model.backbone.blocks[0].conv1.norm
     norm.beta.assign(keras.ops.full_like(norm.beta, -100.0))  # before its relu
     card = exporter.export(parts, ("tflite",), tmp_path, None, lines.append)
-    assert list(card["artefacts"]) == ARTEFACTS[:-1]
+    assert list(card["artifacts"]) == ARTEFACTS[:-1]
     assert "XNNPACK" in card["omitted"]["tflite/int8"]
     assert [line for line in lines if line.startswith("without tflite/int8: ")]
     assert not (Path(card["folder"]) / "tflite" / "int8.tflite").exists()
@@ -235,8 +235,8 @@ def test_a_quantised_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path
 
 
 def test_a_file_that_is_right_less_often_is_said():
-    def of(**figures):
-        return {"test": figures or None}
+    def of(**metrics):
+        return {"test": metrics or None}
 
     files = {"savedmodel": of(top1=0.97, loss=0.1), "tflite/float32": of(top1=0.97, loss=9.0)}
     assert card.losses({**files, "tflite/int8": of(top1=0.951)}) == []
@@ -257,27 +257,27 @@ def chosen(parts, tmp_path_factory):
 
 def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
-    assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
+    assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
     lite = proof.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
-    found = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
-    assert found["labels"] == [str(i) for i in range(10)]
-    assert found["files"]["float32.tflite"]["serving_default"]["inputs"] == {
+    result = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
+    assert result["labels"] == [str(i) for i in range(10)]
+    assert result["files"]["float32.tflite"]["serving_default"]["inputs"] == {
         "image": {"shape": [None, 8, 8, 1], "dtype": "float32", "quantization": None}
     }
-    spec = found["files"]["int8_full.tflite"]["serving_default"]["inputs"]["image"]
+    spec = result["files"]["int8_full.tflite"]["serving_default"]["inputs"]["image"]
     scale, zero = spec["quantization"]
-    assert spec["dtype"] == "int8" and found["input"] == "(8, 8, 1), floats in [0, 1]"
+    assert spec["dtype"] == "int8" and result["input"] == "(8, 8, 1), floats in [0, 1]"
     image = parts.test["image"][:1]
     exact = np.clip(np.rint(image / scale) + zero, -128, 127).astype("int8")
     raw = lite.runners["serving_default"](image=exact)["logits"]
     assert raw.dtype == np.int8
-    scale, zero = found["files"]["int8_full.tflite"]["serving_default"]["outputs"]["logits"][
+    scale, zero = result["files"]["int8_full.tflite"]["serving_default"]["outputs"]["logits"][
         "quantization"
     ]
     expected = lite.answer("serving_default", {"image": image})["logits"]
     np.testing.assert_allclose((raw.astype("float32") - zero) * scale, expected, rtol=1e-6)
-    figures = [card["artefacts"][k]["test"]["top1"] for k in ("tflite/int8_full", "savedmodel")]
-    assert abs(figures[0] - figures[1]) <= 0.02
+    metrics = [card["artifacts"][k]["test"]["top1"] for k in ("tflite/int8_full", "savedmodel")]
+    assert abs(metrics[0] - metrics[1]) <= 0.02
 
 
 def test_chosen_signatures_and_versions(chosen, parts, tmp_path):
@@ -308,7 +308,7 @@ def test_a_converter_that_dies_is_said_and_costs_its_file_alone(parts, tmp_path)
 
     kinds = ("int8", "dynamic")
     card = exporter.export(parts, ("tflite",), tmp_path, None, kill, quantized=kinds)
-    assert [*card["artefacts"]] == ["savedmodel", "tflite/float32", "tflite/dynamic"]
+    assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/dynamic"]
     assert card["omitted"]["tflite/int8"].endswith("the converter died: ended by SIGKILL")
 
 
@@ -349,5 +349,5 @@ def test_masked_attention_keeps_its_scores_in_eight_bits(tmp_path, rng):
     lite = proof.TFLite(tmp_path / "files" / "int8.tflite")
     token_ids = parts.test["token_ids"][:8]
     expected = np.asarray(parts.model(token_ids))[:, -1]
-    found = lite.answer("next_token", {"token_ids": token_ids})["logits"]
-    assert np.corrcoef(found.ravel(), expected.ravel())[0, 1] > 0.99
+    result = lite.answer("next_token", {"token_ids": token_ids})["logits"]
+    assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.99

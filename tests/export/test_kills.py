@@ -29,18 +29,18 @@ def test_thirty_kills_leave_whole_versions_alone(tmp_path, replay):
         cwd=ROOT,
         env=processes.environment(CUDA_VISIBLE_DEVICES=""),
     )
-    found = json.loads(out.read_text())
-    assert len(found) == 30
-    assert sum(one["half"] > 0 for one in found) >= 10  # most kills come in the middle
-    versions = found[-1]["versions"]
+    result = json.loads(out.read_text())
+    assert len(result) == 30
+    assert sum(one["half"] > 0 for one in result) >= 10  # most kills come in the middle
+    versions = result[-1]["versions"]
     assert versions == list(range(1, len(versions) + 1))
     folder = tmp_path / "models" / "net"
     image = np.random.default_rng(0).random((3, 8, 8, 1), "float32")
     answers = []
     for version in versions:
         assert files(folder / str(version)) == files(folder / "1")
-        asked = [("serving_default", {"image": image})]
-        answers += native.replay(replay, folder / str(version), asked, tmp_path / f"r{version}")
+        requested = [("serving_default", {"image": image})]
+        answers += native.replay(replay, folder / str(version), requested, tmp_path / f"r{version}")
     for answer in answers:
         np.testing.assert_allclose(answer["logits"], answers[0]["logits"], atol=1e-6)
     assert (tmp_path / "models" / "models.config").is_file()

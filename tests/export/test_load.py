@@ -21,9 +21,9 @@ def archive(path, config):
     return path
 
 
-def entry(**facts):
+def entry(**metadata):
     """A serialized layer inside a serialized model."""
-    layer = {"module": "keras.layers", "class_name": "Dense", "config": {}, **facts}
+    layer = {"module": "keras.layers", "class_name": "Dense", "config": {}, **metadata}
     model = {"module": "keras", "class_name": "Sequential", "registered_name": None}
     return {**model, "config": {"layers": [layer]}}
 
@@ -51,10 +51,10 @@ def test_every_place_gives_the_same_model(exported, parts):
     folder = Path(exported["folder"])
     places = [folder, folder.parent, folder / "assets.extra" / "model.keras"]
     for place in [*places, folder / "tflite" / "int8.tflite"]:
-        facts = load.load_info(place)
-        assert facts.info == parts.info
-        assert facts.recipe == parts.recipe
-        assert facts.model == "resnet20"
+        metadata = load.load_info(place)
+        assert metadata.info == parts.info
+        assert metadata.recipe == parts.recipe
+        assert metadata.model == "resnet20"
     expected = parts.model(parts.test["image"][:2])
     for place in places[1:]:
         np.testing.assert_array_equal(load.load(place)(parts.test["image"][:2]), expected)
@@ -67,7 +67,7 @@ def test_it_is_an_ordinary_keras_model(exported, parts):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile("sgd", loss, metrics=["accuracy"])
     result = model.evaluate(parts.test["image"], parts.test["label"], verbose=0)
-    test = exported["artefacts"]["savedmodel"]["test"]
+    test = exported["artifacts"]["savedmodel"]["test"]
     assert result == pytest.approx([test["loss"], test["top1"]], abs=1e-5)
 
 
@@ -85,10 +85,10 @@ def test_it_is_an_ordinary_keras_model(exported, parts):
         ({"module": ["os"]}, "os"),
     ],
 )
-def test_foreign_modules_are_refused_before_import(tmp_path, monkeypatch, facts, named):
+def test_foreign_modules_are_refused_before_import(tmp_path, monkeypatch, metadata, named):
     (tmp_path / "evil_module.py").write_text(f"open({str(tmp_path / 'imported')!r}, 'w')")
     monkeypatch.syspath_prepend(tmp_path)
-    path = archive(tmp_path / "model.keras", entry(**facts))
+    path = archive(tmp_path / "model.keras", entry(**metadata))
     with pytest.raises(ValueError, match=f"names modules outside the project: .*{named}"):
         kerasdl.load(path)
     assert not (tmp_path / "imported").exists()

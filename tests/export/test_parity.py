@@ -38,24 +38,24 @@ def test_figures_are_those_of_training(loss):
     )
     batch = {"image": keras.ops.convert_to_tensor(logits), "label": label}
     losses, metrics = task.losses(lambda x, training: x, batch)
-    found = proof.figures(logits, label, loss)
-    assert found["loss"] == pytest.approx(float(keras.ops.mean(losses)), rel=1e-5)
+    result = proof.metrics(logits, label, loss)
+    assert result["loss"] == pytest.approx(float(keras.ops.mean(losses)), rel=1e-5)
     for name in ("top1", "top5"):
-        assert found[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)
-    assert found["examples"] == 50
+        assert result[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)
+    assert result["examples"] == 50
 
 
 def test_failures_name_the_output():
     good = {"difference": {"s.logits": 1e-6}, "agreement": {"s.label": 1.0}}
     bad = {"difference": {"s.logits": float("nan")}, "agreement": {"s.label": 0.5}}
     far = {"difference": {"s.logits": 0.5}, "agreement": {"s.label": 0.5}}
-    report = {"artefacts": {"savedmodel": good, "tflite/float32": bad, "tflite/int8": far}}
+    report = {"artifacts": {"savedmodel": good, "tflite/float32": bad, "tflite/int8": far}}
     lines = proof.failures(report)  # int8 has figures of its own instead of a limit
     assert [line.split(" ")[:2] for line in lines] == [
         ["tflite/float32:", "s.logits"],
         ["tflite/float32:", "s.label"],
     ]
-    assert proof.failures({"artefacts": {"savedmodel": good}}) == []
+    assert proof.failures({"artifacts": {"savedmodel": good}}) == []
 
 
 def test_names_that_were_not_promised(parts):
@@ -94,6 +94,6 @@ def test_it_runs_as_a_script(exported, parts, tmp_path):
     report = tmp_path / "report.json"
     command = [sys.executable, "-P", proof.__file__, exported["folder"]]
     subprocess.run([*command, tmp_path / "examples.npz", report], check=True, cwd=tmp_path)
-    found = json.loads(report.read_text())
-    assert proof.failures(found) == []
-    assert found["artefacts"]["savedmodel"]["agreement"]["serve_bytes.class_name"] == 1
+    result = json.loads(report.read_text())
+    assert proof.failures(result) == []
+    assert result["artifacts"]["savedmodel"]["agreement"]["serve_bytes.class_name"] == 1

@@ -14,7 +14,7 @@ def signatures(exported):
     return loaded, loaded.signatures  # a signature dies with what it was loaded from
 
 
-KINDS = "grey grey_alpha colour rgba larger smaller jpeg grey_jpeg".split()
+KINDS = "gray gray_alpha color rgba larger smaller jpeg gray_jpeg".split()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -48,7 +48,7 @@ def test_undecodable_bytes_are_refused_and_the_next_request_answered(content, si
 
 def test_a_server_goes_on_after_bytes_that_are_no_image(exported, pictures, replay, tmp_path):
     good, bad = [{"image_bytes": np.array([b], object)} for b in (pictures["jpeg"], b"no image")]
-    asked = [("serve_bytes", inputs) for inputs in (good, bad, good)]
-    before, refused, after = native.replay(replay, exported["folder"], asked, tmp_path)
+    requested = [("serve_bytes", inputs) for inputs in (good, bad, good)]
+    before, refused, after = native.replay(replay, exported["folder"], requested, tmp_path)
     assert "Unknown image file format" in refused
     np.testing.assert_array_equal(before["logits"], after["logits"])

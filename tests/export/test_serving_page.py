@@ -57,16 +57,16 @@ def test_every_command_is_answered_as_by_the_saved_model(name, served):
     for command in commands:
         signature = Path(re.search(r"@(\S+)\.json", command)[1]).name
         function = signatures[signature]
-        found = json.loads(run(command, ports))["outputs"]
+        result = json.loads(run(command, ports))["outputs"]
         expected = _warm_up(version, signature, function)
-        found = found if len(expected) > 1 else {next(iter(expected)): found}
-        assert found.keys() == expected.keys()
+        result = result if len(expected) > 1 else {next(iter(expected)): result}
+        assert result.keys() == expected.keys()
         for output, value in expected.items():
             if value.dtype.kind == "f":
-                np.testing.assert_allclose(found[output], value, atol=1e-5)
+                np.testing.assert_allclose(result[output], value, atol=1e-5)
             else:
                 plain = value.astype("S").astype("U") if value.dtype.kind == "O" else value
-                assert np.array_equal(found[output], plain)
+                assert np.array_equal(result[output], plain)
     printed = run(page[page.index("python - <<'END'") :], ports)
     first = next(iter(load_card(version)["signatures"].values()))
     assert all(re.search(rf"^{output} ", printed, re.MULTILINE) for output in first["outputs"])

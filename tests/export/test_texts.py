@@ -1,4 +1,4 @@
-"""Language models and translators as artefacts: texts in, texts out, bad ones refused."""
+"""Language models and translators as artifacts: texts in, texts out, bad ones refused."""
 
 import subprocess
 import sys
@@ -65,11 +65,11 @@ def ask(serve, text, new=6, temperature=1.0, top_k=0, seed=0):
 
 def test_texts_go_on_from_what_was_given(serve, some):
     batch = [some, some[:2], some[3]]
-    found = ask(serve, batch)
-    for text, longer in zip(batch, found, strict=True):
+    result = ask(serve, batch)
+    for text, longer in zip(batch, result, strict=True):
         assert longer.startswith(text) and len(longer) == len(text) + 6
     assert ask(serve, batch, new=[0, 1, 2]) == [
-        longer[: len(text) + n] for text, longer, n in zip(batch, found, (0, 1, 2), strict=True)
+        longer[: len(text) + n] for text, longer, n in zip(batch, result, (0, 1, 2), strict=True)
     ]
 
 
@@ -105,22 +105,22 @@ def test_invalid_utf8_is_refused(serve):
 
 def test_the_next_token_follows_from_the_last_of_the_context(writer, rng):
     ids = rng.integers(4, 10, (3, 40)).astype("int32")
-    lite = texts.open_artefact(writer / FILES["tflite"])
-    saved = texts.open_artefact(writer)
+    lite = texts.open_artifact(writer / FILES["tflite"])
+    saved = texts.open_artifact(writer)
     expected = saved.answer("next_token", {"token_ids": ids[:, -24:]})["logits"]
-    for artefact in (saved, lite):
-        found = artefact.answer("next_token", {"token_ids": ids})["logits"]
-        np.testing.assert_allclose(found, expected, atol=1e-5)
+    for artifact in (saved, lite):
+        result = artifact.answer("next_token", {"token_ids": ids})["logits"]
+        np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_every_format_writes_the_same(writer, some, file):
     lite = file.endswith("tflite")
     settings = {} if lite else {"temperature": 0.0, "max_new_tokens": 20}
-    found = texts.predict_texts(writer / file, [some[:4]], settings)
+    result = texts.predict_texts(writer / file, [some[:4]], settings)
     expected = texts.predict_texts(writer, [some[:4]], {"temperature": 0.0, "max_new_tokens": 20})
-    assert found == expected
-    assert found[0]["output"].startswith(some[:4]) and len(found[0]["output"]) == 24
+    assert result == expected
+    assert result[0]["output"].startswith(some[:4]) and len(result[0]["output"]) == 24
 
 
 def test_bad_texts_and_settings_are_named(writer, translator, some):
@@ -165,16 +165,16 @@ def test_translators_take_and_give_texts(translator):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["bpe", "wordpiece", "sentencepiece"])
-def test_every_tokenizer_is_in_the_artefact(kind, tmp_path):
+def test_every_tokenizer_is_in_the_artifact(kind, tmp_path):
     sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
     parts = make_parts("gpt2_small", tokenizer=kind, **sizes)
     export(parts, (), tmp_path, None, quiet)
     (text,) = parts.test["text"][:1]
     # A process that has imported nothing of tensorflow-text yet.
     code = (
-        "import sys; from kerasdl.export import artefact\n"
+        "import sys; from kerasdl.export import artifact\n"
         "import numpy as np; n = np.array([3], 'int32')\n"
-        f"found = artefact.open_artefact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
+        f"found = artifact.open_artifact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
         f"    'serving_default', {{'text': np.array([{text!r}], object), 'max_new_tokens': n,\n"
         "    'temperature': np.float32(0), 'top_k': n, 'seed': n})\n"
         "print(found['text'][0].decode())"

@@ -30,9 +30,9 @@ def test_export_run(run, parts, tmp_path, exported):
     assert card["folder"] == str(tmp_path / "resnet20" / "1")
     assert card["figures"] == {"test": {"top1": 0.25}}
     assert lines[:2] == ["model.keras", "SavedModel"]
-    assert list(card["artefacts"]) == ["savedmodel"]
-    assert card["artefacts"]["savedmodel"]["test"] == pytest.approx(
-        exported["artefacts"]["savedmodel"]["test"], abs=1e-5
+    assert list(card["artifacts"]) == ["savedmodel"]
+    assert card["artifacts"]["savedmodel"]["test"] == pytest.approx(
+        exported["artifacts"]["savedmodel"]["test"], abs=1e-5
     )
     x = parts.test["image"][:2]
     np.testing.assert_array_equal(load.load(card["folder"])(x), load.load(run)(x))

@@ -55,8 +55,8 @@ def experts_of(layer, x):
 def test_the_chosen_experts_are_weighed(top_k, rng):
     layer, x = settled(MixtureOfExperts(4, 7, top_k), rng)
     scores = x @ layer.get_weights()[0]
-    least = np.sort(scores, -1)[..., -top_k, None]
-    weights = softmax(np.where(scores >= least, scores, -np.inf))  # (B, N, E)
+    minimum = np.sort(scores, -1)[..., -top_k, None]
+    weights = softmax(np.where(scores >= minimum, scores, -np.inf))  # (B, N, E)
     expected = np.einsum("bne,ebnd->bnd", weights, experts_of(layer, x))
     np.testing.assert_allclose(layer(x), expected, rtol=1e-4, atol=1e-4)
 

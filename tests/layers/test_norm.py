@@ -13,7 +13,7 @@ def test_values_and_gradients_are_those_of_keras(groups, rng):
     x = tf.constant(3 * rng.standard_normal((4, 5, 3, 6)) + 1)
     ours = GroupNorm(groups, 1e-6, dtype="float64")
     theirs = keras.layers.GroupNormalization(groups, epsilon=1e-6, dtype="float64")
-    found = []
+    result = []
     for layer in (ours, theirs):
         layer.build(x.shape)
         for weight, value in zip(layer.weights, rng_pair(), strict=True):
@@ -23,8 +23,8 @@ def test_values_and_gradients_are_those_of_keras(groups, rng):
             tape.watch(x)
             y = layer(x)
             loss = tf.reduce_sum(y**3)
-        found.append([y, *tape.gradient(loss, sources)])
-    for a, b in zip(*found, strict=True):
+        result.append([y, *tape.gradient(loss, sources)])
+    for a, b in zip(*result, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-9)
 
 

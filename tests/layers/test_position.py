@@ -33,7 +33,7 @@ def test_rotations_keep_norms_and_know_only_distances(rng):
     assert np.abs(products[0, 1] - products[1, 0]) > 1e-3
 
 
-def test_rotations_turn_pairs_of_neighbours(rng):
+def test_rotations_turn_pairs_of_neighbors(rng):
     x = rng.normal(size=(1, 1, 1, 4))
     a, b, c, d = x.ravel()
     s, t = 3.0, 3.0 / 100  # 10000^(-2i/4)

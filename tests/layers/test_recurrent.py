@@ -80,10 +80,10 @@ def test_numbers_and_every_gradient_are_those_of_keras(
     def our_answers():
         return ours(x, initial_state=state, mask=mask, training=training)
 
-    found = answers(our_answers, [x, *state, *(w.value for w in ours.weights)], rng_of(1))
+    result = answers(our_answers, [x, *state, *(w.value for w in ours.weights)], rng_of(1))
     expected = answers(keras_answers, [x, *state, *(w.value for w in theirs.weights)], rng_of(1))
-    assert len(found) == len(expected) == 1 + ours.states + 1 + ours.states + 3
-    for a, b in zip(found, expected, strict=True):
+    assert len(result) == len(expected) == 1 + ours.states + 1 + ours.states + 3
+    for a, b in zip(result, expected, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(b).max()), rtol=0)
 
 
@@ -226,14 +226,14 @@ def test_truncation_is_back_propagation_in_pieces(rng):
     pieces.set_weights(layer.get_weights())
     with tf.GradientTape() as tape:
         total = tf.reduce_sum(by * layer(x, training=True)[0])
-    found = tape.gradient(total, [w.value for w in layer.weights])
+    result = tape.gradient(total, [w.value for w in layer.weights])
     with tf.GradientTape() as tape:
         total, state = 0.0, None
         for begin in (0, 4, 8):
             y, state = pieces(x[:, begin : begin + 4], initial_state=state, training=True)
             total += tf.reduce_sum(by[:, begin : begin + 4] * y)
             state = [tf.stop_gradient(s) for s in state]
-    for a, b in zip(found, tape.gradient(total, [w.value for w in pieces.weights]), strict=True):
+    for a, b in zip(result, tape.gradient(total, [w.value for w in pieces.weights]), strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
@@ -393,9 +393,9 @@ def test_it_converts_to_builtin_operations(kind, length, made_for, batches, tmp_
     for batch in batches:
         for time in (length,) if length else (1, LONG):
             x = noise(rng, batch, time, 3)
-            found = runner(x=x.numpy())
+            result = runner(x=x.numpy())
             for a, b in zip("abc", [model(x)[0], *model(x)[1][:2]], strict=True):
-                np.testing.assert_allclose(found[a], b, atol=1e-5)
+                np.testing.assert_allclose(result[a], b, atol=1e-5)
 
 
 @pytest.mark.parametrize(

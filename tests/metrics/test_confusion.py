@@ -27,14 +27,14 @@ def test_merged_parts_are_the_whole_in_any_order(rng):
         for one in order:
             merged.merge(one.state())
         assert merged.result() == whole.result()
-    found = whole.result()
-    assert np.sum(found["confusion"]) == 18
+    result = whole.result()
+    assert np.sum(result["confusion"]) == 18
     true = np.concatenate([batch["label"] for _, batch in parts])[:18]
     predicted = np.concatenate([outputs["label"] for outputs, _ in parts])[:18]
     confidence = np.concatenate([o["probabilities"].max(-1) for o, _ in parts])[:18]
     wrong = sorted(np.flatnonzero(true != predicted), key=lambda i: -confidence[i])[:4]
-    assert [m["index"] for m in found["mistakes"]] == wrong
-    for mistake in found["mistakes"]:
+    assert [m["index"] for m in result["mistakes"]] == wrong
+    for mistake in result["mistakes"]:
         i = mistake["index"]
         assert mistake["confidence"] == confidence[i]
         assert (mistake["true"], mistake["predicted"]) == (true[i], predicted[i])

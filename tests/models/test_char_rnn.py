@@ -46,25 +46,25 @@ def test_no_token_sees_a_later_one(name, length, rng):
 def test_reading_in_parts_gives_the_logits_of_the_whole(name, parts, rng):
     model = tiny(name)
     ids = tokens(rng, 2, 12)
-    extend = tf.function(
-        lambda ids, state, position: model.extend(ids, state, position),
+    decode_step = tf.function(
+        lambda ids, state, position: model.decode_step(ids, state, position),
         input_signature=[
             tf.TensorSpec((None, None), tf.int32),
-            [tf.TensorSpec((None, s.shape[1])) for s in model.start(2)],
+            [tf.TensorSpec((None, s.shape[1])) for s in model.init_cache(2)],
             tf.TensorSpec((), tf.int32),
         ],
     )
     whole = model(ids)
-    for step in (extend, model.extend):
-        if 0 in parts and step is not extend:
+    for step in (decode_step, model.decode_step):
+        if 0 in parts and step is not decode_step:
             continue  # nobody asks for nothing where the number is known
-        state, position, found = model.start(tf.constant(2), 12), 0, []
+        state, position, result = model.init_cache(tf.constant(2), 12), 0, []
         for n in parts:
             logits, state = step(ids[:, position : position + n], state, tf.constant(position))
             assert logits.shape == (2, n, 11)
-            found.append(logits)
+            result.append(logits)
             position += n
-        np.testing.assert_allclose(np.concatenate(found, 1), whole, atol=1e-5)
+        np.testing.assert_allclose(np.concatenate(result, 1), whole, atol=1e-5)
 
 
 @every_row
@@ -73,18 +73,18 @@ def test_a_whole_text_is_written_inside_a_graph(name, rng):
     prompt, length = tokens(rng, 3, 5), np.array([5, 2, 3], "int32")
 
     @tf.function(input_signature=[tf.TensorSpec((None, None), tf.int32)])
-    def write(prompt):
-        state = model.start(ops.shape(prompt)[0], 10)
+    def generate(prompt):
+        state = model.init_cache(ops.shape(prompt)[0], 10)
         limit = ops.zeros_like(length) + 10
         choose = lambda logits, position: decoding.greedy(logits)  # noqa: E731
-        return decoding.write(model.extend, state, prompt, length, 10, limit, choose)
+        return decoding.generate(model.decode_step, state, prompt, length, 10, limit, choose)
 
-    found = np.asarray(write(prompt))
+    result = np.asarray(generate(prompt))
     for row, (text, n) in enumerate(zip(prompt, length, strict=True)):
         text = list(text[:n])
         while len(text) < 10:
             text.append(int(np.argmax(model(np.array([text], "int32"))[0, -1])))
-        np.testing.assert_array_equal(found[row], text)
+        np.testing.assert_array_equal(result[row], text)
 
 
 @every_row
@@ -92,7 +92,9 @@ def test_there_is_no_limit_of_context(name, rng):
     model = tiny(name)
     assert model.context is None
     assert model(tokens(rng, 1, 50)).shape == (1, 50, 11)
-    assert [s.shape for s in model.start(4, 10**9)] == [s.shape for s in model.start(4, 1)]
+    assert [s.shape for s in model.init_cache(4, 10**9)] == [
+        s.shape for s in model.init_cache(4, 1)
+    ]
 
 
 def test_parameters_are_those_of_the_layers():
@@ -111,7 +113,7 @@ def test_logits_are_at_least_float32(rng):
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = tiny("char_gru")
     assert model(tokens(rng, 2, 6)).dtype == "float32"
-    assert {s.dtype for s in model.start(2)} == {tf.bfloat16}
+    assert {s.dtype for s in model.init_cache(2)} == {tf.bfloat16}
 
 
 def test_bad_arguments_are_named():

@@ -58,17 +58,17 @@ def test_examples_do_not_see_each_other():
 
 def test_no_class_is_a_class_of_its_own():
     model = awake("ddpm_unet_small")
-    found = [np.asarray(model(inputs(1, [k]))) for k in range(4)]  # 3 classes, and none
+    result = [np.asarray(model(inputs(1, [k]))) for k in range(4)]  # 3 classes, and none
     for i in range(4):
         for j in range(i):
-            assert np.abs(found[i] - found[j]).max() > 1e-4
+            assert np.abs(result[i] - result[j]).max() > 1e-4
 
 
 def test_time_embedding_is_the_papers():
-    found = np.asarray(ddpm.time_embedding(ops.convert_to_tensor([0.0, 7.0]), 8))
+    result = np.asarray(ddpm.time_embedding(ops.convert_to_tensor([0.0, 7.0]), 8))
     rates = np.exp(-np.log(10000) * np.arange(4) / 3)
-    np.testing.assert_allclose(found[0], [0, 0, 0, 0, 1, 1, 1, 1])
-    np.testing.assert_allclose(found[1], [*np.sin(7 * rates), *np.cos(7 * rates)], atol=1e-6)
+    np.testing.assert_allclose(result[0], [0, 0, 0, 0, 1, 1, 1, 1])
+    np.testing.assert_allclose(result[1], [*np.sin(7 * rates), *np.cos(7 * rates)], atol=1e-6)
 
 
 @pytest.mark.parametrize("side", [8, 16, 28, 32])

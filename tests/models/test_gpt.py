@@ -98,28 +98,28 @@ def test_cached_decoding_gives_the_same_logits(options, ids):
     model = make(options)
     whole = np.asarray(model(ids))
     for prefill in (1, 4, 9):
-        state = model.start(3, 11)
-        logits, state = model.extend(ids[:, :prefill], state, 0)
+        state = model.init_cache(3, 11)
+        logits, state = model.decode_step(ids[:, :prefill], state, 0)
         np.testing.assert_allclose(logits, whole[:, :prefill], rtol=1e-5, atol=1e-5)
         for i in range(prefill, 9):
-            logits, state = model.extend(ids[:, i : i + 1], state, tf.constant(i))
+            logits, state = model.decode_step(ids[:, i : i + 1], state, tf.constant(i))
             np.testing.assert_allclose(logits[:, 0], whole[:, i], rtol=1e-5, atol=1e-5)
 
 
 def greedy(model, token_ids, length):
     """Logits `(B, length, V)` of a greedy text that starts with `token_ids` `(B, 1)`."""
     batch = ops.shape(token_ids)[0]
-    state = model.start(batch, length)
+    state = model.init_cache(batch, length)
     logits = ops.zeros((batch, length, 13))
 
     def step(i, token_ids, logits, *state):
-        new, state = model.extend(token_ids, list(state), i)
+        new, state = model.decode_step(token_ids, list(state), i)
         # not argmax, for which TFLite has no builtin as Keras makes it
         token_ids = ops.top_k(new[:, 0], 1)[1]
         return i + 1, token_ids, ops.slice_update(logits, (0, i, 0), new), *state
 
-    start = (ops.convert_to_tensor(0, "int32"), token_ids, logits, *state)
-    return ops.while_loop(lambda i, *_: i < length, step, start)[2]
+    init_cache = (ops.convert_to_tensor(0, "int32"), token_ids, logits, *state)
+    return ops.while_loop(lambda i, *_: i < length, step, init_cache)[2]
 
 
 @every_option
@@ -160,8 +160,8 @@ def test_a_saved_model_is_the_same(options, ids, tmp_path):
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(ids), model(ids))
     for ours, theirs in zip(
-        keras.tree.flatten(model.extend(ids, model.start(3, 9), 0)),
-        keras.tree.flatten(again.extend(ids, again.start(3, 9), 0)),
+        keras.tree.flatten(model.decode_step(ids, model.init_cache(3, 9), 0)),
+        keras.tree.flatten(again.decode_step(ids, again.init_cache(3, 9), 0)),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
@@ -205,11 +205,11 @@ def test_more_than_the_context_is_refused(ids):
         model(np.ones((1, 13), "int32"))
     for length in (13, tf.constant(13)):
         with pytest.raises(ValueError, match="there are 12 positions"):
-            model.start(1, length)
-    state = model.start(3, 8)
+            model.init_cache(1, length)
+    state = model.init_cache(3, 8)
     for position in (0, tf.constant(0)):
         with pytest.raises(ValueError, match="there are 8 positions"):
-            model.extend(ids, state, position)
+            model.decode_step(ids, state, position)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def test_losses_start_at_those_of_equal_scores(rng):
     np.testing.assert_allclose(multiclass_hinge(label, logits), 9, atol=1e-6)
 
 
-def test_it_is_linear_in_the_normalised_image(rng):
+def test_it_is_linear_in_the_normalized_image(rng):
     model = linear((4, 5, 1), 3, input_mean=0.5, input_std=0.25)
     kernel, bias = (rng.random(w.shape, np.float32) for w in model.weights)
     model.set_weights([kernel, bias])

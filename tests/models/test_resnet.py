@@ -87,7 +87,7 @@ def test_stride_of_bottleneck(in_3x3):
 def test_strided_convolutions_pad_symmetrically():
     stem = resnet.ConvNorm(1, 3, 2)
     x = np.zeros((1, 4, 4, 1), "float32")
-    x[0, 0, 0] = 1  # the first window's centre
+    x[0, 0, 0] = 1  # the first window's center
     stem.build(x.shape)
     kernel = np.zeros((3, 3, 1, 1))
     kernel[1, 1] = 1

@@ -134,13 +134,13 @@ def test_cached_decoding_gives_the_same_logits(name, x):
     model = make(name)
     whole = np.asarray(model(x))
     for prefill in (1, 4, 9):
-        state = model.start(x["source_ids"], 11)
+        state = model.init_cache(x["source_ids"], 11)
         shapes = [tuple(part.shape) for part in state]
-        logits, state = model.extend(x["target_ids"][:, :prefill], state, 0)
+        logits, state = model.decode_step(x["target_ids"][:, :prefill], state, 0)
         np.testing.assert_allclose(logits, whole[:, :prefill], rtol=1e-5, atol=1e-5)
         for i in range(prefill, 9):
             token = x["target_ids"][:, i : i + 1]
-            logits, state = model.extend(token, state, tf.constant(i))
+            logits, state = model.decode_step(token, state, tf.constant(i))
             np.testing.assert_allclose(logits[:, 0], whole[:, i], rtol=1e-5, atol=1e-5)
         assert [tuple(part.shape) for part in state] == shapes
         assert {shape[0] for shape in shapes} == {3}
@@ -152,10 +152,10 @@ def test_a_saved_model_is_the_same(name, x, tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(again(x), model(x))
-    state, twin = (m.start(x["source_ids"], 9) for m in (model, again))
+    state, twin = (m.init_cache(x["source_ids"], 9) for m in (model, again))
     for ours, theirs in zip(
-        keras.tree.flatten(model.extend(x["target_ids"], state, 0)),
-        keras.tree.flatten(again.extend(x["target_ids"], twin, 0)),
+        keras.tree.flatten(model.decode_step(x["target_ids"], state, 0)),
+        keras.tree.flatten(again.decode_step(x["target_ids"], twin, 0)),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
@@ -166,6 +166,6 @@ def test_what_cannot_be_is_refused(x):
         make(num_heads=3)
     model = make()
     with pytest.raises(ValueError, match="13 tokens from position 0 on: there are 12 positions"):
-        model.start(x["source_ids"], 13)
+        model.init_cache(x["source_ids"], 13)
     with pytest.raises(ValueError, match="9 tokens from position 0 on: there are 8 positions"):
-        model.extend(x["target_ids"], model.start(x["source_ids"], 8), 0)
+        model.decode_step(x["target_ids"], model.init_cache(x["source_ids"], 8), 0)

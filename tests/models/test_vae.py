@@ -52,7 +52,7 @@ def test_gaussian_variance_is_learned_and_bounded():
 
 def test_doubled_copies_pixels():
     x = np.random.default_rng(0).random((2, 3, 4, 5))
-    np.testing.assert_array_equal(module.doubled(x), x.repeat(2, 1).repeat(2, 2))
+    np.testing.assert_array_equal(module.upsample2x(x), x.repeat(2, 1).repeat(2, 2))
 
 
 @pytest.mark.parametrize("shape", [(8, 8, 1), (4, 12, 3), (32, 32, 1)])

@@ -197,9 +197,9 @@ class Variant:
         with runs.dtype_policy("float32"):
             model, task = self.session.run.restore("last")
             batches, _ = self.session.evaluation(self.session.source.test)
-            metrics, found = evaluation.evaluate(model, task, batches)
-            if "confusion" in found:
-                assert np.sum(found["confusion"]) == 16 * STEPS  # limit_batches applies
+            metrics, result = evaluation.evaluate(model, task, batches)
+            if "confusion" in result:
+                assert np.sum(result["confusion"]) == 16 * STEPS  # limit_batches applies
             shown = task.pictures(model, task.prepare(next(iter(batches))))
         runs.set_precision("float64")
         return {f"metric/{k}": v for k, v in metrics.items()} | {
@@ -215,7 +215,7 @@ def main(name, strategy, folder, out):
     trainer = variant.session.trainer
     means = trainer.task.summarize(dict.fromkeys(trainer.names, 1.0), "train")
     players = {p: [v.path for v in group] for p, group in trainer.player_variables.items()}
-    found = {
+    result = {
         "weights": [path for paths in players.values() for path in paths],
         **_named("player", players),
         **_named("start", {v.path: np.asarray(v) for v in trainer.net.variables}),
@@ -224,16 +224,16 @@ def main(name, strategy, folder, out):
     assert set(means) < set(variant.loop.history[0])
     checkpoints = variant.session.run.checkpoints
     if strategy == "one_device":
-        found |= variant.evaluate()
-        found |= _named("parts", variant.two_and_two_steps())
+        result |= variant.evaluate()
+        result |= _named("parts", variant.two_and_two_steps())
         shutil.copytree(checkpoints, folder / "checkpoints")
-        found["learned"] = variant.learn()
+        result["learned"] = variant.learn()
     else:  # a session that has seen nothing of what the other did
         shutil.rmtree(checkpoints)
         shutil.copytree(folder / "checkpoints", checkpoints)
         variant.go_back(2)
-        found |= _named("resumed", variant.taken(variant.fit()))
-    np.savez(out, **found)
+        result |= _named("resumed", variant.taken(variant.fit()))
+    np.savez(out, **result)
 
 
 def _named(prefix, arrays):

@@ -59,7 +59,7 @@ def write_odd(path):
 
 
 def main(kind, out):
-    made, found = None, {}
+    made, result = None, {}
     write_odd(Path(out).with_name("odd.npz"))
     for name, own in MODELS.items():
         keras.backend.clear_session()
@@ -77,10 +77,10 @@ def main(kind, out):
             made = session.strategy, session.cluster
             strategy.make = functools.partial(lambda it, *_: it, made)
         session.fit()
-        found[f"{name}/losses"] = losses.values
-        found[f"{name}/history"] = [list(row.values()) for row in session.loop.history]
-        found |= {f"{name}/{k}": v for k, v in session.loop.weights().items()}
-    np.savez(out, **found)
+        result[f"{name}/losses"] = losses.values
+        result[f"{name}/history"] = [list(row.values()) for row in session.loop.history]
+        result |= {f"{name}/{k}": v for k, v in session.loop.weights().items()}
+    np.savez(out, **result)
 
 
 if __name__ == "__main__":

@@ -80,13 +80,13 @@ def main(kind, out):
     keras.config.set_floatx("float64")
     logical = 2 if kind == "mirrored" else None
     made, _ = strategy.make(Recipe(model="simclr_small", strategy=kind, logical_devices=logical))
-    found = {f"replicas/{k}": v for k, v in train(made).items()}
+    result = {f"replicas/{k}": v for k, v in train(made).items()}
     if kind == "mirrored":
         one = tf.distribute.OneDeviceStrategy("CPU:0")
-        found |= {f"one/{k}": v for k, v in train(one).items()}
+        result |= {f"one/{k}": v for k, v in train(one).items()}
         cut = train(made, lambda z: tf.stop_gradient(gather.gather(z)))
-        found |= {f"cut/{k}": v for k, v in cut.items()}
-    np.savez(out, **found)
+        result |= {f"cut/{k}": v for k, v in cut.items()}
+    np.savez(out, **result)
 
 
 if __name__ == "__main__":

@@ -83,8 +83,8 @@ def kill_once(folder, name, writes):
     return bool(list((Path(folder) / name / "checkpoints").glob(".*.tmp")))
 
 
-def step_of(found):
-    return found[0]["step"] if found else 0
+def step_of(result):
+    return result[0]["step"] if result else 0
 
 
 def main(folder, count, out):

@@ -37,7 +37,7 @@ def batch_of(size, spoilt):
 def main(out):
     place, _ = strategy.make(Recipe(strategy="mirrored", logical_devices=2))
     runs.set_precision("mixed_float16")
-    found = {}
+    result = {}
     for name, arguments in (("mlp", {"dims": (6,)}), ("gan_mlp", {"hidden_dim": 8})):
         recipe = Recipe(model=name, precision="mixed_float16", opt="adam", sched="constant")
         task = tasks.get(catalog.row(name).task)(INFO, recipe)
@@ -53,8 +53,8 @@ def main(out):
             update(place.experimental_distribute_values_from_function(batch_of(8, spoilt)))
             for key, variable in trainer.state().items():
                 copies = place.experimental_local_results(variable.value)
-                found[f"{name}/{number}/{key}"] = np.stack([np.asarray(c) for c in copies])
-    np.savez(out, **found)
+                result[f"{name}/{number}/{key}"] = np.stack([np.asarray(c) for c in copies])
+    np.savez(out, **result)
 
 
 if __name__ == "__main__":

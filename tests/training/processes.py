@@ -43,8 +43,8 @@ def run_script(script, *words, out, seconds=300, **variables):
     )
     if not out.exists():
         return done.returncode, done.stdout + done.stderr
-    with np.load(out) as found:
-        return done.returncode, dict(found)
+    with np.load(out) as result:
+        return done.returncode, dict(result)
 
 
 def start_two(folder, name, **settings):
@@ -73,14 +73,16 @@ def run_two(script, *words, out, **kwargs):
 
 def finish(folder, name, **settings):
     """What a training wrote that must end well."""
-    status, found = start(folder, name, **settings)
-    assert status == 0, found
-    return found
+    status, result = start(folder, name, **settings)
+    assert status == 0, result
+    return result
 
 
-def weights(found) -> dict:
+def weights(result) -> dict:
     """The weights without the states of random generators."""
-    return {k: v for k, v in found.items() if k.startswith("weight/") and "seed_generator" not in k}
+    return {
+        k: v for k, v in result.items() if k.startswith("weight/") and "seed_generator" not in k
+    }
 
 
 def difference(a, b) -> float:

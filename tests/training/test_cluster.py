@@ -40,11 +40,11 @@ def test_a_process_alone(monkeypatch):
 
 def test_tf_config(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", tf_config(1, worker=["a:1", "b:2"]))
-    found = cluster.find()
-    assert (found.addresses, found.index, found.size) == (["a:1", "b:2"], 1, 2)
+    result = cluster.find()
+    assert (result.addresses, result.index, result.size) == (["a:1", "b:2"], 1, 2)
     monkeypatch.setenv("TF_CONFIG", tf_config(1, chief=["c:3"], worker=["a:1", "b:2"]))
-    found = cluster.find()
-    assert (found.addresses, found.index) == (["c:3", "a:1", "b:2"], 2)
+    result = cluster.find()
+    assert (result.addresses, result.index) == (["c:3", "a:1", "b:2"], 2)
 
 
 @pytest.mark.parametrize("text", ["{", "3", "{}", tf_config(5, worker=["a:1", "b:2"])])
@@ -57,8 +57,8 @@ def test_a_tf_config_that_means_nothing(text, monkeypatch):
 def test_slurm(monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
-    found = cluster.find()
-    assert (found.addresses, found.index) == (["n1:8888", "n2:8888", "n3:8888"], 1)
+    result = cluster.find()
+    assert (result.addresses, result.index) == (["n1:8888", "n2:8888", "n3:8888"], 1)
     monkeypatch.delenv("SLURM_STEP_NODELIST")
     with pytest.raises(ValueError, match="SLURM: .*SLURM_STEP_NODELIST"):
         cluster.find()
@@ -74,27 +74,27 @@ def test_kubernetes_without_its_package_or_server(monkeypatch):
 # -- meeting ------------------------------------------------------------------------------------
 
 
-def meet(facts, monkeypatch, seconds="20", ports=None):
+def meet(metadata, monkeypatch, seconds="20", ports=None):
     """What each of several workers is told, `""` for well met."""
-    ports = ports or free_ports(len(facts))
+    ports = ports or free_ports(len(metadata))
     monkeypatch.setenv("KERASDL_START_TIMEOUT", seconds)
     addresses = [f"127.0.0.1:{port}" for port in ports]
-    found = {}
+    result = {}
 
     def one(index):
         try:
-            cluster.Cluster(None, addresses, index).meet(facts[index])
-            found[index] = ""
+            cluster.Cluster(None, addresses, index).meet(metadata[index])
+            result[index] = ""
         except ValueError as error:
-            found[index] = str(error)
+            result[index] = str(error)
 
-    present = [i for i, known in enumerate(facts) if known is not None]
+    present = [i for i, known in enumerate(metadata) if known is not None]
     threads = [threading.Thread(target=one, args=(i,)) for i in reversed(present)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    return [found.get(i) for i in range(len(facts))]
+    return [result.get(i) for i in range(len(metadata))]
 
 
 def test_workers_that_agree_meet(monkeypatch):
@@ -102,8 +102,8 @@ def test_workers_that_agree_meet(monkeypatch):
 
 
 def test_all_are_told_what_differs(monkeypatch):
-    facts = [{"--lr": 0.1, "--seed": 1}, {"--lr": 0.1, "--seed": 1}, {"--lr": 0.2, "--seed": 1}]
-    assert meet(facts, monkeypatch) == ["workers 0 and 2 differ: --lr is 0.1 and 0.2"] * 3
+    metadata = [{"--lr": 0.1, "--seed": 1}, {"--lr": 0.1, "--seed": 1}, {"--lr": 0.2, "--seed": 1}]
+    assert meet(metadata, monkeypatch) == ["workers 0 and 2 differ: --lr is 0.1 and 0.2"] * 3
 
 
 def test_all_are_told_who_is_missing(monkeypatch):
@@ -117,18 +117,18 @@ def test_all_are_told_who_is_missing(monkeypatch):
 def test_a_port_in_use_is_named(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        found = meet([{}, None], monkeypatch, "1", [port, port + 1])
-    assert found[0].startswith(f"worker 0 at 127.0.0.1:{port}: Address already in use")
+        result = meet([{}, None], monkeypatch, "1", [port, port + 1])
+    assert result[0].startswith(f"worker 0 at 127.0.0.1:{port}: Address already in use")
 
 
 # -- what auto picks ----------------------------------------------------------------------------
 
 
 def test_auto_says_what_it_picked(monkeypatch):
-    said = []
-    made, found = strategy.make(Recipe(), said.append)
-    assert found is None and made.num_replicas_in_sync == 1
-    assert said == ["strategy auto: one_device on 1 CPU(s)"]
+    output = []
+    made, result = strategy.make(Recipe(), output.append)
+    assert result is None and made.num_replicas_in_sync == 1
+    assert output == ["strategy auto: one_device on 1 CPU(s)"]
     assert strategy._pick(None, None, 4) == "mirrored"
     assert strategy._pick(None, "local", 1) == "tpu"
     assert strategy._pick(object(), None, 1) == "multi_worker_mirrored"

@@ -62,9 +62,9 @@ def test_a_run_draws_and_is_judged(name, pictures, ways, tmp_path, monkeypatch):
         with Image.open(path) as image:
             assert min(image.size) > 40 and np.asarray(image).std() > 0
             assert getattr(image, "n_frames", 1) > 1 or path.suffix == ".png"
-    judged = json.loads((tmp_path / "a" / "metrics.json").read_text())["samples"]
-    assert set(judged["ways"]) == ways and judged["notes"] == []
-    for way in judged["ways"].values():
+    evaluated = json.loads((tmp_path / "a" / "metrics.json").read_text())["samples"]
+    assert set(evaluated["ways"]) == ways and evaluated["notes"] == []
+    for way in evaluated["ways"].values():
         assert way["pixel"]["frechet"] > way["pixel"]["frechet_real"] > 0
         assert sum(way["classes"]["shares"].values()) == pytest.approx(1)
     page = (tmp_path / "a" / "report.html").read_text()

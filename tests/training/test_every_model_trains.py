@@ -24,13 +24,13 @@ def name(request):
 
 @pytest.fixture(scope="module")
 def trained(name, tmp_path_factory):
-    """What `battery.py` found, `{strategy: arrays}`, each in a process of its own."""
-    folder, found = tmp_path_factory.mktemp(name), {}
+    """What `battery.py` result, `{strategy: arrays}`, each in a process of its own."""
+    folder, result = tmp_path_factory.mktemp(name), {}
     for strategy in REPLICAS:
         out = folder / f"{strategy}.npz"
-        status, found[strategy] = run_script(SCRIPT, name, strategy, folder, out=out)
-        assert status == 0, found[strategy]
-    return found
+        status, result[strategy] = run_script(SCRIPT, name, strategy, folder, out=out)
+        assert status == 0, result[strategy]
+    return result
 
 
 def part(arrays, prefix):

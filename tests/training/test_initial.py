@@ -53,10 +53,10 @@ def same(model, expected, but=None):
 
 
 def test_a_run_gives_all_its_weights(run_folder, trained):
-    found = initial.open_initial(str(run_folder))
-    assert found.input_stats == (MEAN, STD)
+    result = initial.open_initial(str(run_folder))
+    assert result.input_stats == (MEAN, STD)
     model = resnet20(num_classes=5, name="other", **SIZES)
-    line = found.copy_to(model)
+    line = result.copy_to(model)
     n = len(model.weights)
     assert f"took {n} of {n} weights" in line and "head" not in line
     same(model, arrays_of(trained))
@@ -84,10 +84,10 @@ def test_the_last_checkpoint_where_the_best_is_lost(run_folder, trained, capsys)
 
 def test_a_keras_file(trained, tmp_path):
     trained.save(tmp_path / "m.keras")
-    found = initial.open_initial(str(tmp_path / "m.keras"))
-    np.testing.assert_allclose(found.input_stats, (MEAN, STD))
+    result = initial.open_initial(str(tmp_path / "m.keras"))
+    np.testing.assert_allclose(result.input_stats, (MEAN, STD))
     model = resnet20(num_classes=5, **SIZES)
-    found.copy_to(model)
+    result.copy_to(model)
     same(model, arrays_of(trained))
 
 
@@ -99,7 +99,7 @@ def test_a_backbone_alone_fits_a_classifier(trained, tmp_path):
     same(model, arrays_of(trained), but="head")
 
 
-def test_inputs_that_are_not_normalised(tmp_path):
+def test_inputs_that_are_not_normalized(tmp_path):
     model = resnet20(num_classes=5, **SIZES)
     model.save(tmp_path / "m.keras")
     assert initial.open_initial(str(tmp_path / "m.keras")).input_stats == ((), ())
@@ -152,14 +152,14 @@ def test_names_of_nothing(name, text):
 
 @pytest.mark.parametrize("with_head", [True, False])
 def test_keras_applications(monkeypatch, with_head):
-    asked = []
+    requested = []
     monkeypatch.setattr(
-        keras_applications, "load", lambda name, model: asked.append((name, model)) or with_head
+        keras_applications, "load", lambda name, model: requested.append((name, model)) or with_head
     )
-    found = initial.open_initial("keras:ResNet50")
-    assert found.input_stats == keras_applications.INPUT["ResNet50"]
-    line = found.copy_to("a model")
-    assert asked == [("ResNet50", "a model")]
+    result = initial.open_initial("keras:ResNet50")
+    assert result.input_stats == keras_applications.INPUT["ResNet50"]
+    line = result.copy_to("a model")
+    assert requested == [("ResNet50", "a model")]
     assert ("starts anew" in line) != with_head
 
 

@@ -57,14 +57,14 @@ def log(rank):
 
 def processes_with(mark):
     """Processes whose command line holds a text, except those that have ended."""
-    found = []
+    result = []
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             line = (path / "cmdline").read_bytes().decode(errors="replace")
             state = (path / "stat").read_text().rpartition(")")[2].split()[0]
             if mark in line and state != "Z" and int(path.name) != os.getpid():
-                found.append(int(path.name))
-    return found
+                result.append(int(path.name))
+    return result
 
 
 def wait_for(condition, seconds=10):
@@ -90,10 +90,10 @@ def test_every_worker_gets_its_tf_config_and_its_lines_are_prefixed_and_kept(lau
     assert launch("print(json.dumps(config), sys.stdin.read())", "--workers", "2") == 0
     lines = capfd.readouterr().out.splitlines()
     assert sorted(line[:4] for line in lines) == ["[0] ", "[1] "]
-    found = {line[1]: json.loads(line[4:]) for line in lines}
-    assert [found[i]["task"] for i in "01"] == [{"type": "worker", "index": i} for i in (0, 1)]
-    assert found["0"]["cluster"] == found["1"]["cluster"]
-    assert len(set(found["0"]["cluster"]["worker"])) == 2
+    result = {line[1]: json.loads(line[4:]) for line in lines}
+    assert [result[i]["task"] for i in "01"] == [{"type": "worker", "index": i} for i in (0, 1)]
+    assert result["0"]["cluster"] == result["1"]["cluster"]
+    assert len(set(result["0"]["cluster"]["worker"])) == 2
     assert "attempt 1" in log(1) and '"index": 1' in log(1)
 
 
@@ -106,8 +106,8 @@ if rank == 1 and not os.path.exists("again"):
     open("again", "w"); time.sleep(60)
 """
     assert launch(script, "--workers", "2") == 0
-    said = capfd.readouterr().err
-    assert "worker 0 was ended by SIGKILL; restart 1 of 3 of all workers in 0.01 s" in said
+    output = capfd.readouterr().err
+    assert "worker 0 was ended by SIGKILL; restart 1 of 3 of all workers in 0.01 s" in output
     for rank in (0, 1):
         ports = [line for line in log(rank).splitlines() if line.startswith("at ")]
         assert len(ports) == len(set(ports)) == 2
@@ -117,10 +117,10 @@ if rank == 1 and not os.path.exists("again"):
 def test_it_gives_up_after_some_restarts_with_longer_pauses_and_shows_the_last_lines(launch, capfd):
     script = "print('first'); [print('line', i) for i in range(9)]; print('why'); sys.exit(7)"
     assert launch(script, "--workers", "1", "--max-restarts", "3") == 1
-    said = capfd.readouterr().err
-    assert [w for w in said.split() if w.startswith("0.0")] == ["0.01", "0.02", "0.02"]
-    last = said[said.index("after 3 restarts") :]
-    assert "status 7" in said and "line 0\n" in last and "    why\n" in last
+    output = capfd.readouterr().err
+    assert [w for w in output.split() if w.startswith("0.0")] == ["0.01", "0.02", "0.02"]
+    last = output[output.index("after 3 restarts") :]
+    assert "status 7" in output and "line 0\n" in last and "    why\n" in last
     assert "first" not in last and log(0).count("attempt") == 4
 
 
@@ -134,9 +134,9 @@ def test_a_long_run_before_the_death_counts_as_progress(launch, monkeypatch):
 def test_bad_input_ends_all_without_a_restart_and_is_said_once(launch, capfd):
     script = "print('error: no data set x') if rank else time.sleep(60); sys.exit(2)"
     assert launch(script, "--workers", "2") == 2
-    found = capfd.readouterr()
-    assert (found.out + found.err).count("no data set x") == 1
-    assert found.err.endswith("\nerror: no data set x\n")
+    result = capfd.readouterr()
+    assert (result.out + result.err).count("no data set x") == 1
+    assert result.err.endswith("\nerror: no data set x\n")
     assert log(0).count("attempt") == 1
 
 
@@ -212,13 +212,13 @@ def test_a_kill_of_the_launcher_or_of_its_helpers_leaves_no_process(tmp_path, vi
 
 
 def test_given_ports_are_used_and_one_in_use_is_named(launch, capfd):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as accepted:
+        accepted.bind(("127.0.0.1", 0))
+        accepted.listen()
+        port = accepted.getsockname()[1]
         assert launch("pass", "--workers", "2", "--port", str(port - 1)) == 2
-        found = capfd.readouterr()
-        assert found.err == f"error: port {port} of this machine: address already in use\n"
+        result = capfd.readouterr()
+        assert result.err == f"error: port {port} of this machine: address already in use\n"
     port = hosts.free_ports(1)[0]
     assert launch("print(*workers)", "--workers", "1", "--port", str(port)) == 0
     assert f"[0] 127.0.0.1:{port}\n" in capfd.readouterr().out
@@ -270,9 +270,9 @@ def test_ssh_starts_every_host_and_restarts_after_a_lost_connection(ssh, launch,
     script = "print(*workers, os.environ['KERASDL_START_TIMEOUT'], os.getcwd())"
     flags = ["--hosts", "u@here,dropped", "--ssh", "--start-timeout", "9"]
     assert launch(script, *flags) == 0
-    found = capfd.readouterr()
-    assert "worker 1 on dropped ended with status 255; restart 1 of 3" in found.err
-    assert found.out.count(f"[1] here:2222 dropped:2222 9 {Path.cwd()}\n") == 2
+    result = capfd.readouterr()
+    assert "worker 1 on dropped ended with status 255; restart 1 of 3" in result.err
+    assert result.out.count(f"[1] here:2222 dropped:2222 9 {Path.cwd()}\n") == 2
 
 
 @pytest.mark.parametrize(
@@ -325,8 +325,8 @@ def test_no_ssh_program_is_said(launch, monkeypatch, capfd):
 )
 def test_bad_input_is_one_line_and_status_2(typed, line, capfd):
     assert cli.main(["launch", *typed.split()]) == 2
-    found = capfd.readouterr()
-    assert line in found.err and found.err.startswith("error: ") and found.err.count("\n") == 1
+    result = capfd.readouterr()
+    assert line in result.err and result.err.startswith("error: ") and result.err.count("\n") == 1
 
 
 def test_a_worker_trains_with_the_strategy_and_a_restart_goes_on():

@@ -103,8 +103,8 @@ def test_early_stopping_counts_epochs_without_a_better_one(tmp_path):
 
 
 def test_plateau_lowers_the_rate(tmp_path):
-    law = {"sched": "plateau", "decay_epochs": 2, "decay_rate": 0.5, "lr": 1e-9}
-    made = session(tmp_path, epochs=6, **law)
+    schedule = {"sched": "plateau", "decay_epochs": 2, "decay_rate": 0.5, "lr": 1e-9}
+    made = session(tmp_path, epochs=6, **schedule)
     made.fit()
     rates = [row["lr"] for row in made.loop.history]
     np.testing.assert_allclose(rates, [1e-9, 1e-9, 1e-9, 5e-10, 5e-10, 2.5e-10], rtol=1e-5)

@@ -60,22 +60,22 @@ def derive(layer, function, on, traced=True):
 
     before = [v.numpy() for v in layer.variables]
     answer, gradients = (tf.function(run, autograph=False) if traced else run)()
-    found = {v.path: v.numpy() for v in layer.non_trainable_variables}
+    result = {v.path: v.numpy() for v in layer.non_trainable_variables}
     moved = {
         v.path for v, old in zip(layer.variables, before, strict=True) if (v.numpy() != old).any()
     }
     for v, g in zip(layer.trainable_variables, gradients, strict=True):
-        found[v.path] = tf.convert_to_tensor(g).numpy()
+        result[v.path] = tf.convert_to_tensor(g).numpy()
     for v, value in zip(layer.variables, before, strict=True):
         v.assign(value)
-    return {"answer": answer.numpy(), **found}, moved
+    return {"answer": answer.numpy(), **result}, moved
 
 
-def check_equal(found, wanted, tolerance=1e-12):
-    assert found.keys() == wanted.keys()
+def check_equal(result, wanted, tolerance=1e-12):
+    assert result.keys() == wanted.keys()
     for path, value in wanted.items():
-        most = tolerance * (1 + np.abs(value).max())
-        np.testing.assert_allclose(found[path], value, rtol=0, atol=most, err_msg=path)
+        maximum = tolerance * (1 + np.abs(value).max())
+        np.testing.assert_allclose(result[path], value, rtol=0, atol=maximum, err_msg=path)
 
 
 def count_calls(layers, monkeypatch):
@@ -104,9 +104,9 @@ def test_gradients_statistics_and_seeds_are_the_same(name, monkeypatch):
 
     wanted, moved = derive(model, losses, on=False)
     assert len(calls) == len(blocks) > 0
-    found, also = derive(model, losses, on=True)
+    result, also = derive(model, losses, on=True)
     assert len(calls) == 3 * len(blocks)
-    check_equal(found, wanted)
+    check_equal(result, wanted)
     assert moved == also != set()
 
 
@@ -158,11 +158,11 @@ def test_of_nested_blocks_the_outermost_is_recomputed(kind, traced, rng, monkeyp
 
     calls = count_calls([layer.inner if kind is Outer else layer], monkeypatch)
     wanted, _ = derive(layer, function, False, traced)
-    found, _ = derive(layer, function, True, traced)
-    check_equal(found, wanted, 0)
+    result, _ = derive(layer, function, True, traced)
+    check_equal(result, wanted, 0)
     assert len(calls) == 3
-    assert list(found[seed.path] - seed.numpy()) == [0, 1]  # one draw
-    assert (found[mean.path] != mean.numpy()).all()  # and it is what once makes of it: see above
+    assert list(result[seed.path] - seed.numpy()) == [0, 1]  # one draw
+    assert (result[mean.path] != mean.numpy()).all()  # and it is what once makes of it: see above
 
 
 SETTINGS = {
@@ -177,7 +177,7 @@ SETTINGS = {
 def test_a_training_step_does_the_same(settings):
     settings = {"model": "resnet18", "opt": "sgd", "momentum": 0.0, "lr": 0.1, **SETTINGS[settings]}
     keras.config.set_dtype_policy(settings.get("precision", "float32"))
-    found = []
+    result = []
     for on in (False, True):
         model, task = make("resnet18")
         recipe = Recipe(remat=on, **settings)
@@ -186,9 +186,9 @@ def test_a_training_step_does_the_same(settings):
         sums, _ = tf.function(trainer.update, autograph=False)(batch)
         weights = {v.path: v.numpy() for v in model.variables}
         assert all(np.isfinite(v).all() for v in weights.values())
-        found.append({"sums": sums.numpy(), **weights})
+        result.append({"sums": sums.numpy(), **weights})
     # The graph of the first time has fused convolutions, which round otherwise in 16 bits.
-    check_equal(*found, 2e-2 if "precision" in settings else 1e-5)
+    check_equal(*result, 2e-2 if "precision" in settings else 1e-5)
 
 
 def test_a_model_without_blocks_is_refused():

@@ -27,7 +27,7 @@ from kerasdl.training import callbacks
 VOID = {"meta", "img", "br"}
 CARD = {
     "folder": "saved_models/resnet20/3",
-    "artefacts": {
+    "artifacts": {
         "savedmodel": {
             "bytes": 20 * 2**20,
             "max_difference": 2.5e-7,
@@ -78,8 +78,8 @@ def write_run(folder, metrics=None, rows=(), names=(), settings=None):
     settings = {**to_dict(Recipe()), "dataset": "digits", **(settings or {})}
     (folder / "args.yaml").write_text(yaml.safe_dump(settings))
     info = json.loads(DataInfo.of_images((8, 8, 1), names).to_json())
-    facts = {"model": "resnet20", "arguments": {"num_classes": len(names)}, "info": info}
-    (folder / "model.json").write_text(json.dumps(facts))
+    metadata = {"model": "resnet20", "arguments": {"num_classes": len(names)}, "info": info}
+    (folder / "model.json").write_text(json.dumps(metadata))
     if metrics is not None:
         (folder / "metrics.json").write_text(json.dumps(metrics))
     if rows:
@@ -190,7 +190,7 @@ def test_a_task_without_classes(tmp_path):
         {"epoch": e, "step": e, "lr": 1, "bits": 4 / e, "val_bits": "nan" if e == 2 else 5 / e}
         for e in (1, 2, 3)
     ]
-    page = page_of(write_run(tmp_path / "r", metrics, rows), {"artefacts": {"savedmodel": {}}})
+    page = page_of(write_run(tmp_path / "r", metrics, rows), {"artifacts": {"savedmodel": {}}})
     assert "3.2500 test bits 123.5 test fid" in page.text
     assert "bits training 1.3333 validation 1.6667" in page.text
     assert "savedmodel" in page.text and "Confusion" not in page.text
@@ -223,7 +223,7 @@ def test_everything_is_escaped(tmp_path):
     for name in ("mistakes", "x<script>"):
         (folder / "pictures" / f"{name}.png").write_bytes(grid)
     (folder / "norms.json").write_text(json.dumps({f"weights/{bad}": 1.0}))
-    card = {"folder": bad, "no_tflite": bad, "artefacts": {bad: {"test": {bad: 1.0}}}}
+    card = {"folder": bad, "no_tflite": bad, "artifacts": {bad: {"test": {bad: 1.0}}}}
     page = page_of(folder, card)
     assert "script" not in page.tags
     assert page.text.count(bad) >= 10
@@ -291,9 +291,9 @@ def test_duration(seconds, text):
     assert page.duration(seconds) == text
 
 
-def judged(names, ways=("guided", "free_drawn"), **more):
-    """What `judge_samples` finds, made up."""
-    facts = {"name": "referee-a", "sha256": "0123456789abcdef" * 4}
+def evaluated(names, ways=("guided", "free_drawn"), **more):
+    """What `evaluate_samples` finds, made up."""
+    metadata = {"name": "referee-a", "sha256": "0123456789abcdef" * 4}
     features = {"frechet": 2.5, "frechet_real": 2.25, "precision": 0.75, "recall": 0.5}
     pixel = {"frechet": 0.375, "frechet_real": 0.25, "ratio": 1.5, "nearest_ratio": 0.96875}
     way = {
@@ -301,20 +301,20 @@ def judged(names, ways=("guided", "free_drawn"), **more):
         "classes": {"shares": {n: 1 / len(names) for n in names}, "least_share": 0.0625},
         "features": features,
     }
-    found = {
+    result = {
         "count": {"pixel": 400, "features": 1000},
-        "referee": {**facts, "top1": 0.96875},
-        "features": {**facts, "real": {**features, "recall": 0.625}},
+        "referee": {**metadata, "top1": 0.96875},
+        "features": {**metadata, "real": {**features, "recall": 0.625}},
         "notes": [],
         "ways": {name: json.loads(json.dumps(way)) for name in ways},
     }
-    found["ways"][ways[0]]["recognised"] = 0.984375
-    return {"samples": found | more, "test": {"loss": 0.5}}
+    result["ways"][ways[0]]["recognized"] = 0.984375
+    return {"samples": result | more, "test": {"loss": 0.5}}
 
 
 def test_samples(tmp_path):
     names = ("ant", "bee", "cat", "doe", "elk")
-    page = page_of(write_run(tmp_path / "r", judged(names), names=names))
+    page = page_of(write_run(tmp_path / "r", evaluated(names), names=names))
     for part in (
         "400 images",
         "guided 0.375 0.250 1.500 0.900 (0.800 to 1.000) 0.969 free drawn 0.375",
@@ -327,7 +327,7 @@ def test_samples(tmp_path):
 
 
 def test_samples_of_data_without_classes(tmp_path):
-    metrics = judged(("all",), referee=None, notes=["no <referee>"])
+    metrics = evaluated(("all",), referee=None, notes=["no <referee>"])
     for way in metrics["samples"]["ways"].values():
         del way["classes"], way["features"], way["pixel"]["spread"]
     del metrics["samples"]["features"]
@@ -338,7 +338,7 @@ def test_samples_of_data_without_classes(tmp_path):
 
 def test_samples_of_a_thousand_classes_and_of_none_judged(tmp_path):
     names = [f"class {i}" for i in range(1000)]
-    page = page_of(write_run(tmp_path / "r", judged(names), names=names))
+    page = page_of(write_run(tmp_path / "r", evaluated(names), names=names))
     assert "least as asked guided 6.2% 98.4%" in page.text and "class 500" not in page.text
     none = {"samples": {"ways": {}, "notes": ["free: 1 image is not finite"]}, "test": {}}
     assert "Samples free: 1 image is not finite" in page_of(write_run(tmp_path / "s", none)).text
@@ -380,8 +380,8 @@ def test_pictures_after_an_epoch_and_on_the_page(tmp_path):
 
         def pictures(self, model, batch):
             walk = tf.reshape(batch["image"], (2, 3, 8, 8, 1))
-            found = {"samples": batch["image"], "latent_walk": walk, "denoising_trajectory": walk}
-            return found | {"flat_trajectory": batch["image"]}
+            result = {"samples": batch["image"], "latent_walk": walk, "denoising_trajectory": walk}
+            return result | {"flat_trajectory": batch["image"]}
 
     folder = write_run(tmp_path / "r")
     callback = callbacks.Pictures(folder / "pictures", {"image": tf.ones((6, 8, 8, 1))})
@@ -389,9 +389,9 @@ def test_pictures_after_an_epoch_and_on_the_page(tmp_path):
     callback.loop = SimpleNamespace(trainer=trainer, averaged=nullcontext, done=True)
     callback.on_train_begin()
     callback.on_epoch_end(0, {})
-    found = sorted(path.name for path in (folder / "pictures").iterdir())
+    result = sorted(path.name for path in (folder / "pictures").iterdir())
     stills = [f"{n}.png" for n in ("flat_trajectory", "latent_walk", "samples")]
-    assert found == ["denoising_trajectory.gif", "denoising_trajectory.png", *stills]
+    assert result == ["denoising_trajectory.gif", "denoising_trajectory.png", *stills]
     page = page_of(folder)
     assert "Pictures denoising trajectory flat trajectory latent walk samples" in page.text
     sources = re.findall(r'src="data:image/(\w+);', (folder / "report.html").read_text())

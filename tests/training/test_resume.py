@@ -32,18 +32,18 @@ def undisturbed(tmp_path_factory):
 def test_killed_and_started_again_is_bit_equal(kill, undisturbed, tmp_path):
     status, _ = start(tmp_path, "killed", kill=KILLS[kill], **SETTINGS)
     assert status == -signal.SIGKILL
-    found = finish(tmp_path, "killed", **SETTINGS)
-    assert 0 < len(found["losses"]) < len(undisturbed["losses"]) == 15
-    assert (found["losses"] == undisturbed["losses"][-len(found["losses"]) :]).all()
-    assert difference(found, undisturbed) == 0
+    result = finish(tmp_path, "killed", **SETTINGS)
+    assert 0 < len(result["losses"]) < len(undisturbed["losses"]) == 15
+    assert (result["losses"] == undisturbed["losses"][-len(result["losses"]) :]).all()
+    assert difference(result, undisturbed) == 0
 
 
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing(tmp_path):
     script = Path(__file__).with_name("kills.py")
-    status, found = run_script(script, tmp_path, "50", out=tmp_path / "found.npz", seconds=900)
-    assert status == 0, found
-    assert found["half"] >= 15  # in the middle of a write
-    assert found["damaged"] == 0 and len(found["steps"]) == 51
-    assert (found["steps"][1:] >= found["steps"][:-1]).all() and found["steps"][-1] >= 100
-    assert found["same"]
+    status, result = run_script(script, tmp_path, "50", out=tmp_path / "found.npz", seconds=900)
+    assert status == 0, result
+    assert result["half"] >= 15  # in the middle of a write
+    assert result["damaged"] == 0 and len(result["steps"]) == 51
+    assert (result["steps"][1:] >= result["steps"][:-1]).all() and result["steps"][-1] >= 100
+    assert result["same"]

@@ -16,19 +16,19 @@ POINTS = {  # law: rate at steps 0, 4, 5, 55, 100, with 5 steps of warm-up of 10
 }
 
 
-@pytest.mark.parametrize("law", POINTS)
-def test_laws(law):
+@pytest.mark.parametrize("schedule", POINTS)
+def test_schedules(kind):
     recipe = Recipe(
-        sched=law, lr=1.0, min_lr=0.1, warmup_epochs=0.5, decay_epochs=2, decay_rate=0.5
+        sched=kind, lr=1.0, min_lr=0.1, warmup_epochs=0.5, decay_epochs=2, decay_rate=0.5
     )
     schedule = schedules.from_recipe(recipe, 10, 100)
-    wanted = POINTS[law]
-    if law == "cosine":
+    wanted = POINTS[kind]
+    if kind == "cosine":
         wanted = (*wanted[:3], 0.1 + 0.9 * wanted[3], wanted[4])
-    if law in ("step", "invsqrt"):
+    if kind in ("step", "invsqrt"):
         wanted = tuple(max(w, 0.1) for w in wanted)
-    found = [float(schedule(s)) for s in (0, 4, 5, 55, 100)]
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    result = [float(schedule(s)) for s in (0, 4, 5, 55, 100)]
+    np.testing.assert_allclose(result, wanted, rtol=1e-5)
 
 
 def test_rate_scales_with_the_batch_where_a_base_is_given():

@@ -34,9 +34,9 @@ def test_first_loss_and_gradients_agree(model, precision, loss, norm, vector, tm
     one = finish(tmp_path, "one", **settings)
     others = [finish(tmp_path, "two", **settings, **TWO)]
     if precision == "float32":
-        (status, found), _ = start_two(tmp_path, "workers", **settings)
-        assert status == 0, found
-        others.append(found)
+        (status, result), _ = start_two(tmp_path, "workers", **settings)
+        assert status == 0, result
+        others.append(result)
     gradient = np.sqrt((one["norms"] ** 2).sum())
     trained = [k for k in weights(one) if "moving" not in k]
     for two in others:
@@ -57,11 +57,11 @@ def test_a_rerun_with_dropout_on_two_replicas_is_bit_equal(tmp_path):
 @pytest.mark.slow
 def test_one_replicas_nan_skips_the_step_of_all_in_float16(tmp_path):
     script = Path(__file__).with_name("one_nan.py")
-    status, found = run_script(script, out=tmp_path / "found.npz")
-    assert status == 0, found
+    status, result = run_script(script, out=tmp_path / "found.npz")
+    assert status == 0, result
     for model in ("mlp", "gan_mlp"):
         steps = [
-            {k.split("/", 2)[2]: v for k, v in found.items() if k.startswith(f"{model}/{i}/")}
+            {k.split("/", 2)[2]: v for k, v in result.items() if k.startswith(f"{model}/{i}/")}
             for i in range(3)
         ]
         names = {k for k in steps[0] if "seed_generator" not in k and "good_steps" not in k}

@@ -83,8 +83,8 @@ class One(keras.Model):
 def test_multiply_adds_of_layers(model, shape, expected):
     if expected is None:  # EinsumDense takes three axes
         model, shape, expected = One(model.layer, rows=True), (7, 4, 1), 7 * 4 * 5
-    found = architecture.multiply_adds(model, keras.Input(shape))
-    assert found == (None if expected == "loop" else expected)
+    result = architecture.multiply_adds(model, keras.Input(shape))
+    assert result == (None if expected == "loop" else expected)
 
 
 def test_counting_changes_no_answer(rng):

@@ -59,14 +59,14 @@ def test_predict_and_evaluate(writer, translator, capsys):
     argv = ["predict", "--run", str(writer), "--max-new-tokens", "5", "--json", "the ", "fox é"]
     assert cli.main(argv) == 0
     answer = capsys.readouterr()
-    found = json.loads(answer.out)
-    assert found[0]["output"].startswith("the ") and len(found[0]["output"]) == 9
+    result = json.loads(answer.out)
+    assert result[0]["output"].startswith("the ") and len(result[0]["output"]) == 9
     assert "text 2: not in the vocabulary: 'é'" in answer.err
     assert cli.main(["predict", "--run", str(translator), "fox 3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert cli.main(["evaluate", "--run", str(writer), "--split", "val"]) == 0
-    figures = json.loads(capsys.readouterr().out)["checkpoint"]
-    assert figures["bits_per_character"] > 0 and figures["examples"] > 0
+    metrics = json.loads(capsys.readouterr().out)["checkpoint"]
+    assert metrics["bits_per_character"] > 0 and metrics["examples"] > 0
 
 
 @pytest.mark.parametrize(

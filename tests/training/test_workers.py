@@ -33,11 +33,11 @@ def trained(tmp_path_factory):
         return run_script(FIVE, kind, out=folder / f"{kind}.npz", seconds=1500)
 
     with ThreadPoolExecutor() as pool:  # most of the time is tracing, which takes one core
-        found = list(pool.map(run, ("one_device", "mirrored")))
-    found += run_two(FIVE, "multi_worker_mirrored", out=folder / "workers.npz", seconds=1500)
-    for status, what in found:
+        result = list(pool.map(run, ("one_device", "mirrored")))
+    result += run_two(FIVE, "multi_worker_mirrored", out=folder / "workers.npz", seconds=1500)
+    for status, what in result:
         assert status == 0, what
-    return [what for _, what in found]
+    return [what for _, what in result]
 
 
 @pytest.mark.slow
@@ -73,8 +73,8 @@ def test_a_run_goes_on_with_another_number_of_workers(tmp_path):
     (status, _), (other, _) = start_two(tmp_path, "moved", stop_at=20, **settings)
     assert (status, other) == (0, 0)
     for name in ("moved.npz", "moved.1.npz"):
-        with np.load(tmp_path / name) as found:
-            parts.append(dict(found))
+        with np.load(tmp_path / name) as result:
+            parts.append(dict(result))
     assert (parts[0]["losses"] == parts[1]["losses"]).all()
     last = finish(tmp_path, "moved", strategy="one_device", **settings)
     losses = np.concatenate([whole["losses"][:10], parts[0]["losses"], last["losses"]])
@@ -99,7 +99,7 @@ def launch(folder, name, *flags):
 
 def workers_of(name):
     """`{rank: pid}` of the running workers of an experiment."""
-    found = {}
+    result = {}
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (path / "cmdline").read_bytes().split(b"\0")
@@ -108,20 +108,20 @@ def workers_of(name):
                 place = [v for v in text.split(b"\0") if v.startswith(b"TF_CONFIG=")]
                 if place:
                     place = json.loads(place[0].removeprefix(b"TF_CONFIG="))
-                    found[place["task"]["index"]] = int(path.name)
-    return found
+                    result[place["task"]["index"]] = int(path.name)
+    return result
 
 
-def wait_for_step(job, folder, least):
-    """Wait until a checkpoint of a later step than `least` is there; returns its step."""
+def wait_for_step(job, folder, minimum):
+    """Wait until a checkpoint of a later step than `minimum` is there; returns its step."""
     end = time.monotonic() + SECONDS
     while time.monotonic() < end and job.poll() is None:
         for path in checkpoint.newest_first(folder / "checkpoints")[:1]:
             step = int(path.stem.partition("-")[2])
-            if step > least:
+            if step > minimum:
                 return step
         time.sleep(0.05)
-    raise AssertionError(f"no checkpoint after step {least}: status {job.poll()}")
+    raise AssertionError(f"no checkpoint after step {minimum}: status {job.poll()}")
 
 
 def last_arrays(folder):
@@ -189,10 +189,10 @@ def last_line(done):
 def test_workers_with_other_flags_name_them(tmp_path):
     addresses = [f"127.0.0.1:{port}" for port in hosts.free_ports(2)]
     with ThreadPoolExecutor() as pool:
-        found = pool.map(
+        result = pool.map(
             lambda i: run_by_hand(tmp_path, i, addresses, "--lr", f"0.{i + 1}"), (0, 1)
         )
-    for done in found:
+    for done in result:
         assert done.returncode == 2
         assert last_line(done) == "error: workers 0 and 1 differ: --lr is 0.1 and 0.2"
     assert not list(tmp_path.iterdir())

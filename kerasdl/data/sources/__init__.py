@@ -9,28 +9,21 @@ import importlib
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import PIXELS
+from kerasdl.data import wanted
 from kerasdl.data.images import to_float
-from kerasdl.data.splits import Options, Source, Split, evenly, needs
+from kerasdl.data.splits import Options, Source, Split, evenly
 from kerasdl.data.text import tokenizer as tokenizers
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
 __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 
-# Each module has `load(where, options) -> Source`; what they give, None where the task decides.
-KINDS = {
-    "digits": "images",
-    "synthetic": None,
-    "folder": "images",
-    "npz": "images",
-    "idx": "images",
-    "digit_rows": "images",
-    "python_docs": "text",
-    "text": "text",
-    "dates": "pairs",
-    "pairs": "pairs",
-    "tfds": None,
-}
+# Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
+# can give, or None where the task decides.
+NAMES = tuple(
+    "digits synthetic folder npz idx digit_rows scenes python_docs text dates pairs tfds".split()
+)
 PATHS = {
     "folder": "PATH",
     "npz": "PATH",
@@ -59,16 +52,16 @@ def open_source(
     """Open a data set by name.
 
     Args:
-        name: `digits`, `digit_rows`, `synthetic`, `folder:PATH`, `npz:PATH`, `idx:FOLDER`,
-            `python_docs`, `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE.tsv`, `tfds:NAME[:config]` or
-            any other TFDS name.
+        name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
+            `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
+            `pairs:FILE.tsv`, `tfds:NAME[:config]` or any other TFDS name.
         image_size: What images are resized to: `()` for as they are, `(side,)` or
             `(height, width)`.
         val_split: Share of the training examples held out where there is no validation part.
         data_dir: Where TFDS keeps its data.
         skip_bad_files: Leave out unreadable images and texts instead of refusing.
-        seed: Of divisions that are drawn, and of `synthetic` and `dates`.
-        task: A task, or its class, whose specs say which kind of data is wanted; any kind if None.
+        seed: Of divisions that are drawn, and of `synthetic`, `scenes` and `dates`.
+        task: A task, or its class, whose specs say which columns are wanted; all if None.
         tokenizer: Kind of the tokenizer of texts, or None for what suits the data.
         vocab_size: Tokens of its vocabulary at most, or None.
         max_length: Tokens of a window of text, or of the longest source and target; or None.
@@ -76,13 +69,13 @@ def open_source(
             instead; or None.
 
     Raises:
-        ValueError: An unknown name, missing or broken files, or data of an unfit kind.
+        ValueError: An unknown name, missing or broken files, or data without the columns.
     """
     kind, _, where = str(name).partition(":")
-    if kind not in KINDS:
+    if kind not in NAMES:
         if where:
             raise UserError(
-                f"unknown source {name!r}{nearest(kind, KINDS)}; there are {', '.join(names())}"
+                f"unknown source {name!r}{nearest(kind, NAMES)}; there are {', '.join(names())}"
             )
         kind, where = "tfds", kind
     if kind in PATHS and not where:
@@ -91,9 +84,9 @@ def open_source(
     if len(size) > 2 or any(side < 1 for side in size):
         raise UserError(f"--image-size {size}: must be a side, or a height and a width")
     size = size * 2 if len(size) == 1 else size
-    given, wanted = KINDS[kind], needs(task)
-    if given and wanted and given != wanted:
-        raise UserError(f"{name} gives {given}, but {unfit(wanted)}")
+    module = _module(kind)
+    if module.GIVES is not None:
+        _check_fits(name, module.GIVES, task)
     if tokenizer is not None and tokenizer not in tokenizers.KINDS:
         raise UserError(
             f"--tokenizer {tokenizer}: not one of {', '.join(tokenizers.KINDS)}"
@@ -112,29 +105,42 @@ def open_source(
         max_length=max_length,
         info=info,
     )
-    source = importlib.import_module(f"kerasdl.data.sources.{kind}").load(where, options)
+    source = module.load(where, options)
+    _check_fits(name, wanted.kinds(source.info.columns), task)
     _check_used(options, source.info)
     return source
 
 
-def names(wanted=None) -> list[str]:
-    """The sources that give what is wanted (`images`, `text`, `pairs`; all if None), as typed."""
+def names(task=None) -> list[str]:
+    """The sources that have what a task needs, or all, as they are typed."""
+    given = {name: _module(name).GIVES for name in NAMES} if task else dict.fromkeys(NAMES)
     return [
-        f"{kind}:{PATHS[kind]}" if kind in PATHS else kind
-        for kind, given in KINDS.items()
-        if wanted in (None, given) or given is None
+        f"{name}:{PATHS[name]}" if name in PATHS else name
+        for name, columns in given.items()
+        if columns is None or wanted.fits(columns, task)
     ]
 
 
-def unfit(wanted) -> str:
-    """What is said where a source does not give what a task wants."""
-    return f"the model's task needs {wanted}: {', '.join(names(wanted))}"
+def unfit(task) -> str:
+    """What is said where a source does not give what a task needs."""
+    columns = wanted.words(wanted.kinds(wanted.needed(task)))
+    return f"the model's task needs {columns}: {', '.join(names(task))}"
+
+
+def _module(name):
+    return importlib.import_module(f"kerasdl.data.sources.{name}")
+
+
+def _check_fits(name, given, task):
+    """UserError where columns `{name: kind}` lack what a task needs."""
+    if not wanted.fits(given, task):
+        raise UserError(f"{name} gives {wanted.words(given)}, but {unfit(task)}")
 
 
 def _check_used(options, info):
     """ValueError where a setting has nothing to say about the data."""
     settings = {
-        "--image-size": (options.image_size, info.image_shape),
+        "--image-size": (options.image_size, info.first(*PIXELS, "mask", "instances")),
         "--tokenizer": (options.tokenizer, info.tokenizer),
         "--vocab-size": (options.vocab_size, info.tokenizer),
         "--max-length": (options.max_length, info.max_length),
@@ -154,8 +160,9 @@ def from_recipe(recipe, task, info=None) -> Source:
         info: Facts of the data of a run that goes on, or is exported, or None.
     """
     image_size = recipe.image_size
-    if info is not None and info.image_shape:
-        image_size = tuple(info.image_shape[:2])
+    pixels = info and info.first(*PIXELS)
+    if pixels:
+        image_size = tuple(pixels.shape[-3:-1])
     return open_source(
         recipe.dataset,
         image_size=image_size,
@@ -171,21 +178,24 @@ def from_recipe(recipe, task, info=None) -> Source:
     )
 
 
-def input_statistics(split: Split) -> tuple[tuple, tuple]:
-    """Mean and standard deviation per channel of a split's images in [0, 1].
+def input_statistics(split: Split, columns: dict) -> tuple[tuple, tuple]:
+    """Mean and standard deviation per channel of a split's images or videos in [0, 1].
 
     Args:
-        split: The training part; of one that is read from files at most 2,000 evenly spaced
-            images are looked at.
+        split: The training part; of one that is read on demand at most 2,000 evenly spaced examples
+            are looked at.
+        columns: `{name: Column}`; the first one of pixels is looked at.
 
     Returns:
         `(mean, std)`, tuples of floats; a channel that never varies has the deviation 1.
     """
+    name = next(name for name, column in columns.items() if column.kind in PIXELS)
+    split = split.only([name])
     n = len(split)
     indices = evenly(n, n if split.arrays is not None else STATISTICS_IMAGES)
     count, total, squares = 0, 0.0, 0.0
     for chunk in np.array_split(indices, -(-len(indices) // 256)):
-        image = to_float(tf.convert_to_tensor(split.read(chunk)["image"])).numpy()
+        image = to_float(tf.convert_to_tensor(split.read(chunk)[name])).numpy()
         image = image.reshape(-1, image.shape[-1]).astype(np.float64)
         count += len(image)
         total = total + image.sum(axis=0)

@@ -8,6 +8,7 @@ import numpy as np
 from kerasdl.data.sources.pairs import translation_source
 from kerasdl.errors import UserError
 
+GIVES = {"source_ids": "tokens", "target_ids": "tokens", "group": "label"}
 FIRST, LAST = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
 COUNTS = {"train": 24_000, "validation": 1_000, "test": 2_000}
 TENTHS = {"test": (0, 1), "validation": (1, 2), "train": (2, 10)}  # of the days, by their hash
@@ -58,12 +59,12 @@ def load(where, options):
     parts, groups = {}, {}
     for number, (part, count) in enumerate(COUNTS.items()):
         rng = np.random.default_rng([options.seed, number])
-        drawn = rng.choice(len(days[part]), count, replace=False)
+        sampled = rng.choice(len(days[part]), count, replace=False)
         groups[part] = rng.permutation(count) % len(FORMATS)
         styles = list(FORMATS.values())
         parts[part] = [
             (cased(write(days[part][i], styles[group]), rng), days[part][i].isoformat())
-            for i, group in zip(drawn, groups[part], strict=True)
+            for i, group in zip(sampled, groups[part], strict=True)
         ]
     return translation_source(
         options,

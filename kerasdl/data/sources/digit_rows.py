@@ -2,6 +2,8 @@
 
 from kerasdl.data.sources import digits
 
+GIVES = digits.GIVES
+
 
 def load(where, options):
     """The same images, labels and parts as `digits`."""

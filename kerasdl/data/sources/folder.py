@@ -6,35 +6,37 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import DataInfo
 from kerasdl.data.images import FORMATS, decode, fit
-from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, cut, source
+from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, cut, make_source
 from kerasdl.errors import UserError
 
+GIVES = {"image": "image", "label": "label"}
 PARTS = {"train": ("train",), "validation": ("val", "validation"), "test": ("test",)}
 MEMORY_BYTES = 512 * 2**20  # decoded images up to this size are kept in memory
-GREY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
+GRAY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 
 
 def load(where, options):
     """A folder of classes, or of `train/`, `val/` and `test/`, each with a folder per class.
 
     Class names are the sub-folders', sorted. Parts that are missing are drawn from the training
-    images with the seed. Images are grey if all of them are. Up to 512 MiB of decoded images are
+    images with the seed. Images are gray if all of them are. Up to 512 MiB of decoded images are
     read at once, and an unreadable one is found then; of more, only the headers are looked at.
     """
     root = Path(where)
     if not root.is_dir():
         raise UserError(f"{options.name}: there is no folder {where}")
-    found = _find(root)
-    class_names = sorted({name for files in found.values() for name, _ in files})
+    result = _find(root)
+    class_names = sorted({name for files in result.values() for name, _ in files})
     if not class_names:
         raise UserError(
             f"{options.name}: no images ({' '.join(FORMATS)}) in sub-folders, one per class"
         )
-    paths = [path for files in found.values() for _, path in files]
+    paths = [path for files in result.values() for _, path in files]
     label = {name: k for k, name in enumerate(class_names)}
-    labels = np.array([label[n] for files in found.values() for n, _ in files], np.int32)
-    part = np.repeat(list(found), [len(files) for files in found.values()])
+    labels = np.array([label[n] for files in result.values() for n, _ in files], np.int32)
+    part = np.repeat(list(result), [len(files) for files in result.values()])
 
     with ThreadPoolExecutor() as pool:
         headers = list(pool.map(_header, paths))
@@ -61,7 +63,7 @@ def load(where, options):
         return FileSplit([paths[i] for i in numbers], labels[numbers], shape)
 
     splits = {name: split(numbers) for name, numbers in rows.items()}
-    return source(options, splits, shape, class_names, notes)
+    return make_source(options, splits, DataInfo.of_images(shape, class_names), notes)
 
 
 def _find(root):
@@ -87,12 +89,12 @@ def _find(root):
 
 
 def _header(path):
-    """`(height, width, whether grey)` of an image file, or None where it cannot be read."""
+    """`(height, width, whether gray)` of an image file, or None where it cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return image.height, image.width, image.mode in GREY_MODES
+            return image.height, image.width, image.mode in GRAY_MODES
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -110,7 +112,7 @@ def _check_bad(paths, bad, options):
 
 def _shape(headers, paths, options):
     """`(H, W, C)` that all images will have."""
-    channels = 1 if all(grey for _, _, grey in headers) else 3
+    channels = 1 if all(gray for _, _, gray in headers) else 3
     if options.image_size:
         return (*options.image_size, channels)
     sizes = [header[:2] for header in headers]

@@ -13,6 +13,7 @@ import numpy as np
 from kerasdl.data.splits import from_arrays
 from kerasdl.errors import UserError
 
+GIVES = {"image": "image", "label": "label"}
 DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 PARTS = {"train": "train", "test": "t10k"}
 TEST_SHARE = 0.2  # where only one part is there
@@ -24,12 +25,12 @@ def load(where, options):
     folder = Path(where)
     if not folder.is_dir():
         raise UserError(f"{options.name}: there is no folder {where}")
-    parts, found = {}, []
+    parts, result = {}, []
     for part, prefix in PARTS.items():
         files = [_find(folder, f"{prefix}-{kind}") for kind in ("images", "labels")]
         if all(files):
             parts[part] = tuple(read_idx(file) for file in files)
-            found.append(prefix)
+            result.append(prefix)
         elif any(files):
             raise UserError(f"{options.name}: {prefix} has images or labels, but not both")
     if not parts:
@@ -37,7 +38,7 @@ def load(where, options):
     notes = []
     if len(parts) == 1:
         parts = {"train": next(iter(parts.values()))}
-        notes.append(f"only the {found[0]} files are there")
+        notes.append(f"only the {result[0]} files are there")
     return from_arrays(parts, options, notes=notes, test_share=TEST_SHARE)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from kerasdl.data.splits import from_arrays
 from kerasdl.errors import UserError
 
+GIVES = {"image": "image", "label": "label"}
 PARTS = {
     "train": (("x_train", "y_train"), ("image", "label")),
     "validation": (("x_val", "y_val"),),

@@ -11,6 +11,7 @@ from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
 from kerasdl.ops.text import BOS, EOS, PAD, UNK
 
+GIVES = {"source_ids": "tokens", "target_ids": "tokens"}
 MAX_LENGTH = 128
 
 
@@ -27,9 +28,9 @@ def load(where, options):
     for number, line in enumerate(lines, 1):
         columns = line.split("\t")
         if len(columns) != 2:
-            found = f"{len(columns)} column{'s' * (len(columns) > 1)}" if line else "nothing"
+            result = f"{len(columns)} column{'s' * (len(columns) > 1)}" if line else "nothing"
             raise UserError(
-                f"{options.name}: line {number} has {found}, not a source, a tab and a target"
+                f"{options.name}: line {number} has {result}, not a source, a tab and a target"
             )
         if not all(column.strip() for column in columns):
             raise UserError(f"{options.name}: line {number} has an empty column")
@@ -44,8 +45,8 @@ def divide(pairs, options, missing=("test", "validation")):
     for pair in pairs:
         place = int(hashlib.sha256(pair[0].encode()).hexdigest()[:8], 16) / 2**32
         parts[[*parts][min(int(place / options.val_split), len(missing))]].append(pair)
-    for part, found in parts.items():
-        if not found:
+    for part, result in parts.items():
+        if not result:
             raise UserError(
                 f"{options.name}: {len(pairs)} pairs are too few: none falls into the {part} part"
             )
@@ -78,17 +79,17 @@ def translation_source(
         part: np.maximum(*([len(ids) for ids in side] for side in both))
         for part, both in sides.items()
     }
-    most = (options.info and options.info.max_length) or options.max_length or max_length
-    most = most or int(max(map(np.max, lengths.values())))
+    maximum = (options.info and options.info.max_length) or options.max_length or max_length
+    maximum = maximum or int(max(map(np.max, lengths.values())))
     kept = {}
     for part in ("train", "validation", "test"):
-        kept[part] = np.flatnonzero(lengths[part] <= most)
+        kept[part] = np.flatnonzero(lengths[part] <= maximum)
         left = len(lengths[part]) - len(kept[part])
         if left:
-            notes.append(f"left out {left:,} {part} pairs of more than {most} tokens")
+            notes.append(f"left out {left:,} {part} pairs of more than {maximum} tokens")
         if not len(kept[part]):
             raise UserError(
-                f"{options.name}: every pair of the {part} part has more than {most} tokens "
+                f"{options.name}: every pair of the {part} part has more than {maximum} tokens "
                 f"(--max-length); the shortest has {lengths[part].min()}"
             )
     # One width for all parts, so that nothing is compiled twice.
@@ -110,7 +111,9 @@ def translation_source(
     notes.append(f"pairs: {counts}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}")
     if unknown := int(sum(np.sum(a == UNK) for a in splits["test"].arrays.values() if a.ndim > 1)):
         notes.append(f"{unknown:,} test tokens are unknown")
-    info = DataInfo.of_texts(tokenizer.to_json(), most, ("source_ids", "target_ids"), class_names)
+    info = DataInfo.of_texts(
+        tokenizer.to_json(), maximum, ("source_ids", "target_ids"), class_names
+    )
     return make_source(options, splits, info, notes)
 
 

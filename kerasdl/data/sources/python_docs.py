@@ -11,6 +11,7 @@ from pathlib import Path
 from kerasdl.data.sources.text import BETWEEN, language_source
 from kerasdl.errors import UserError
 
+GIVES = {"token_ids": "tokens"}
 # Installed packages, tests and their broken files, whole programs, and copies of other packages.
 SKIPPED = {
     *("site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3", "turtledemo"),
@@ -29,27 +30,27 @@ def load(where, options):
     if where:
         raise UserError(f"{options.name}: python_docs takes nothing after a colon")
     root = Path(sysconfig.get_paths()["stdlib"])
-    found = docstrings(root)
-    if not found:
+    result = docstrings(root)
+    if not result:
         raise UserError(
             f"{options.name}: Python {platform.python_version()} has no source files in {root}, so "
             "there are no docstrings to read; text:FILE_OR_FOLDER reads any text"
         )
-    parts, moved = divide(found)
-    count = sum(map(len, found.values()))
+    parts, moved = divide(result)
+    count = sum(map(len, result.values()))
     notes = [
-        f"python_docs of Python {platform.python_version()}: {len(found)} modules, "
+        f"python_docs of Python {platform.python_version()}: {len(result)} modules, "
         f"{count:,} characters; divided by module into "
         + ", ".join(f"{len(names)} {part}" for part, names in parts.items())
         + f"; {moved} that copy training modules are among these"
     ]
-    documents = {part: [found[name] for name in names] for part, names in parts.items()}
+    documents = {part: [result[name] for name in names] for part, names in parts.items()}
     return language_source(options, documents, notes)
 
 
 def docstrings(root) -> dict[str, str]:
     """`{module: its docstrings in the order of the file}` of the Python files in a folder."""
-    found, paths = {}, []
+    result, paths = {}, []
     for folder, below, names in os.walk(root):
         below[:] = [n for n in below if n not in SKIPPED and not n.startswith("config-")]
         paths += [Path(folder, name) for name in names if name.endswith(".py")]
@@ -65,24 +66,24 @@ def docstrings(root) -> dict[str, str]:
         nodes.sort(key=lambda node: getattr(node, "lineno", 0))
         texts = [text.strip() for text in map(ast.get_docstring, nodes) if text]
         if text := BETWEEN.join(filter(None, texts)):
-            found[".".join(path.relative_to(root).with_suffix("").parts)] = text
-    return found
+            result[".".join(path.relative_to(root).with_suffix("").parts)] = text
+    return result
 
 
-def divide(found):
+def divide(result):
     """Divide modules.
 
     Args:
-        found: `{module: text}`.
+        result: `{module: text}`.
 
     Returns:
         `{part: modules}`, and how many were moved to training since they copy it.
     """
     parts = {part: [] for part, _ in PARTS}
-    for name in found:
+    for name in result:
         share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
         parts[next(part for part, end in PARTS if share < end)].append(name)
-    lines = {name: [line.strip() for line in text.split("\n")] for name, text in found.items()}
+    lines = {name: [line.strip() for line in text.split("\n")] for name, text in result.items()}
     known = {line for name in parts["train"] for line in lines[name]}
     moved = 0
     while True:

@@ -14,6 +14,7 @@ from kerasdl.errors import UserError
 from kerasdl.ops import noise
 from kerasdl.ops.text import UNK
 
+GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
 BETWEEN = "\n\n"  # two documents
 SHIFT_STREAM = 2**16 + 64
@@ -25,7 +26,7 @@ class WindowSplit(Split):
     Args:
         tokens: int32 `(M,)`.
         max_length: Targets per window, `N`; a window has the token before them as well.
-        shift: Whether `load` moves each window on by a random part of its length.
+        shift: Whether `load` moves each window on by a random part of its length, of its key.
     """
 
     batched = True
@@ -42,16 +43,12 @@ class WindowSplit(Split):
 
     def load(self, row):
         start = row.pop("start")  # (B,)
-        if self.shift:
+        if self.shift and "key" in row:
             moved = noise.randint(row["key"], (), 0, self.max_length, SHIFT_STREAM)
             start = start + tf.cast(moved, tf.int64)
             start = tf.minimum(start, len(self.tokens) - self.max_length - 1)
         place = start[:, None] + tf.range(self.max_length + 1, dtype=tf.int64)
         return {**row, "token_ids": tf.gather(self._stream, place)}
-
-    def read(self, indices):
-        start = np.asarray(indices, np.int64) * self.max_length
-        return {"token_ids": self.tokens[start[:, None] + np.arange(self.max_length + 1)]}
 
 
 def load(where, options):
@@ -71,7 +68,7 @@ def load(where, options):
     }
     if bad:
         notes.append(f"left out {len(bad)} unreadable files, the first {bad[0]}")
-    texts = {part: [text for text in found if text] for part, found in texts.items()}
+    texts = {part: [text for text in result if text] for part, result in texts.items()}
     if not texts.get("train"):
         raise UserError(f"{options.name}: there is no text")
     cut_missing(options, texts, notes)
@@ -96,12 +93,12 @@ def _find(root):
     """`{part: paths}`, sorted; all is `train` where there are no parts."""
 
     def files(folder):
-        found = [
+        result = [
             path
             for path in sorted(folder.rglob("*"))
             if path.is_file() and not any(p.startswith(".") for p in path.parts[len(root.parts) :])
         ]
-        return [path for path in found if path.suffix.lower() == ".txt"] or found
+        return [path for path in result if path.suffix.lower() == ".txt"] or result
 
     if root.is_file():
         return {"train": [root]}
@@ -197,7 +194,7 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
     info = DataInfo.of_texts(tokenizer.to_json(), length, tokens_per_character=ratios)
 
     def baseline():
-        return ngram.figures(
+        return ngram.metrics(
             splits["train"].tokens,
             test[: len(splits["test"]) * length + 1],
             tokenizer.vocab_size,

@@ -3,14 +3,20 @@
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.data import sources
+from kerasdl.data import sources, wanted
 from kerasdl.data.images import fit, to_float
 from kerasdl.data.sources.pairs import divide, translation_source
 from kerasdl.data.sources.text import BETWEEN, cut_missing, language_source
-from kerasdl.data.splits import from_arrays, needs
+from kerasdl.data.splits import from_arrays
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
+GIVES = None  # as the task wants, of what the data set has
+READ_AS = {
+    "images": {"image": "image", "label": "label"},
+    "pairs": {"source_ids": "tokens", "target_ids": "tokens"},
+    "text": {"token_ids": "tokens"},
+}
 OFFLINE = "offline there are " + ", ".join(n for n in sources.names() if not n.startswith("tfds"))
 MEMORY_BYTES = 4 * 2**30
 
@@ -26,20 +32,21 @@ def load(where, options):
     import tensorflow_datasets as tfds
 
     builder = _prepared(tfds, where.replace(":", "/"), options)
-    found = {
+    result = {
         "images": _image_keys(tfds, builder.info),
         "pairs": _pair_keys(tfds, builder.info),
         "text": _text_key(tfds, builder.info),
     }
-    wanted = needs(options.task)
-    kind = wanted or next((kind for kind, keys in found.items() if keys), None)
-    if not kind:
+    result = {kind: keys for kind, keys in result.items() if keys}
+    if not result:
         raise UserError(
             f"{options.name}: has neither images with one class label each, nor text, nor "
             "translations"
         )
-    if not found[kind]:
-        raise UserError(f"{options.name}: has no {kind}, but {sources.unfit(kind)}")
+    kind = next((kind for kind in result if wanted.fits(READ_AS[kind], options.task)), None)
+    if not kind:
+        given = " or ".join(wanted.words(READ_AS[kind]) for kind in result)
+        raise UserError(f"{options.name} gives {given}, but {sources.unfit(options.task)}")
     if "train" not in builder.info.splits:
         raise UserError(f"{options.name}: has no train part")
     names = {"train": "train", "validation": "validation", "test": "test"}
@@ -49,7 +56,7 @@ def load(where, options):
         notes.append("test part: the validation part, since there is no other")
     names = {part: split for part, split in names.items() if split in builder.info.splits}
     make = {"images": _images, "pairs": _pairs, "text": _text}[kind]
-    return make(builder, found[kind], names, options, notes)
+    return make(builder, result[kind], names, options, notes)
 
 
 def _image_keys(tfds, info):
@@ -97,7 +104,7 @@ def _images(builder, keys, names, options, notes):
 
 def _text(builder, keys, names, options, notes):
     texts = {part: list(_strings(builder, split, keys, options)) for part, split in names.items()}
-    texts = {part: [text for (text,) in found] for part, found in texts.items()}
+    texts = {part: [text for (text,) in result] for part, result in texts.items()}
     if len(texts) < 3:
         texts["train"] = [BETWEEN.join(texts["train"])]
         cut_missing(options, texts, notes)

@@ -39,10 +39,10 @@ class NGram:
     def probabilities(self, tokens) -> np.ndarray:
         """Of each token after all that stand before it, float64 `(M,)`."""
         tokens = np.asarray(tokens, np.int64)
-        found = np.full(len(tokens), 1.0 / self.vocab_size)
+        result = np.full(len(tokens), 1.0 / self.vocab_size)
         context = np.zeros(len(tokens), np.int64)  # -1 where training never saw it
         for length, (codes, count, total, kinds) in enumerate(self.levels):
-            here, word = found[length:], tokens[length:]  # views
+            here, word = result[length:], tokens[length:]  # views
             if not len(here) or not len(codes):
                 break
             code = context * self.vocab_size + word
@@ -53,10 +53,10 @@ class NGram:
             mixed = (count[place] * known + t * here) / np.maximum(c + t, 1)
             here[:] = np.where(seen & (c > 0), mixed, here)
             context = np.where(known, place, -1)[:-1]
-        return found
+        return result
 
 
-def figures(train, test, vocab_size: int, tokens_per_character: float = 1.0) -> dict:
+def metrics(train, test, vocab_size: int, tokens_per_character: float = 1.0) -> dict:
     """Bits per character of a 5-gram on a test stream.
 
     Args:
@@ -68,6 +68,6 @@ def figures(train, test, vocab_size: int, tokens_per_character: float = 1.0) -> 
     Returns:
         `{"name": "5-gram, Witten-Bell", "bits_per_character": float}`.
     """
-    found = NGram(np.asarray(train, np.int64), vocab_size).probabilities(test)[1:]
-    bits = float(-np.log2(found).mean()) * tokens_per_character
+    result = NGram(np.asarray(train, np.int64), vocab_size).probabilities(test)[1:]
+    bits = float(-np.log2(result).mean()) * tokens_per_character
     return {"name": f"{ORDER}-gram, Witten-Bell", "bits_per_character": bits}

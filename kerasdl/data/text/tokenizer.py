@@ -40,7 +40,7 @@ class Tokenizer(tf.Module):
     need TensorFlow's own operations only, and have no resources.
 
     Args:
-        facts: `kind`, `pieces` (see `kerasdl.ops.text.Pieces`), `strip` (whether a leading space
+        metadata: `kind`, `pieces` (see `kerasdl.ops.text.Pieces`), `strip` (whether a leading space
             is dropped), and for `bpe` the `merges`, pairs of ids in the order of their ranks; for
             `sentencepiece` its `model`, as base64.
 
@@ -48,25 +48,25 @@ class Tokenizer(tf.Module):
         ValueError: An unknown kind.
     """
 
-    def __init__(self, facts: dict):
+    def __init__(self, metadata: dict):
         super().__init__()
-        if facts["kind"] not in KINDS:
+        if metadata["kind"] not in KINDS:
             raise UserError(
-                f"tokenizer {facts['kind']!r}: not one of {', '.join(KINDS)}"
-                f"{nearest(facts['kind'], KINDS)}"
+                f"tokenizer {metadata['kind']!r}: not one of {', '.join(KINDS)}"
+                f"{nearest(metadata['kind'], KINDS)}"
             )
-        self.kind = facts["kind"]
-        self._json = json.dumps(facts)
+        self.kind = metadata["kind"]
+        self._json = json.dumps(metadata)
         self._pieces = Pieces(self._json)
         self._table = None
         if self.kind == "char":
             self._table = _characters(self._pieces.pieces)
         elif self.kind == "bpe":
-            self._table = _merges(self._pieces.pieces, facts["merges"])
+            self._table = _merges(self._pieces.pieces, metadata["merges"])
         elif self.kind == "wordpiece":
             self._words = _wordpiece(self._pieces.pieces)
         elif self.kind == "sentencepiece":
-            self._model = base64.b64decode(facts["model"])
+            self._model = base64.b64decode(metadata["model"])
 
     def to_json(self) -> str:
         return self._json
@@ -102,14 +102,14 @@ class Tokenizer(tf.Module):
         Raises:
             ValueError: A text is not valid Unicode.
         """
-        found, chunk, size = [], [], 0
+        result, chunk, size = [], [], 0
         for number, text in enumerate(texts):
             chunk.append(_utf8(text, number, self.kind != "byte"))
             size += len(chunk[-1])
             if size >= CHUNK:
-                found += self._arrays(chunk)
+                result += self._arrays(chunk)
                 chunk, size = [], 0
-        return found + (self._arrays(chunk) if chunk else [])
+        return result + (self._arrays(chunk) if chunk else [])
 
     def _arrays(self, texts):
         ids = self._ids(tf.constant(texts, tf.string))
@@ -203,10 +203,10 @@ class Tokenizer(tf.Module):
         pair = tf.cast(x[:, :-1], tf.int64) * self.vocab_size + tf.cast(x[:, 1:], tf.int64)
         place = tf.minimum(tf.searchsorted(keys, tf.reshape(pair, (-1,))), len(keys) - 1)
         place = tf.reshape(place, tf.shape(pair))
-        found = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
-        rank = tf.where(found, tf.gather(ranks, place), len(keys))
+        result = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
+        rank = tf.where(result, tf.gather(ranks, place), len(keys))
         best = tf.argmin(rank, axis=1, output_type=tf.int32)  # the first of equal ones
-        some = tf.reduce_any(found, axis=1)
+        some = tf.reduce_any(result, axis=1)
         x, rows, best = (tf.boolean_mask(v, some) for v in (x, rows, best))
         new = tf.gather(joined, tf.boolean_mask(tf.reduce_min(rank, axis=1), some))
         column = tf.range(tf.shape(x)[1])
@@ -255,11 +255,11 @@ def _train_char(texts, vocab_size):
     count = Counter()
     for text in texts:
         count.update(text)
-    most = math.inf if vocab_size is None else vocab_size - SPECIAL
-    if most < 1:
+    maximum = math.inf if vocab_size is None else vocab_size - SPECIAL
+    if maximum < 1:
         raise UserError(f"--vocab-size {vocab_size}: char needs at least {SPECIAL + 1}")
     order = sorted(count, key=lambda character: (-count[character], character))
-    kept = sorted(order[: min(most, len(order))])
+    kept = sorted(order[: min(maximum, len(order))])
     return _make("char", [character.encode() for character in kept])
 
 

@@ -133,7 +133,7 @@ class DenseNetBackbone(Backbone):
         self.small = small
         self.depths = tuple(depths)
         first, stride = (1, 1) if small else (2, 4)
-        if small:  # the first dense layer normalises it
+        if small:  # the first dense layer normalizes it
             self.stem = Conv(2 * growth_rate, 3, use_bias=False, name="stem")
         else:
             self.stem = ConvNorm(2 * growth_rate, 7, 2, activation="relu", name="stem")

@@ -146,12 +146,12 @@ class AuxiliaryHead(keras.layers.Layer):
         return self.head(x)
 
 
-def least_size(small, least=2):
-    """Smallest side of an image whose map in the second stage of modules is `least` or more.
+def least_size(small, minimum=2):
+    """Smallest side of an image whose map in the second stage of modules is `minimum` or more.
 
     One more pooling follows, which needs 2.
     """
-    size = least * 2 ** (1 if small else 3)
+    size = minimum * 2 ** (1 if small else 3)
     return size if small else 2 * size - 1  # conv1 rounds up
 
 
@@ -164,7 +164,7 @@ class GoogLeNetBackbone(Backbone):
         filters: Channels of the stem's convolutions.
         stages: Widths of each module of each stage.
         small: A stem of one 3x3 convolution at stride 1 without pooling, and batch norm in place
-            of biases and local response normalisation.
+            of biases and local response normalization.
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
@@ -290,8 +290,8 @@ class GoogLeNet(Classifier):
         **kwargs,
     ):
         if aux_heads:
-            least = least_size(kwargs.get("small", False), AUX_POOL)
-            check_size(image_shape, least, "GoogLeNet with auxiliary heads")
+            minimum = least_size(kwargs.get("small", False), AUX_POOL)
+            check_size(image_shape, minimum, "GoogLeNet with auxiliary heads")
         super().__init__(image_shape, num_classes, drop_rate, **kwargs)
         self.aux1 = AuxiliaryHead(num_classes, name="aux1") if aux_heads else None
         self.aux2 = AuxiliaryHead(num_classes, name="aux2") if aux_heads else None

@@ -217,7 +217,7 @@ TINY = {
 RECIPE = {
     "vgg_small": {
         "epochs": 20,
-        "lr": 0.003,
+        "lr": 0.002,
         "weight_decay": 0.05,
         "augment": ("shift",),
         "weights": "last",

@@ -179,7 +179,7 @@ class Dcgan(Gan):
     Args:
         image_shape: `(S, S, C)`.
         latent_dim: `D`.
-        latent_law: Law of the latents, "normal" or "uniform"; the paper's is uniform.
+        latent_prior: Law of the latents, "normal" or "uniform"; the paper's is uniform.
         base_filters: Of the largest hidden maps; they double with each smaller one.
         kernel_size: Side of the kernels.
         smallest: Side of the smallest maps, `S / 2^n`.
@@ -195,7 +195,7 @@ class Dcgan(Gan):
         self,
         image_shape=(64, 64, 3),
         latent_dim=100,
-        latent_law="normal",
+        latent_prior="normal",
         base_filters=64,
         kernel_size=4,
         smallest=4,
@@ -224,7 +224,7 @@ class Dcgan(Gan):
             ),
             image_shape,
             latent_dim,
-            latent_law,
+            latent_prior,
             **kwargs,
         )
 
@@ -263,7 +263,7 @@ TINY = {
     }
 }
 # For the digits of 8x8 pixels, on which the plain recipe of 2015 loses classes. That one is
-# --model-kwargs smallest=4 latent_dim=100 latent_law=uniform norm=batch minibatch_std=false
+# --model-kwargs smallest=4 latent_dim=100 latent_prior=uniform norm=batch minibatch_std=false
 # --task-kwargs gradient_penalty=0 --lr 0.0002 --beta1 0.5 --sched constant --ema-decay 0
 RECIPE = {
     "dcgan": {

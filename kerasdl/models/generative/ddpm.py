@@ -18,9 +18,9 @@ from kerasdl.layers.core import (
     build_chain,
     check_counts,
     construct,
-    doubled,
     doubled_shape,
     register,
+    upsample2x,
 )
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
@@ -280,7 +280,7 @@ class UNet(Model):
             if isinstance(layer, ResBlock):
                 y = ops.concatenate([y, skips.pop()], axis=-1)
             elif isinstance(layer, keras.layers.Conv2D):
-                y = doubled(y)
+                y = upsample2x(y)
             y = through(layer, y)
         return self.head(ops.silu(self.norm(y)))
 

@@ -32,7 +32,7 @@ class Gan(Model):
         discriminator: Layer: such images to logits `(B,)` of their being real.
         image_shape: `(H, W, C)`.
         latent_dim: `D`.
-        latent_law: Law of the latents, "normal" or "uniform"; of variance 1.
+        latent_prior: Law of the latents, "normal" or "uniform"; of variance 1.
 
     Call arguments:
         x: `{"image": float (B, H, W, C) in [0, 1], "latent": float (B, D)}`.
@@ -43,16 +43,16 @@ class Gan(Model):
         "fake": logits (B,) of those made}`.
     """
 
-    def __init__(self, generator, discriminator, image_shape, latent_dim, latent_law, **kwargs):
+    def __init__(self, generator, discriminator, image_shape, latent_dim, latent_prior, **kwargs):
         super().__init__(**kwargs)
-        if latent_law not in LATENT_LAWS:
+        if latent_prior not in LATENT_LAWS:
             raise UserError(
-                f"latent_law {latent_law!r}{nearest(latent_law, LATENT_LAWS)}; it is one of "
+                f"latent_law {latent_prior!r}{nearest(latent_prior, LATENT_LAWS)}; it is one of "
                 f"{', '.join(LATENT_LAWS)}"
             )
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
-        self.latent_law = latent_law
+        self.latent_prior = latent_prior
         self.generator = generator
         self.discriminator = discriminator
 
@@ -232,7 +232,7 @@ class GanMlp(Gan):
     Args:
         image_shape: `(H, W, C)`.
         latent_dim: `D`.
-        latent_law: Law of the latents, "normal" or "uniform".
+        latent_prior: Law of the latents, "normal" or "uniform".
         hidden_dim: Units of each of the generator's hidden layers.
         norm: Of the generator's hidden layers, "batch" or "none".
         units: Of each of the discriminator's maxout layers.
@@ -246,7 +246,7 @@ class GanMlp(Gan):
         self,
         image_shape=(28, 28, 1),
         latent_dim=100,
-        latent_law="uniform",
+        latent_prior="uniform",
         hidden_dim=1200,
         norm="none",
         units=240,
@@ -266,7 +266,7 @@ class GanMlp(Gan):
             ),
             image_shape,
             latent_dim,
-            latent_law,
+            latent_prior,
             **kwargs,
         )
 
@@ -278,7 +278,7 @@ def check_norm(norm):
 
 
 def gan_mlp(image_shape=(28, 28, 1), **kwargs):
-    """Rectifiers against maxout units, 28x28 grey images by default."""
+    """Rectifiers against maxout units, 28x28 gray images by default."""
     return construct(GanMlp, "gan_mlp", {"image_shape": tuple(image_shape)}, {}, kwargs)
 
 

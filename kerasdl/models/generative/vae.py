@@ -23,11 +23,11 @@ from kerasdl.layers.core import (
     build_chain,
     check_counts,
     construct,
-    doubled,
     doubled_shape,
     register,
+    upsample2x,
 )
-from kerasdl.ops import likelihood as laws
+from kerasdl.ops import likelihood as schedules
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 FIRST_LOG_VARIANCE = -2.0  # of a pixel under the Gaussian likelihood
@@ -106,17 +106,17 @@ class VariationalAutoencoder(Model):
             The loss `(B,)`, `reconstruction + beta kl`; and these two, in nats.
         """
         encoded = self.encode(image, training)
-        z = laws.reparameterise(encoded["mean"], encoded["log_variance"], noise)
-        kl = laws.normal_kl(encoded["mean"], encoded["log_variance"])
+        z = schedules.reparameterize(encoded["mean"], encoded["log_variance"], noise)
+        kl = schedules.normal_kl(encoded["mean"], encoded["log_variance"])
         reconstruction = self.nll(image, self.decode(z, training))
         return reconstruction + self.beta * kl, {"reconstruction": reconstruction, "kl": kl}
 
     def nll(self, image, logits):
         """`-log p(x | z)` in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""
         if self.likelihood == "bernoulli":
-            return laws.bernoulli_nll(image, logits)
+            return schedules.bernoulli_nll(image, logits)
         log_variance = ops.maximum(self.pixel_log_variance, LEAST_LOG_VARIANCE)
-        return laws.gaussian_nll(image, ops.sigmoid(logits), log_variance)
+        return schedules.gaussian_nll(image, ops.sigmoid(logits), log_variance)
 
     def call(self, x, training=False):
         encoded = self.encode(x, training)
@@ -249,7 +249,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         x = self.decoder2(self.decoder1(z))
         x = ops.reshape(x, (-1, *self.small, self.filters[-1]))
         for up in self.ups:
-            x = up(doubled(x))  # not a strided transpose, which leaves a checkerboard
+            x = up(upsample2x(x))  # not a strided transpose, which leaves a checkerboard
         return self.pixels(x)
 
 

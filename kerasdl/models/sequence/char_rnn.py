@@ -76,7 +76,7 @@ class RecurrentLanguageModel(Model):
         y, _ = self.stack(self.embedding(x), training=training)
         return self.head(self.drop(y, training=training))
 
-    def start(self, batch_size, length=None):
+    def init_cache(self, batch_size, length=None):
         """The state before the first token.
 
         Args:
@@ -88,12 +88,12 @@ class RecurrentLanguageModel(Model):
         """
         return self.stack.zero_state(batch_size)
 
-    def extend(self, token_ids, state, position=None):
+    def decode_step(self, token_ids, state, position=None):
         """Read on.
 
         Args:
             token_ids: int `(B, n)`; `n` may be 0 where it is not known before.
-            state: As `start` or this method gave it.
+            state: As `init_cache` or this method gave it.
             position: Not used: that of the first token.
 
         Returns:

@@ -214,7 +214,7 @@ class GPT(Model):
             return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
         return logits
 
-    def start(self, batch_size, length):
+    def init_cache(self, batch_size, length):
         """The empty state of decoding.
 
         Args:
@@ -229,12 +229,12 @@ class GPT(Model):
         shape = (batch_size, heads, length, channels)
         return [ops.zeros(shape, self.compute_dtype) for _ in range(2 * len(self.blocks))]
 
-    def extend(self, token_ids, state, position):
+    def decode_step(self, token_ids, state, position):
         """Score what follows each of some more tokens.
 
         Args:
             token_ids: int32 `(B, n)`.
-            state: That of `start`, or of the tokens before.
+            state: That of `init_cache`, or of the tokens before.
             position: int, or int scalar tensor; that of the first of the `n` tokens.
 
         Returns:

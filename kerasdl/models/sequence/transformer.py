@@ -110,7 +110,7 @@ class Transformer(Model):
             y = block(y, memory, memory_mask=mask, training=training)
         return self._logits(y)
 
-    def start(self, source_ids, length):
+    def init_cache(self, source_ids, length):
         """Read the source, and make the empty state of decoding.
 
         Args:
@@ -131,12 +131,12 @@ class Transformer(Model):
             state += [ops.zeros(shape, self.compute_dtype) for _ in range(2)]
         return state
 
-    def extend(self, token_ids, state, position):
+    def decode_step(self, token_ids, state, position):
         """Score what follows each of some more tokens of the target.
 
         Args:
             token_ids: int32 `(B, n)`.
-            state: That of `start`, or of the tokens before.
+            state: That of `init_cache`, or of the tokens before.
             position: int, or int scalar tensor; that of the first of the `n` tokens.
 
         Returns:

@@ -1,0 +1,111 @@
+"""How models are made: from shapes, each layer once, in no more time than `keras.applications`."""
+
+import gc
+import statistics
+import time
+
+import keras
+import numpy as np
+import pytest
+
+from kerasdl import catalog
+from kerasdl.layers.core import Conv, Model, build_chain, construct
+
+
+def variants():
+    """The first row of each module and `TINY`."""
+    seen = {}
+    for row in catalog.ROWS:
+        seen.setdefault((row.module, repr(catalog.module_of(row.name).TINY[row.name])), row.name)
+    return list(seen.values())
+
+
+def make(name):
+    return catalog.build(name, **catalog.module_of(name).TINY[name])
+
+
+@pytest.mark.parametrize("name", variants())
+def test_nothing_is_called_and_nothing_built_twice(name, monkeypatch):
+    def call(self, *args, **kwargs):
+        raise AssertionError(f"{self.name} is called")
+
+    made, add_weight = [], keras.Layer.add_weight
+
+    def count(self, *args, **kwargs):
+        made.append(add_weight(self, *args, **kwargs))
+        return made[-1]
+
+    monkeypatch.setattr(keras.Layer, "__call__", call)
+    monkeypatch.setattr(keras.Layer, "add_weight", count)
+    model = make(name)
+    assert {id(v) for v in made} == {id(v) for v in model.weights}
+    assert len(made) == len(model.weights) > 0
+
+
+@pytest.mark.parametrize("name", variants())
+def test_layers_know_the_shape_of_what_they_make(name, monkeypatch):
+    model, checked = make(name), []
+    call = keras.Layer.__call__
+
+    def compare(self, x, *args, **kwargs):
+        y = call(self, x, *args, **kwargs)
+        if type(self).compute_output_shape is not keras.Layer.compute_output_shape:
+            assert tuple(self.compute_output_shape(tuple(x.shape))) == tuple(y.shape), self.path
+            checked.append(self)
+        return y
+
+    monkeypatch.setattr(keras.Layer, "__call__", compare)
+    model(
+        keras.tree.map_structure(
+            lambda x: np.ones([2, *(5 if n is None else n for n in x.shape[1:])], x.dtype),
+            model.symbolic_inputs(),
+        )
+    )
+    assert checked
+
+
+class Forgetful(Model):
+    """A model whose `build` leaves out a child."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.first = Conv(3, name="first")
+        self.second = Conv(2, name="second")
+
+    def symbolic_inputs(self):
+        return keras.Input((4, 4, 1))
+
+    def build(self, input_shape):
+        assert build_chain(input_shape, self.first) == (None, 4, 4, 3)
+
+
+def test_a_child_that_is_not_built_is_named():
+    with pytest.raises(RuntimeError, match="forgetful: .* builds second$"):
+        construct(Forgetful, "forgetful", {}, {}, {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("resnet50", "ResNet50"),
+        ("resnet152", "ResNet152"),
+        ("densenet121", "DenseNet121"),
+        ("densenet201", "DenseNet201"),
+    ],
+)
+def test_as_fast_as_keras_applications(name, theirs):
+    makers = {
+        "ours": lambda: catalog.build(name),
+        "theirs": lambda: getattr(keras.applications, theirs)(weights=None),
+    }
+    seconds = {who: [] for who in makers}
+    for turn in range(6):  # the first is for warming up
+        for who in sorted(makers, reverse=bool(turn % 2)):
+            keras.backend.clear_session()
+            gc.collect()
+            start = time.process_time()
+            makers[who]()
+            seconds[who].append(time.process_time() - start)
+    pairs = zip(seconds["ours"][1:], seconds["theirs"][1:], strict=True)
+    assert statistics.median(ours / other for ours, other in pairs) < 1.05
