@@ -38,11 +38,23 @@ def make_parts(
     from kerasdl import catalog, tasks
     from kerasdl.columns import DataInfo
     from kerasdl.recipe import Recipe
+    from tests.variants import examples, info_of
 
     keras.utils.set_random_seed(0)
     if "vocab_size" in arguments:
         info, parts = made_up(model_name, arguments["max_length"], tokenizer)
         task = tasks.get(catalog.row(model_name).task)(info, Recipe(model=model_name))
+        return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
+    kind = tasks.get(catalog.row(model_name).task)
+    statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
+    own = catalog.settings_of(model_name).get("task_kwargs", {})
+    settings = {**own, **(task_kwargs or {})}
+    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
+    if {*kind.inputs, *kind.targets} - {"image", "label"}:
+        arguments |= {"image_shape": image_shape}
+        task = kind(info_of(kind, arguments).with_input_stats(*statistics), recipe)
+        rng = np.random.default_rng(0)
+        parts = [examples(task, 40, rng) for _ in range(2)]
         return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
     train, test = digits()
     if image_shape != (8, 8, 1):
@@ -50,12 +62,8 @@ def make_parts(
         for part in (train, test):
             part["label"] = part["label"][:40]
             part["image"] = rng.random((40, *image_shape), "float32")
-    statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo.of_images(image_shape, "0123456789", *statistics)
-    own = catalog.settings_of(model_name).get("task_kwargs", {})
-    settings = {**own, **(task_kwargs or {})}
-    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
-    task = tasks.get(catalog.row(model_name).task)(info, recipe)
+    task = kind(info, recipe)
     arguments = {**arguments, **task.arguments()}
     model = kerasdl.create_model(model_name, **arguments)
     if epochs:
