@@ -40,14 +40,15 @@ class Watch(keras.callbacks.Callback):
 
     def start(self, stop_at=None, good=-np.inf):
         """Forget what was; training ends below a loss of `good`."""
-        self.values, self.norms = [], []
+        self.values, self.losses, self.norms = [], [], []
         self.stop_at, self.good = stop_at, good
 
     def on_train_batch_end(self, batch, logs=None):
         self.values.append(list(logs.values()))
+        self.losses.append(sum(v for k, v in logs.items() if k.endswith("loss")))  # of all players
         if self.loop.step == self.stop_at:
             self.loop.stop_signal = "the test"
-        if next(iter(logs.values())) < self.good:
+        if self.losses[-1] < self.good:
             self.model.stop_training = True
 
     def on_steps(self):
@@ -187,9 +188,12 @@ class Variant:
         self.loop.batches = lambda *_: one.repeat()
         self.loop.recipe = dataclasses.replace(self.loop.recipe, checkpoint_steps=None)
         self.loop.total_steps = self.loop.steps_per_epoch = LEARNING_STEPS
-        first = self.fit(good=np.inf)
-        alone = len(self.session.task.players) == 1  # those of a game need not lose
-        return first + (self.fit(good=CUT * first[0][0]) if alone else [])
+        self.fit(good=np.inf)
+        losses = self.watch.losses
+        if len(self.session.task.players) == 1:  # those of a game need not lose
+            self.fit(good=CUT * losses[0])
+            losses = losses + self.watch.losses
+        return losses
 
     def evaluate(self) -> dict:
         """Metrics of the saved run on the test part, and the task's pictures of it, in float32."""
@@ -197,7 +201,9 @@ class Variant:
         with runs.dtype_policy("float32"):
             model, task = self.session.run.restore("last")
             batches, _ = self.session.evaluation(self.session.source.test)
-            metrics, result = evaluation.evaluate(model, task, batches)
+            metrics, result = evaluation.evaluate(
+                model, task, batches, reference=lambda n: self.session.reference(n)[0]
+            )
             if "confusion" in result:
                 assert np.sum(result["confusion"]) == 16 * STEPS  # limit_batches applies
             shown = task.pictures(model, task.prepare(next(iter(batches))))
@@ -227,6 +233,7 @@ def main(name, strategy, folder, out):
         result |= variant.evaluate()
         result |= _named("parts", variant.two_and_two_steps())
         shutil.copytree(checkpoints, folder / "checkpoints")
+        result["vocab_size"] = variant.session.source.info.vocab_size
         result["learned"] = variant.learn()
     else:  # a session that has seen nothing of what the other did
         shutil.rmtree(checkpoints)
