@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import find_namespace_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (HERE / "kerasdl/__init__.py").read_text()).group(1)
@@ -16,8 +16,11 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=find_packages(include=["kerasdl", "kerasdl.*"]),
-    package_data={"kerasdl.report": ["*.html"], "kerasdl.bench": ["*.cc"]},
+    # Every folder and every file, so that none can be forgotten
+    packages=find_namespace_packages(
+        include=["kerasdl", "kerasdl.*"], exclude=["*.__pycache__", "*.__pycache__.*"]
+    ),
+    package_data={"": ["*"]},
     entry_points={"console_scripts": ["kerasdl=kerasdl.cli:run"]},
     install_requires=[
         # Upper bounds: the loop and the base model rely on what these versions do.

@@ -250,7 +250,7 @@ def test_each_turn_draws_its_own_latents(monkeypatch):
 
 @pytest.mark.parametrize("schedule", ["normal", "uniform"])
 def test_latents_have_mean_0_and_variance_1(schedule):
-    model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_law": schedule})
+    model = gan.gan_mlp(**{**gan.TINY["gan_mlp"], "latent_prior": schedule})
     z = np.asarray(make_task().latent(model, noise.sample_keys((1, 2), 4000)))
     np.testing.assert_allclose(z.mean(0), 0, atol=0.1)
     np.testing.assert_allclose(z.std(0), 1, atol=0.05)

@@ -146,7 +146,7 @@ def test_answers_and_signature(model, rng):
     outputs = made.predict(model, batch_of(rng, 5))
     assert outputs["features"].shape == (5, 4) and outputs["projection"].shape == (5, 6)
     signature = made.signatures(model)[0]
-    assert signature.name == "serving_default" and signature.bytes_input == "image"
+    assert signature.name == "serving_default" and signature.inputs["image"].kind == "image"
     served = signature.function(batch_of(rng, 2)["image"])
     assert set(served) == {"features", "projection"}
     assert made.arguments() == {"image_shape": (8, 8, 1), "input_mean": (0.3,), "input_std": 1.0}

@@ -156,7 +156,7 @@ def test_heun_is_of_second_order():
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_ancestral_samples_of_a_gaussian_have_its_spread(eta):
-    """Pixels of deviation 0.5: the best prediction is known, so the samples' law is too."""
+    """Pixels of deviation 0.5: the best prediction is known, so how samples are spread is too."""
     process = Diffusion("linear", "eps")
     name = "ddpm" if eta else "ddim"
     sampler = Sampler(process, name, 200, clip=False)

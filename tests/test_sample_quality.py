@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from kerasdl import catalog
+from kerasdl.columns import DataInfo
 from kerasdl.data import sources
 from kerasdl.errors import TrainingError
 from kerasdl.inference import reference_classifier, sample_quality
@@ -82,18 +83,18 @@ def evaluate(digits, task, **more):
 
 
 def test_real_images_are_as_good_as_real(digits):
-    ways = {"asked": {"guidance": 2.0}, "unguided": {"guidance": 0.0}, "free": {}}
+    ways = {"guided": {"guidance": 2.0}, "unguided": {"guidance": 0.0}, "free": {}}
     task, lines = Copies(digits[0].train, **ways), []
     result = evaluate(digits, task, counts=(400, 1000), say=lines.append)
     json.dumps(result, allow_nan=False)
     assert task.requested == [(True, 2.0), (True, 0.0), (False, None)]  # each is traced once
     assert result["count"] == {"pixel": 400, "features": 1000} and result["notes"] == []
     assert result["referee"] == {"name": "nearest", "top1": 1.0, "sha256": "ab" * 32}
-    assert [line.split()[1] for line in lines] == ["asked:", "unguided:", "free:"]
+    assert [line.split()[1] for line in lines] == ["guided:", "unguided:", "free:"]
     assert result["features"]["name"] == "nearest" and list(result["ways"]) == list(ways)
-    assert result["ways"]["asked"]["recognized"] == 1
-    assert not any("recognized" in result["ways"][name] for name in ("unguided", "free"))
-    assert set(result["ways"]["asked"]["classes"]["shares"].values()) == {0.1}
+    assert result["ways"]["guided"]["recognised"] == 1
+    assert not any("recognised" in result["ways"][name] for name in ("unguided", "free"))
+    assert set(result["ways"]["guided"]["classes"]["shares"].values()) == {0.1}
     for way in result["ways"].values():
         pixel, features = way["pixel"], way["features"]
         assert pixel["nearest"] < 1e-6 and pixel["nearest_ratio"] < 1e-6
@@ -157,10 +158,8 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
     way = evaluate(digits, Copies(digits[0].train, noise, free={}))["ways"]["free"]
     assert way["pixel"]["ratio"] > 5 and way["pixel"]["nearest_ratio"] > 1.5
     assert way["features"]["precision"] == 0 and way["features"]["coverage"] < 0.05
-    way = evaluate(digits, Copies(digits[0].train, one, requested={"guidance": 1.0}))["ways"][
-        "asked"
-    ]
-    assert way["classes"]["least_share"] == 0 and way["recognized"] == 0.1
+    way = evaluate(digits, Copies(digits[0].train, one, guided={"guidance": 1.0}))["ways"]["guided"]
+    assert way["classes"]["least_share"] == 0 and way["recognised"] == 0.1
     assert way["features"]["precision"] == 1 and way["features"]["recall"] == 0
     assert way["pixel"]["spread"] < 1e-6
     way = evaluate(digits, Copies(digits[0].train, gray, free={}))["ways"]["free"]
@@ -183,7 +182,7 @@ def test_the_referee_is_trained_where_none_is_given(digits, monkeypatch):
 
 def test_one_class_has_no_referee(digits, monkeypatch):
     monkeypatch.setattr(reference_classifier, "of_recipe", None)
-    source = replace(digits[0], info=replace(digits[0].info, class_names=("digit",)))
+    source = replace(digits[0], info=DataInfo.of_images((8, 8, 1), ("digit",)))
     task = Copies(source.train, free={})
     result = evaluate((source, None), task)
     json.dumps(result, allow_nan=False)

@@ -11,7 +11,7 @@ COMMANDS = {
     "list": "print the models",
     "show": "print a model's arguments, settings, size and paper",
     "evaluate": "evaluate a run's checkpoint or an exported model on its test set",
-    "predict": "ask a model: image files, texts, or samples",
+    "predict": "ask a model about image files and texts, or for images",
     "export": "export a run's model",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
@@ -98,5 +98,7 @@ def source_arguments(parser) -> None:
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--run", metavar="DIR", help="a run's folder")
     group.add_argument(
-        "--saved-model", metavar="DIR", help="an exported model's folder, or a .tflite file"
+        "--saved-model",
+        metavar="DIR",
+        help="an exported model's folder, or a .tflite or .keras file",
     )

@@ -21,38 +21,39 @@ def main(argv) -> None:
     parser.add_argument("--num", "--sample", type=int, help="images to draw (16)")
     parser.add_argument("--label", help="class to draw; all in turn if not given")
     parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
-    parser.add_argument("--output", metavar="FILE.png", help="where they are drawn")
+    parser.add_argument(
+        "--output", metavar="FILE.png", help="where a picture is written, of samples or of answers"
+    )
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, or texts")
     args = parse_command(parser, argv)
-    if bool(args.output) == bool(args.inputs):
+    if not args.output and not args.inputs:
         raise UsageError("give image files or texts, or --output FILE.png for what a model draws")
     quiet_tensorflow()
-    from kerasdl.inference import artifact, sampling, texts
-    from kerasdl.store import load
+    from kerasdl.inference import predict, sampling, texts
 
     where = args.run or args.saved_model
     settings = {name: getattr(args, name) for name in texts.SETTINGS}
-    requested = {name: getattr(args, name) for name in sampling.SETTINGS}
-    if args.output:
+    drawing = {name: getattr(args, name) for name in sampling.SETTINGS}
+    if not args.inputs:
         for name, value in settings.items():
-            if value is not None and name not in requested:
+            if value is not None and name not in drawing:
                 raise UsageError(f"--{flag(name)}: is of language models alone")
-        print(sampling.write_images(where, args.output, requested))
+        print(sampling.write_images(where, args.output, drawing))
         return
-    for name, value in requested.items():
+    for name, value in drawing.items():
         if value is not None and name not in settings:
-            raise UsageError(f"--{flag(name)}: is of models that draw, with --output FILE.png")
-    if load.load_info(where).info.tokenizer:
-        result = texts.predict_texts(where, args.inputs, settings)
-        lines = [one["output"] for one in result]
-        for number, one in enumerate(result, 1):
-            if one["unknown"]:
-                missing = " ".join(map(repr, one["unknown"]))
-                print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
-    else:
-        for name, value in settings.items():
-            if value is not None:
-                raise UsageError(f"--{flag(name)}: is of language models alone")
-        result = artifact.predict_files(where, args.inputs)
-        lines = [f"{one['file']}: {one['class_name']} {one['probability']:.4f}" for one in result]
-    print(json.dumps(result, indent=1) if args.json else "\n".join(lines))
+            raise UsageError(
+                f"--{flag(name)}: is of models that draw, with --output FILE.png alone"
+            )
+    results = predict.predict(where, args.inputs, settings, args.output)
+    for number, one in enumerate(results, 1):
+        if one.get("unknown"):
+            missing = " ".join(map(repr, one["unknown"]))
+            print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
+    if args.json:
+        print(json.dumps(results, indent=1))
+        return
+    lines = [predict.line(one) for one in results]
+    if args.output:
+        lines = [args.output] if predict.only_drawn(results) else [*lines, args.output]
+    print("\n".join(lines))

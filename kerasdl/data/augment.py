@@ -88,7 +88,7 @@ class Augment:
     Attributes:
         names: Any of resized_crop, rotate, shift, flip, color, randaugment, noise, cutout.
         reprob: Probability of erasing a rectangle.
-        mixup: Alpha of MixUp's Beta law; 0 is off.
+        mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's; with both, every batch draws one of them.
         crop_scale: Of resized_crop, the least and the largest area, as a fraction of the image.
         view: Number of the view whose streams of the key it draws from; 0 is none.

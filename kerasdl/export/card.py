@@ -11,12 +11,12 @@ from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 
-TEST = ("top1", "exact_match", "mse", "loss")  # figures that stand in the table
-SHARES, LOSS = ("top1", "exact_match"), 0.02  # of right answers; what is worth a line
+TEST = ("top1", "exact_match", "mean_iou", "mse", "loss")  # figures that stand in the table
+SHARES, LOSS = ("top1", "exact_match", "mean_iou"), 0.02  # of right answers; what is worth a line
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def contents(parts, name: str, folder: Path, report: dict, omitted: dict) -> dict:
+def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interface: dict) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -25,6 +25,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict) -> dic
         folder: Its files.
         report: What `parity` found.
         omitted: `{file: reason}` of what was asked for and is not there.
+        interface: How it is asked, of `kerasdl.inference.signatures.interface`.
 
     Returns:
         JSON values; the version is still missing.
@@ -50,6 +51,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict) -> dic
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
         "figures": parts.metrics,
         "signatures": report["signatures"],
+        "interface": interface,
         "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
         if row.tflite_static_batch
         else "dynamic",
@@ -185,7 +187,7 @@ def _classes(data) -> list[str]:
 
 def _input(data) -> str:
     if data.image_shape:
-        return f"{list(data.image_shape)}, floats in [0, 1]"
+        return f"{tuple(data.image_shape)}, floats in [0, 1]"
     tokenizer = json.loads(data.tokenizer or "{}")
     kind, pieces = tokenizer.get("kind", "no"), len(tokenizer.get("pieces", ()))
     return f"texts in UTF-8, or tokens of a `{kind}` vocabulary of {pieces}"

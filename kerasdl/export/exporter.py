@@ -16,7 +16,7 @@ from kerasdl.errors import ExportError, UserError
 from kerasdl.export import QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
 from kerasdl.export.parts import Parts
 from kerasdl.inference import proof
-from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.inference.signatures import functions, interface, tokenizer_of
 from kerasdl.recipe import CHOICES
 from kerasdl.store import load
 from kerasdl.system import processes
@@ -133,7 +133,8 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
-    metadata = card.contents(parts, name, folder, report, omitted)
+    described = interface(parts.task, parts.model, only)
+    metadata = card.contents(parts, name, folder, report, omitted, described)
     card.write_metadata(metadata, folder / "tflite")
     return metadata
 
@@ -185,7 +186,11 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
             signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
             if "0" in requested:
                 signatures[signature]["cases"] = len(requested)
-        meta[target] = {"signatures": signatures, "judged_by": parts.task.evaluated_by(target)}
+        meta[target] = {
+            "signatures": signatures,
+            "judged_by": parts.task.evaluated_by(target),
+            "without": [] if target == "savedmodel" else _names_of_classes(parts.task, model),
+        }
     meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
     return {k: _bytes(v) for k, v in arrays.items()}, meta
@@ -212,6 +217,15 @@ def prove(folder, examples: dict, meta: dict) -> dict:
     if lines:
         raise ExportError(f"not exported: {'; '.join(lines)}")
     return result
+
+
+def _names_of_classes(task, model):
+    """Outputs that a SavedModel alone has."""
+    served = interface(task, model)["savedmodel"].values()
+    outputs = {
+        name: one["kind"] for signature in served for name, one in signature["outputs"].items()
+    }
+    return [name for name, kind in outputs.items() if kind == "text"]
 
 
 def _input(name, test):

@@ -2,16 +2,13 @@
 
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
-from kerasdl.inference.dataset import open_data, take
+from kerasdl.inference.dataset import examined, open_data, take
 from kerasdl.recipe import Recipe
 from kerasdl.system.names import nearest
 
 CALIBRATION = 200
-BYTES = 2**28  # of the test examples that files are judged on, at most
 
 
 @dataclass
@@ -65,7 +62,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
         task = type(task)(task.info, recipe)
     source = open_data(task)
-    maximum = max(1, min(task.served_examples, BYTES // _bytes_of_one(source.test)))
+    maximum = examined(task, source.test)
     metrics = run.metrics() or {}
     return Parts(
         model=model,
@@ -79,7 +76,3 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         # Lists are the confusion matrix and the mistakes: the report's.
         metrics={k: v for k, v in metrics.items() if not isinstance(v, list)},
     )
-
-
-def _bytes_of_one(split):
-    return 4 * sum(int(np.prod(v.shape[1:])) for v in split.read([0]).values())

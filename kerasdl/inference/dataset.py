@@ -1,5 +1,6 @@
-"""The examples that exported files are calibrated with and judged on."""
+"""The examples that exported files are calibrated with and evaluated on."""
 
+import numpy as np
 import tensorflow as tf
 
 from kerasdl.data import sources
@@ -9,27 +10,7 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-CALIBRATION = 200
-BYTES = 2**28  # of the test examples that files are judged on, at most
-
-
-def read(task, split: str = "test", maximum: int | None = None) -> dict:
-    """Examples of the data that a model was trained on, as its signatures are given them.
-
-    Args:
-        task: The run's task, with its settings and the facts of its data.
-        split: "train", "val" or "test".
-        maximum: At most so many, evenly spread over the split; all if None.
-
-    Returns:
-        `{input or target: (N, ...)}`, such as `image` float32 `(N, H, W, C)` in [0, 1] and `label`
-        `(N,)`.
-
-    Raises:
-        ValueError: No such split, or the data are other ones now.
-    """
-    split = split_name(split)
-    return take(open_data(task), task, split, maximum)
+BYTES = 2**28  # of the test examples that files are evaluated on, at most
 
 
 def split_name(split: str) -> str:
@@ -52,10 +33,44 @@ def open_data(task):
     return source
 
 
-def take(source, task, split, maximum=None) -> dict:
-    """Examples of a part of a `Source`, as `read` gives them."""
-    part = getattr(source, split)
-    batch = part.read(evenly(len(part), maximum or len(part)))
+def examined(task, part) -> int:
+    """How many examples of a part all files of an export are evaluated on."""
+    one = 4 * sum(int(np.prod(v.shape[1:])) for v in part.read([0]).values())
+    return max(1, min(task.served_examples, BYTES // max(one, 1)))
+
+
+def batches(source, task, split: str, size: int, examples: int | None = None):
+    """Yield examples of a part of the data, as the signatures are given them.
+
+    Args:
+        source: The data, of `open_data`.
+        task: The run's task.
+        split: "train", "val" or "test".
+        size: Examples of a batch: no more are read at once.
+        examples: At most so many, evenly spread over the part; all if None.
+
+    Yields:
+        `{input or target: (n, ...)}`, such as `image` float32 `(n, H, W, C)` in [0, 1] and `label`
+        `(n,)`.
+
+    Raises:
+        ValueError: No such split.
+    """
+    part = getattr(source, split_name(split))
+    rows = evenly(len(part), examples or len(part))
+    for start in range(0, len(rows), size):
+        yield _served(part, task, rows[start : start + size], start)
+
+
+def take(source, task, split: str, examples: int) -> dict:
+    """At most so many examples of a part, as one batch of `batches`."""
+    return next(batches(source, task, split, examples, examples))
+
+
+def _served(part, task, rows, start):
+    batch = part.read(rows)
     if "image" in batch:
         batch["image"] = to_float(tf.constant(batch["image"])).numpy()
-    return task.served(batch)
+    # What is random of an example follows from its number.
+    served = task.served({**batch, "number": np.arange(start, start + len(rows))})
+    return {name: value for name, value in served.items() if name != "number"}

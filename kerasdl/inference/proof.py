@@ -15,6 +15,7 @@ import os
 import statistics
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ import numpy as np
 FORBIDDEN = ("keras", "tf_keras", "kerasdl")
 KINDS = ("float32", "float16", "dynamic", "int8", "int8_full")  # of TFLite files
 LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
+PIXELS = 0.999  # that must agree in their class; of two as likely ones rounding decides
 BATCHES = (slice(0, 1), slice(1, 4), slice(None))  # of the examples: batch 1, 3 and 32
 SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
 WARMUP = "assets.extra/tf_serving_warmup_requests"
+NOT_LABELED = 255  # the class of pixels that do not count
 SECONDS = 0.5  # at most so long is one latency measured
 
 
@@ -199,12 +202,13 @@ def check(artifact, examples: dict, signatures: dict, without=(), batches=BATCHE
         batches: Slices of the examples.
 
     Returns:
-        `difference` and `agreement`, both `{"signature.output": number}`.
+        `difference` and `agreement`, both `{"signature.output": number}`, and `of_pixels`, which of
+        the latter are of pixels' classes.
 
     Raises:
         ValueError: Signatures or names are not those promised.
     """
-    far, same = {}, {}
+    far, same, pixels = {}, {}, set()
     if set(artifact.signatures) != set(signatures):
         raise ValueError(f"has the signatures {sorted(artifact.signatures)}")
     for name, names in signatures.items():
@@ -219,7 +223,8 @@ def check(artifact, examples: dict, signatures: dict, without=(), batches=BATCHE
                     far[key] = max(far.get(key, 0.0), difference(outputs[output], right))
                 else:
                     same[key] = min(same.get(key, 1.0), agreement(outputs[output], right))
-    return {"difference": far, "agreement": same}
+                    pixels |= {key} if right.ndim > 2 else set()
+    return {"difference": far, "agreement": same, "of_pixels": sorted(pixels)}
 
 
 def requests(examples: dict, name: str, names: dict, batches=BATCHES):
@@ -302,7 +307,7 @@ def failures(report: dict) -> list[str]:
             if not value <= limit:
                 lines.append(f"{name}: {output} differs by {value:.2g}, the limit is {limit:g}")
         for output, value in metadata["agreement"].items():
-            if value < 1:
+            if value < (PIXELS if output in metadata.get("of_pixels", ()) else 1):
                 lines.append(f"{name}: {output} agrees on {value:.0%} of the examples")
     return lines
 
@@ -329,7 +334,7 @@ def run(folder, examples: dict) -> dict:
     first = _first(promised["signatures"], "serving_default", examples)
     metadata["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
-    metadata["test"] = evaluate(saved_model, test, _evaluated_by(promised))
+    metadata["test"] = evaluate(saved_model, split(test), _evaluated_by(promised))
     artifacts = {"savedmodel": metadata}
     omitted = {}
     for path in lite_files(folder):
@@ -357,8 +362,8 @@ def _check_lite(path, examples, test, meta) -> dict:
         promised = {n: promised[n] for n in promised if n in lite.signatures}
     evaluated_by = _evaluated_by({**meta["tflite"], "signatures": promised})
     batch = meta["lite_batch"]
-    without = ("class_name",)
-    metadata = check(lite, examples, promised, without, SINGLE if batch == 1 else BATCHES)
+    batches = SINGLE if batch == 1 else BATCHES
+    metadata = check(lite, examples, promised, meta["tflite"]["without"], batches)
     metadata["signatures"], metadata["latency_ms"] = lite.interface(), {}
     main = next(iter(promised))
     first = _first(promised, main, examples)
@@ -366,7 +371,7 @@ def _check_lite(path, examples, test, meta) -> dict:
         metadata["latency_ms"][str(threads)] = latency(
             lambda timed=timed: timed.answer(main, first)
         )
-    metadata["test"] = evaluate(lite, test, evaluated_by, batch or 64)
+    metadata["test"] = evaluate(lite, split(test), evaluated_by, batch or 64)
     return metadata
 
 
@@ -377,34 +382,83 @@ def _evaluated_by(promised):
     return how if there and set(how["inputs"]) <= set(there["inputs"]) else None
 
 
-def evaluate(artifact, examples: dict, evaluated_by: dict | None, size: int = 64) -> dict | None:
-    """Figures of an artifact: of logits those of training, else the share of exact answers.
+def split(examples: dict, size: int = 64):
+    """Yield `{name: (N, ...)}` in batches."""
+    for start in range(0, max(map(len, examples.values()), default=0), size):
+        yield {name: values[start : start + size] for name, values in examples.items()}
+
+
+def evaluate(artifact, batches, evaluated_by: dict | None, size: int = 64) -> dict | None:
+    """Metrics of an artifact: of logits those of training, of masks their mean intersection over
+    union, of images the mean squared error, else how many answers are exact.
 
     Args:
         artifact: Something with `answer(signature, inputs)`.
-        examples: `{input or target: (N, ...)}`.
+        batches: Yields `{input or target: (n, ...)}`; no more than one of them is held at once.
         evaluated_by: What `Task.evaluated_by` says; without it, or its target, there are none.
-        size: Of the batches.
+        size: Examples that are asked at once.
 
     Returns:
-        `loss`, `top1`, `top5`, or `mse`, or `exact_match`; and `examples`, their number.
+        `loss`, `top1`, `top5`, or `mse`, or `mean_iou` and `pixel_accuracy`, or `exact_match`; and
+        `examples`, their number.
     """
-    if not evaluated_by or evaluated_by["target"] not in examples:
+    if not evaluated_by:
         return None
-    signature, target = evaluated_by["signature"], examples[evaluated_by["target"]]
-    inputs = {n: examples[n] for n in evaluated_by["inputs"]}
-    outputs = in_batches(lambda batch: artifact.answer(signature, batch), inputs, size)
-    result = outputs[evaluated_by["output"]]
-    if evaluated_by.get("loss") == "mse":
-        return {"mse": float(np.square(result - target).mean()), "examples": len(target)}
-    if "loss" in evaluated_by:
-        return metrics(result, target, evaluated_by["loss"])
+    how, count, sums, pairs = evaluated_by.get("loss"), 0, {}, Counter()
+    for batch in batches:
+        if evaluated_by["target"] not in batch:
+            return None
+        target = batch[evaluated_by["target"]]
+        inputs = {name: batch[name] for name in evaluated_by["inputs"]}
+        outputs = in_batches(lambda x: artifact.answer(evaluated_by["signature"], x), inputs, size)
+        result = outputs[evaluated_by["output"]]
+        count += len(target)
+        if how == "iou":
+            pairs.update(pixel_pairs(target, result))
+            continue
+        means = _means(result, target, how)
+        sums = {name: sums.get(name, 0.0) + len(target) * value for name, value in means.items()}
+    if not count:
+        return None
+    result = mean_iou(pairs) if how == "iou" else {k: v / count for k, v in sums.items()}
+    return {**result, "examples": count}
+
+
+def _means(result, target, how) -> dict:
+    """Means of the metrics of a batch."""
+    if how == "mse":
+        return {"mse": float(np.square(result - target).mean())}
+    if how:
+        result = metrics(result, target, how)
+        return {name: value for name, value in result.items() if name != "examples"}
     result, target = (np.asarray(x) for x in (result, target))
     if result.dtype.kind in "OS":
         result, target = (np.char.decode(_plain(x), "utf-8") for x in (result, target))
     rows = (len(target), -1)
     right = (result.reshape(rows) == target.reshape(rows)).all(-1)
-    return {"exact_match": float(right.mean()), "examples": len(target)}
+    return {"exact_match": float(right.mean())}
+
+
+def pixel_pairs(target, result) -> dict:
+    """`{(true class, predicted class): pixels}`, of those that are labeled."""
+    labeled = np.asarray(target) != NOT_LABELED
+    both = np.stack([np.asarray(x)[labeled].astype(np.int64) for x in (target, result)], -1)
+    values, counts = np.unique(both, axis=0, return_counts=True)
+    return {tuple(v): int(n) for v, n in zip(values.tolist(), counts, strict=True)}
+
+
+def mean_iou(pairs: dict) -> dict:
+    """`mean_iou`, over the classes that occur, and `pixel_accuracy`, of `pixel_pairs`."""
+    whole = sum(pairs.values())
+    true, predicted = Counter(), Counter()
+    for (a, b), n in pairs.items():
+        true[a] += n
+        predicted[b] += n
+    if not whole:
+        return {"mean_iou": float("nan"), "pixel_accuracy": float("nan")}
+    right = {k: pairs.get((k, k), 0) for k in {*true, *predicted}}
+    ious = [n / (true[k] + predicted[k] - n) for k, n in right.items()]
+    return {"mean_iou": sum(ious) / len(ious), "pixel_accuracy": sum(right.values()) / whole}
 
 
 def _first(signatures, name, examples):

@@ -68,7 +68,7 @@ def evaluate_samples(
         `spread` within classes over that of training images, and its `spread_least` and
         `spread_most`; `nearest`, the median distance to the nearest training image, `nearest_test`,
         that of test images, and their `nearest_ratio`), `classes` (`shares`, `least_share`),
-        `recognized`, the share that is taken for the class that was asked for, and `features`
+        `recognised`, the share that is taken for the class that was asked for, and `features`
         (`frechet`, `frechet_real`, `precision`, `recall`, `density`, `coverage`).
 
     Raises:
@@ -127,7 +127,7 @@ def evaluate_samples(
                 "least_share": float(shares.min()),
             }
             if settings.get("guidance"):
-                way["recognized"] = float((classes == requested).mean())
+                way["recognised"] = float((classes == requested).mean())
         if network:
             compared = compared if network is classifier else network(images)[1]
             way["features"] = _feature_figures(held[0], compared[: counts[1]], frechet_real)
@@ -218,6 +218,6 @@ def _line(way):
         "frechet_ratio": way["pixel"].get("ratio"),
         "nearest_ratio": way["pixel"]["nearest_ratio"],
         "least_share": way.get("classes", {}).get("least_share"),
-        "recognized": way.get("recognized"),
+        "recognised": way.get("recognised"),
     }
     return " ".join(f"{k} {v:.4f}" for k, v in shown.items() if v is not None)

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 
 from kerasdl.errors import UserError
-from kerasdl.inference.artifact import open_artifact, task_of
+from kerasdl.inference import interface
+from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops import noise
-from kerasdl.store import load, pictures
+from kerasdl.store import pictures
 from kerasdl.system.names import nearest
 from kerasdl.tasks.sampling import MOST
 
@@ -30,48 +31,76 @@ def draw_images(path, settings=None) -> np.ndarray:
         ValueError: The model draws no images, or takes no such setting or value.
     """
     given = {k: v for k, v in (settings or {}).items() if v is not None}
-    artifact, metadata = open_artifact(path), load.load_info(path)
+    artifact = open_artifact(path)
+    serving = artifact.interface
     num, seed = given.get("num", SETTINGS["num"]), given.get("seed", SETTINGS["seed"])
     if not 1 <= num <= MOST:
         raise UserError(f"--num {num}: must be at least 1 and at most {MOST}")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be at least 0 and below 2^32")
-    signature, inputs = _asked(artifact, metadata, num, seed)
-    accepted = artifact.inputs(signature)
-    if not accepted:
-        lacks = "draws no images" if signature == "sample" else f"has no {signature} in this file"
-        raise UserError(f"{path}: {metadata.model} {lacks}")
-    names = metadata.info.class_names
-    if "label" in given and "label" not in accepted:
+    name = sampler(serving)
+    if name is None:
+        raise UserError(f"{path}: {serving.model} draws no images")
+    if not artifact.inputs(name):
+        raise UserError(f"{path}: {serving.model} has no {name} in this file")
+    described = serving.signatures[name]["inputs"]
+    inputs = _start(described, num, np.array([0, seed], "uint32").view("int32"))
+    names = serving.info.class_names
+    if "label" in given and "label" not in described:
         raise UserError(f"--label {given['label']}: the model is unconditional")
-    if "label" in accepted:
+    if "label" in described:
         label = given.get("label")
         if label is not None and label not in names:
             raise UserError(
                 f"--label {label}: not one of {', '.join(names)}{nearest(label, names)}"
             )
-        result = np.arange(num) % len(names) if label is None else np.full(num, names.index(label))
-        inputs["label"] = result.astype("int32")
-    if "guidance" in given and "guidance" not in accepted:
-        why = "trained without dropping labels" if "label" in accepted else "unconditional"
+        labels = np.arange(num) % len(names) if label is None else np.full(num, names.index(label))
+        inputs["label"] = labels.astype("int32")
+    if "guidance" in given and "guidance" not in described:
+        why = "trained without dropping labels" if "label" in described else "unconditional"
         raise UserError(f"--guidance {given['guidance']}: the model is {why}")
-    if "guidance" in accepted:
+    if "guidance" in described:
         guidance = given.get("guidance", 2.0)
         if not guidance >= 0:
             raise UserError(f"--guidance {guidance}: must be 0 or more")
         inputs["guidance"] = np.float32(guidance)
-    return artifact.answer(signature, inputs)["image"]
+    interface.check(serving.signatures[name], inputs)
+    return artifact.answer(name, inputs)["image"]
 
 
-def _asked(artifact, metadata, num, seed):
-    """The signature that draws, and the inputs that decide what."""
-    seed = np.array([0, seed], "uint32").view("int32")
-    if artifact.kind == "tflite":
-        task, model = task_of(metadata), load.load(artifact.path)
-        if task.sampling_modes(model):
-            signature, inputs = task.sampling_inputs(model, noise.sample_keys(seed, num))
-            return signature, {k: np.asarray(v, "float32") for k, v in inputs.items()}
-    return "sample", {"num": np.int32(num), "seed": seed}
+def sampler(serving) -> str | None:
+    """The signature that draws images: one that takes how many and a seed, or else noise; or None.
+
+    Args:
+        serving: An `Interface`.
+    """
+    for wanted in (lambda inputs: {"num", "seed"} <= set(inputs), _noise):
+        for name, signature in serving.signatures.items():
+            image = signature["outputs"].get("image", {}).get("kind") == "image"
+            if image and wanted(signature["inputs"]):
+                return name
+    return None
+
+
+def _noise(inputs):
+    return {name: one["noise"] for name, one in inputs.items() if "noise" in one}
+
+
+def _start(inputs, num, seed):
+    """What decides the images: their number and the seed, or the noise that follows from them."""
+    made = _noise(inputs)
+    if not made:
+        return {"num": np.int32(num), "seed": seed}
+    key = noise.sample_keys(seed, num)
+    return {
+        name: np.asarray(
+            noise.standardized(
+                key, tuple(inputs[name]["shape"]), one["distribution"], one["stream"]
+            ),
+            "float32",
+        )
+        for name, one in made.items()
+    }
 
 
 def write_images(path, file, settings=None) -> Path:
@@ -83,14 +112,5 @@ def write_images(path, file, settings=None) -> Path:
     Raises:
         ValueError: See `draw_images`; or the file cannot be written.
     """
-    file = Path(file)
-    if file.suffix.lower() != ".png":
-        raise UserError(f"--output {file}: must end in .png")
-    if not file.parent.is_dir():
-        raise UserError(f"--output {file}: there is no folder {file.parent}")
-    images = draw_images(path, settings)
-    try:
-        pictures.write_picture(file, images)
-    except OSError as error:
-        raise UserError(f"--output {file}: cannot be written: {error.strerror}") from None
-    return file
+    pictures.check_output(file)
+    return pictures.write_output(file, draw_images(path, settings))

@@ -1,9 +1,27 @@
 """What a task's signatures are outside: checked, with encoded images and texts where there are."""
 
+from dataclasses import dataclass
+
 import tensorflow as tf
 
+from kerasdl.columns import ABSENT, DataInfo
 from kerasdl.data import images
 from kerasdl.data.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A signature as it is served.
+
+    Attributes:
+        function: Of positional tensors; returns `{output name: tensor}`.
+        specs: Its `TensorSpec`s; their names are the inputs'.
+        description: JSON of what it takes and gives; see `interface`.
+    """
+
+    function: object
+    specs: list
+    description: dict
 
 
 def tokenizer_of(task):
@@ -14,7 +32,7 @@ def tokenizer_of(task):
 def functions(task, model, target: str, tokenizer=None, batch: int | None = None, only=()) -> dict:
     """What is served: `{signature: (function of positional tensors, [TensorSpec])}`.
 
-    The SavedModel's also name the class, take encoded images as `serve_bytes`, and take and give
+    The SavedModel's also name the classes, take encoded images as `serve_bytes`, and take and give
     texts for token ids.
 
     Args:
@@ -26,34 +44,47 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         only: Names of the signatures that are wanted; all if empty.
 
     Returns:
-        Functions that return `{output name: tensor}`; the specs' names are the inputs'.
+        Functions that return `{output name: tensor}`; the specs' names are the inputs'. Two names
+        of one signature have the same pair.
     """
-    served = {}
-    for signature in task.signatures(model):
-        if target not in signature.formats:
-            continue
-        names, specs = list(signature.inputs), dict(signature.inputs)
-        if target == "savedmodel" and signature.text_inputs:
-            served[signature.name] = _with_texts(signature, tokenizer)
-            continue
-        function = _named(signature.function, names)
-        if target == "savedmodel":
-            function = _with_class_name(function, task.info.class_names)
-            if signature.requires:
-                function = _with_checks(function, names, signature.requires)
-        served[signature.name] = (function, [_tensor_spec(n, specs[n], batch) for n in names])
-        image = signature.bytes_input
-        # Of other images than gray and color there are no encoded files.
-        if target == "savedmodel" and image and specs[image].shape[-1] in (1, 3):
-            encoded = tf.TensorSpec((None,), tf.string, name=f"{image}_bytes")
-            served["serve_bytes"] = (
-                _from_bytes(function, names.index(image), specs[image].shape),
-                [encoded if n == image else _tensor_spec(n, specs[n]) for n in names],
-            )
-    served = {name: result for name, result in served.items() if not only or name in only}
-    if target == "savedmodel" and served:  # what a server asks where no name is given
-        served.setdefault("serving_default", next(iter(served.values())))
-    return served
+    served = _endpoints(task, model, target, tokenizer, batch, only)
+    pairs = {id(one): (one.function, one.specs) for one in served.values()}
+    return {name: pairs[id(one)] for name, one in served.items()}
+
+
+def interface(task, model, only=()) -> dict:
+    """What a model takes and gives, as JSON that asking it needs nothing besides.
+
+    Args:
+        task: Its task.
+        model: The Keras model.
+        only: Names of the signatures that are written; all if empty.
+
+    Returns:
+        `context`, tokens that it can look back on, or None; and `savedmodel` and `tflite`, each
+        `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`, `dtype` and
+        `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`, the name of
+        their token ids; and the `noise` that it is made of. An output has a `kind`, and its
+        `class_names`; only those stand here that are shown by their kind. A limit has the
+        attributes of `kerasdl.tasks.task.Limit`.
+    """
+    described = {
+        target: {
+            name: endpoint.description
+            for name, endpoint in _endpoints(task, model, target, only=only).items()
+        }
+        for target in ("savedmodel", "tflite")
+    }
+    return {"context": getattr(model, "context", None), **described}
+
+
+def class_names_of(info: DataInfo, name: str, kind: str) -> tuple:
+    """Names of the classes of a label, of boxes' labels or of a mask: those of the column that is
+    called so, or else of the first of its kind, or of all."""
+    column = info.columns.get(name)
+    if column is None or not column.class_names:
+        column = info.first(kind)
+    return column.class_names if column and column.class_names else info.class_names
 
 
 def decode_batch(image_bytes, shape):
@@ -74,73 +105,147 @@ def decode_batch(image_bytes, shape):
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
+def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict:
+    """`{signature: Endpoint}`."""
+    served = {}
+    for signature in task.signatures(model):
+        if target not in signature.formats:
+            continue
+        if target == "tflite":
+            served[signature.name] = _plain(signature, task.info, batch)
+            continue
+        served[signature.name] = _rich(signature, task.info, tokenizer, batch)
+        # Of other images than gray and color there are no encoded files.
+        encoded = [
+            name
+            for name, spec in signature.inputs.items()
+            if spec.kind == "image" and spec.batched and spec.shape[-1] in (1, 3)
+        ]
+        if encoded:
+            served.setdefault("serve_bytes", _rich(signature, task.info, tokenizer, batch, encoded))
+    served = {name: one for name, one in served.items() if not only or name in only}
+    if target == "savedmodel" and served:  # what a server asks where no name is given
+        served.setdefault("serving_default", next(iter(served.values())))
+    return served
+
+
+def _plain(signature, info, batch):
+    """An endpoint of tensors alone."""
+    names = list(signature.inputs)
+
+    def served(*tensors):
+        return dict(signature.function(**dict(zip(names, tensors, strict=True))))
+
+    specs = [_tensor_spec(name, spec, batch) for name, spec in signature.inputs.items()]
+    return Endpoint(served, specs, _description(signature, info))
+
+
+def _rich(signature, info, tokenizer, batch=None, encoded=()):
+    """An endpoint that checks, decodes `encoded` images, takes and gives texts, names classes."""
+    texts, names = signature.text_inputs, list(signature.inputs)
+
+    def served(*tensors):
+        inputs, count = {}, None
+        for name, tensor in zip(names, tensors, strict=True):
+            if name in texts:
+                inputs[name], inputs[f"{name}_length"] = tokenizer.ids(tensor)
+                count = tf.shape(tensor)[:1]
+            elif name in encoded:
+                inputs[name] = decode_batch(tensor, tuple(signature.inputs[name].shape))
+            else:
+                inputs[name] = tensor
+        for name, spec in signature.inputs.items():
+            if count is not None and _number(spec):
+                value = tf.broadcast_to(tf.reshape(inputs[name], (-1,)), count)
+                inputs[name] = tf.ensure_shape(value, (None,))
+        outputs = dict(signature.function(**_checked(inputs, signature)))
+        for ids, text in signature.text_outputs.items():
+            outputs[text] = tokenizer.text(outputs.pop(ids))
+        for name, label in _class_names(signature, info).items():
+            outputs[name] = _names(outputs[label], class_names_of(info, label, "label"))
+        return outputs
+
+    specs = []
+    for name, spec in signature.inputs.items():
+        if name in texts:
+            specs.append(tf.TensorSpec((batch,), tf.string, name=texts[name]))
+        elif name in encoded:
+            specs.append(tf.TensorSpec((batch,), tf.string, name=f"{name}_bytes"))
+        elif texts and _number(spec):  # of any rank: a number, or one per text
+            specs.append(tf.TensorSpec(None, spec.dtype, name=name))
+        else:
+            specs.append(_tensor_spec(name, spec, batch))
+    return Endpoint(served, specs, _description(signature, info, True, encoded))
+
+
+def _number(spec):
+    return spec.batched and not spec.shape
+
+
 def _tensor_spec(name, spec, batch=None):
     free = [None if isinstance(n, str) else n for n in spec.shape]
     return tf.TensorSpec((batch, *free) if spec.batched else free, spec.dtype, name=name)
 
 
-def _named(function, names):
-    return lambda *tensors: dict(function(**dict(zip(names, tensors, strict=True))))
-
-
-def _with_class_name(function, class_names):
-    def served(*tensors):
-        outputs = function(*tensors)
-        if class_names and "label" in outputs:
-            outputs["class_name"] = tf.gather(tf.constant(list(class_names)), outputs["label"])
-        return outputs
-
-    return served
-
-
-def _with_checks(function, names, requires):
-    def served(*tensors):
-        return function(*checked(dict(zip(names, tensors, strict=True)), requires).values())
-
-    return served
-
-
-def checked(inputs, requires):
-    """The same tensors, given only where what `requires` says of them holds."""
-    checks = requires(**inputs) if requires else ()
-    asserts = [tf.debugging.Assert(tf.reduce_all(right), [message]) for right, message in checks]
+def _checked(inputs, signature):
+    """The same tensors, given only where the limits and the sizes of the signature are kept."""
+    checks = [(limit.message, right) for limit in signature.limits for right in limit.met(inputs)]
+    for name, spec in signature.inputs.items():
+        for axis, size in enumerate(spec.shape if not spec.batched else ()):
+            if size in signature.inputs:
+                right = tf.equal(tf.shape(inputs[name])[axis], inputs[size])
+                checks.append((f"{name} must have {size} entries", right))
+    asserts = [tf.debugging.Assert(tf.reduce_all(right), [message]) for message, right in checks]
     with tf.control_dependencies(asserts):
         return {name: tf.identity(value) for name, value in inputs.items()}
 
 
-def _from_bytes(function, position, shape):
-    def served(*tensors):
-        tensors = list(tensors)
-        tensors[position] = decode_batch(tensors[position], tuple(shape))
-        return function(*tensors)
+def _class_names(signature, info):
+    """`{output: the output of labels whose classes it names}`."""
+    labels = [
+        name
+        for name, spec in signature.outputs.items()
+        if spec.kind == "label" and class_names_of(info, name, "label")
+    ]
+    return {f"{name}_class_name" if i else "class_name": name for i, name in enumerate(labels)}
 
-    return served
+
+def _names(label, class_names):
+    """The names of labels, empty of what is absent."""
+    names = tf.gather(tf.constant(list(class_names)), tf.maximum(label, 0))
+    return tf.where(label == ABSENT, "", names)
 
 
-def _with_texts(signature, tokenizer):
-    """A signature whose token ids are texts outside; its numbers may be one for all texts."""
-    names = [signature.text_inputs.get(name, name) for name in signature.inputs]
-    specs = []
+def _description(signature, info, rich=False, encoded=()):
+    """See `interface`."""
+    inputs = {}
     for name, spec in signature.inputs.items():
-        if name in signature.text_inputs:
-            specs.append(tf.TensorSpec((None,), tf.string, name=signature.text_inputs[name]))
-        else:  # of any rank: a number, or one per text
-            specs.append(tf.TensorSpec(None, spec.dtype, name=name))
-
-    def served(*tensors):
-        given = dict(zip(names, tensors, strict=True))
-        inputs = {}
-        for ids, text in signature.text_inputs.items():
-            strings = given.pop(text)
-            inputs[ids], inputs[f"{ids}_length"] = tokenizer.ids(strings)
-            count = tf.shape(strings)[:1]
-        for name, value in given.items():
-            inputs[name] = tf.ensure_shape(
-                tf.broadcast_to(tf.reshape(value, (-1,)), count), (None,)
-            )
-        outputs = dict(signature.function(**checked(inputs, signature.requires)))
-        for ids, text in signature.text_outputs.items():
-            outputs[text] = tokenizer.text(outputs.pop(ids))
-        return outputs
-
-    return served, specs
+        one = {
+            "kind": spec.kind,
+            "shape": list(spec.shape),
+            "dtype": spec.dtype,
+            "batched": spec.batched,
+        }
+        if name in signature.noise:
+            noise = signature.noise[name]
+            one["noise"] = {"distribution": noise.distribution, "stream": noise.stream}
+        if rich and name in signature.text_inputs:
+            inputs[signature.text_inputs[name]] = one | {"encoded": True, "ids": name}
+        elif name in encoded:
+            inputs[f"{name}_bytes"] = one | {"encoded": True}
+        else:
+            inputs[name] = one
+    outputs = {}
+    for name, spec in signature.outputs.items():
+        outputs[name] = {"kind": spec.kind}
+        if spec.kind in ("label", "mask"):
+            outputs[name]["class_names"] = list(class_names_of(info, name, spec.kind))
+    if rich:
+        for text in signature.text_outputs.values():
+            outputs[text] = {"kind": "tokens", "encoded": True}
+        outputs |= {name: {"kind": "text"} for name in _class_names(signature, info)}
+    limits = [
+        {"inputs": list(limit.inputs), "message": limit.message, "min": limit.min, "max": limit.max}
+        for limit in signature.limits
+    ]
+    return {"inputs": inputs, "outputs": outputs, "limits": limits}

@@ -2,11 +2,11 @@
 
 import numpy as np
 
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
-from kerasdl.inference.artifact import open_artifact, task_of
-from kerasdl.inference.signatures import tokenizer_of
+from kerasdl.inference import interface
+from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops.text import EOS
-from kerasdl.store import load
 
 # Of language models; a flag of `predict` each.
 SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
@@ -28,53 +28,84 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     Raises:
         ValueError: A text or setting that the model does not take.
     """
-    artifact, task = open_artifact(path), task_of(load.load_info(path))
-    model = load.load(path)
-    signature = task.signatures(model)[0]
-    lite = artifact.kind == "tflite"
-    accepted = [] if lite else [n for n in signature.inputs if n not in signature.text_inputs]
-    given = {name: value for name, value in (settings or {}).items() if value is not None}
-    for name in given:
-        if name not in accepted:
-            what = "a TFLite file" if lite else task.run_recipe.model
-            raise UserError(f"--{name.replace('_', '-')}: {what} takes no such setting")
-    numbers = {name: _number(name, {**SETTINGS, **given}[name], signature) for name in accepted}
-    tokenizer = tokenizer_of(task)
-    ids_name, text_name = next(iter(signature.text_inputs.items()))
-    out_ids, out_text = next(iter(signature.text_outputs.items()))
-    result, context = [], model.context
+    artifact = open_artifact(path)
+    serving = artifact.interface
+    name = writer(serving)
+    if name is None:
+        raise UserError(f"{serving.model} takes {serving.takes(SETTINGS)}, and writes no texts")
+    signature, lite = serving.signatures[name], artifact.kind == "tflite"
+    (text_name,) = serving.data(name, SETTINGS).values()
+    ids_name = signature["inputs"][text_name].get("ids", text_name)
+    out_name = _written(signature)
+    given = {key: value for key, value in (settings or {}).items() if value is not None}
+    numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
+    tokenizer = Tokenizer.from_json(serving.info.tokenizer)
+    results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
-        ids = ids[None]
-        if context and "max_new_tokens" in numbers and "max_new_tokens" not in given:
-            room = min(SETTINGS["max_new_tokens"], context - ids.shape[1])
-            numbers["max_new_tokens"] = np.array([max(room, 0)], "int32")
-        length = {f"{ids_name}_length": np.array([ids.shape[1]], "int32")}
-        limits = dict.fromkeys(signature.inputs, np.zeros(1))
-        for right, message in signature.requires(**limits | numbers | length | {ids_name: ids}):
-            if not bool(np.all(right)):
-                raise UserError(f"text {number}: {message}")
+        one = within_context(numbers, given, serving.context, len(ids))
+        length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
+        interface.check(signature, one | length, f"text {number}: ")
         if lite:
-            if out_text == "target":
+            ids, continued = ids[None], out_name == ids_name
+            if not continued:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
-            answer = artifact.answer("greedy", {ids_name: ids})
-            written = answer[out_ids][0]
-            if out_text == "text":
-                written = np.concatenate([ids[0], written])
-            output = tokenizer.decode(written)
+            answer = artifact.answer(name, {text_name: ids})
+            written = answer[out_name][0]
+            output = tokenizer.decode(np.concatenate([ids[0], written]) if continued else written)
         else:
-            inputs = {text_name: np.array([text.encode()], object), **numbers}
-            answer = artifact.answer("serving_default", inputs)
-            output = answer[out_text][0].decode()
+            inputs = {text_name: np.array([text.encode()], object), **one}
+            answer = artifact.answer(name, inputs)
+            output = answer[out_name][0].decode()
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
         if "score" in answer:
             one["score"] = float(answer["score"][0])
-        result.append(one)
-    return result
+        results.append(one)
+    return results
 
 
-def _number(name, value, signature):
-    """A setting as the signature takes it, `(1,)`."""
-    try:
-        return np.array([value], signature.inputs[name].dtype)
-    except OverflowError:
-        raise UserError(f"--{name.replace('_', '-')} {value}: must be below 2^31") from None
+def writer(serving) -> str | None:
+    """The signature that takes a text alone and writes another, or None.
+
+    Args:
+        serving: An `Interface`.
+    """
+    for name, signature in serving.signatures.items():
+        if serving.data(name, SETTINGS) and set(serving.data(name, SETTINGS)) == {"tokens"}:
+            if _written(signature):
+                return name
+    return None
+
+
+def numbers_of(signature, given: dict, owner: str) -> dict:
+    """The settings of a signature, `{input: array (1,)}`: those given, or those of `SETTINGS`.
+
+    Raises:
+        UserError: One is given that the signature does not take, or a number that is too large.
+    """
+    names = [name for name in signature["inputs"] if name in SETTINGS]
+    for name in given:
+        if name not in names:
+            raise UserError(f"--{name.replace('_', '-')}: {owner} takes no such setting")
+    numbers = {}
+    for name in names:
+        value = {**SETTINGS, **given}[name]
+        try:
+            numbers[name] = np.array([value], signature["inputs"][name]["dtype"])
+        except OverflowError:
+            flag = name.replace("_", "-")
+            raise UserError(f"--{flag} {value}: must be below 2^31") from None
+    return numbers
+
+
+def within_context(numbers: dict, given: dict, context: int | None, length: int) -> dict:
+    """The settings, with fewer new tokens where the context of a text of `length` ends."""
+    if not context or "max_new_tokens" not in numbers or "max_new_tokens" in given:
+        return numbers
+    room = min(SETTINGS["max_new_tokens"], context - length)
+    return {**numbers, "max_new_tokens": np.array([max(room, 0)], "int32")}
+
+
+def _written(signature):
+    """The output that is text."""
+    outputs = signature["outputs"].items()
+    return next((name for name, one in outputs if one["kind"] == "tokens"), None)

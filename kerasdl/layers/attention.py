@@ -111,7 +111,7 @@ class SelfAttention(keras.layers.Layer):
         causal: Whether a token looks only at itself and what stands before it.
         rotary: Whether query and key are turned by their positions.
         use_bias: Whether the projections have biases.
-        stddevs: Of the two kernels at the start; Glorot's law if None.
+        stddevs: Of the two kernels at the start; Glorot's if None.
 
     Call arguments:
         x: float `(B, N, D)`.

@@ -48,7 +48,7 @@ class MLP(keras.layers.Layer):
         hidden_dim: Units between the two.
         activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`.
         drop_rate: Of both dropouts.
-        stddevs: Of the two kernels at the start; Glorot's law if None.
+        stddevs: Of the two kernels at the start; Glorot's if None.
 
     Call arguments:
         x: float `(..., D)`.
@@ -86,7 +86,7 @@ class SwiGLU(keras.layers.Layer):
     Args:
         hidden_dim: Units between `W`, `V` and `W2`.
         stddevs: Of the kernels at the start, the two of `D -> hidden` and that of `hidden -> D`;
-            Glorot's law if None.
+            Glorot's if None.
 
     Call arguments:
         x: float `(..., D)`.

@@ -29,7 +29,7 @@ class MixtureOfExperts(keras.layers.Layer):
         hidden_dim: Units inside an expert.
         top_k: `k`, experts per token; at most `E`.
         stddevs: Of the kernels at the start, those of `D -> hidden` and the router, and that of
-            `hidden -> D`; Glorot's law of one expert if None.
+            `hidden -> D`; Glorot's of one expert if None.
 
     Call arguments:
         x: float `(B, N, D)`.

@@ -22,7 +22,7 @@ class TokenEmbedding(keras.layers.Layer):
     Args:
         vocab_size: `V`.
         dim: `D`.
-        stddev: Of the normal law that the vectors start from.
+        stddev: Of the normal distribution that the vectors start from.
 
     Call arguments:
         token_ids: int `(B, N)`, each at least 0 and below `V`.

@@ -83,7 +83,7 @@ def density_coverage(real, sampled, k=5) -> tuple[float, float]:
     """How many real neighborhoods a drawn row lies in, over `k`; and how many hold a drawn row.
 
     A neighborhood reaches to a real row's `k`-th nearest real one. Density is 1 on average where
-    both sets are of one law, and may be more; coverage is a share of the real rows.
+    both sets are of one distribution, and may be more; coverage is a share of the real rows.
 
     Args:
         real: `(N, D)`, `N > k`.

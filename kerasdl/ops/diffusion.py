@@ -1,10 +1,11 @@
-"""Diffusion: noise laws, what a network predicts, weights of the loss, and samplers.
+"""Diffusion: noise schedules, what a network predicts, weights of the loss, and samplers.
 
 At time `t` in [0, 1] an image `x_0`, scaled to [-1, 1], is `x_t = alpha_t x_0 + sigma_t eps`: data
-at 0, noise at 1. The variance-preserving laws are those of `T` = 1,000 steps, and `t = i / T`.
+at 0, noise at 1. The variance-preserving schedules are those of `T` = 1,000 steps, and `t = i / T`.
 
-Source: Ho et al. 2020, https://arxiv.org/abs/2006.11239 (linear law, posterior, ancestral sampler);
-        Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672 (cosine law);
+Source: Ho et al. 2020, https://arxiv.org/abs/2006.11239 (linear schedule, posterior,
+        ancestral sampler);
+        Nichol and Dhariwal 2021, https://arxiv.org/abs/2102.09672 (cosine schedule);
         Song et al. 2020, https://arxiv.org/abs/2011.13456 (variance exploding);
         Liu et al. 2022, https://arxiv.org/abs/2209.03003 (rectified flow);
         Salimans and Ho 2022, https://arxiv.org/abs/2202.00512 (v);
@@ -29,7 +30,7 @@ PREDICTIONS = ("eps", "x", "v")
 TIMES = ("uniform", "logit_normal")
 WEIGHTS = ("simple", "min_snr", "vlb")
 SAMPLERS = ("ddpm", "ddim", "euler", "heun")
-SIGMA_MIN, SIGMA_MAX = 0.01, 50.0  # of the variance-exploding law
+SIGMA_MIN, SIGMA_MAX = 0.01, 50.0  # of the variance-exploding schedule
 LEAST = 1e-6  # what alpha and sigma are taken for where they are divided by
 MIN_SNR = 5.0
 
@@ -44,10 +45,10 @@ def betas(schedule: str) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Diffusion:
-    """A noise law, and what the network predicts of `x_0` and `eps`.
+    """A noise schedule, and what the network predicts of `x_0` and `eps`.
 
     `v` is the direction in which `x_t` moves: `alpha eps - sigma x_0` of the variance-preserving
-    laws, `eps - x_0` of the flow.
+    schedules, `eps - x_0` of the flow.
 
     Args:
         schedule: "linear" or "cosine" (variance preserving), "ve" (variance exploding), "flow"
@@ -74,7 +75,7 @@ class Diffusion:
         return self.schedule in ("linear", "cosine")
 
     def table(self) -> np.ndarray:
-        """`alpha` and `sigma` at `0, 1 / T ... 1` of a discrete law, float64 `(T + 1, 2)`."""
+        """`alpha` and `sigma` at `0, 1 / T ... 1` of a discrete schedule, float64 `(T + 1, 2)`."""
         bar = np.concatenate([[1.0], np.cumprod(1 - betas(self.schedule))])
         return np.sqrt(np.stack([bar, 1 - bar], axis=-1))
 
@@ -101,7 +102,7 @@ class Diffusion:
             stream: Of the key.
 
         Returns:
-            float `(B,)` in [0, 1]; of a discrete law a multiple of `1 / T`, from that on.
+            float `(B,)` in [0, 1]; of a discrete schedule a multiple of `1 / T`, from that on.
         """
         if sampling == "uniform":
             t = noise.uniform(key, (), stream)
@@ -170,7 +171,7 @@ class Diffusion:
 
 
 def posterior(diffusion, t, s) -> tuple:
-    """The law of `x_s` given `x_t` and `x_0`, `s < t`: equations 6 and 7 of Ho et al.
+    """The distribution of `x_s` given `x_t` and `x_0`, `s < t`: equations 6 and 7 of Ho et al.
 
     Args:
         diffusion: A `Diffusion`.
@@ -200,12 +201,12 @@ class Sampler:
         diffusion: The `Diffusion` that the network was trained with.
         name: "ddpm" (ancestral, with the variance of the posterior), "ddim", and of "ve" and
             "flow" "euler" or "heun" (twice the work per step, but for the last one).
-        steps: At most `T` of a discrete law.
+        steps: At most `T` of a discrete schedule.
         eta: Of "ddim": 0 draws no noise on the way, 1 as much as "ddpm".
         clip: Whether the image that is expected is kept in [-1, 1].
 
     Raises:
-        ValueError: The sampler does not fit the law, or more steps than there are.
+        ValueError: The sampler does not fit the schedule, or more steps than there are.
     """
 
     diffusion: Diffusion

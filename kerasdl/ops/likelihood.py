@@ -1,4 +1,4 @@
-"""Log likelihoods of images, the divergence of normal laws, and averages in the log domain.
+"""Log likelihoods of images, the divergence of normal distributions, averages in the log domain.
 
 Everything is in nats and summed over all axes but the first, or the last where that is said.
 
@@ -14,7 +14,7 @@ LOG_2_PI = math.log(2.0 * math.pi)
 
 
 def bernoulli_nll(x, logits):
-    """Negative log likelihood of intensities under independent Bernoulli laws.
+    """Negative log likelihood of intensities under independent Bernoulli distributions.
 
     An intensity between 0 and 1 counts as that share of a one; its least value is its entropy.
 
@@ -29,7 +29,7 @@ def bernoulli_nll(x, logits):
 
 
 def gaussian_nll(x, mean, log_variance):
-    """Negative log density under independent normal laws.
+    """Negative log density under independent normal distributions.
 
     Args:
         x, mean: float `(B, ...)`.
@@ -44,7 +44,7 @@ def gaussian_nll(x, mean, log_variance):
 
 
 def normal_kl(mean, log_variance):
-    """`KL(N(mean, exp(log_variance)) || N(0, 1))` of independent normal laws.
+    """`KL(N(mean, exp(log_variance)) || N(0, 1))` of independent normal distributions.
 
     Args:
         mean, log_variance: float `(B, ...)`.
@@ -72,7 +72,7 @@ def log_weight(nll, z, mean, log_variance):
 
     Args:
         nll: float `(B,)`, `-log p(x | z)`.
-        z, mean, log_variance: float `(B, D)`: what was drawn, and the law it was drawn from.
+        z, mean, log_variance: float `(B, D)`: samples, and the distribution that they are of.
 
     Returns:
         float `(B,)`; its mean over draws of `z` is the evidence lower bound.

@@ -154,6 +154,28 @@ def normal(key, shape, stream=0, dtype=None):
     return ops.cast(ops.reshape(z[:, :count], (-1, *shape)), dtype)
 
 
+def standardized(key, shape, distribution, stream=0):
+    """Random numbers of mean 0 and variance 1.
+
+    Args:
+        key: uint32 `(B, 2)`.
+        shape: Static shape of one example's draws.
+        distribution: "normal" or "uniform".
+        stream: See `bits`.
+
+    Returns:
+        `(B, *shape)`.
+
+    Raises:
+        ValueError: Another distribution.
+    """
+    if distribution == "normal":
+        return normal(key, shape, stream)
+    if distribution != "uniform":
+        raise ValueError(f"distribution {distribution!r}: not one of normal, uniform")
+    return math.sqrt(3.0) * (2.0 * uniform(key, shape, stream) - 1.0)
+
+
 def randint(key, shape, low, high, stream=0):
     """Integers in [low, high), equally likely up to `(high - low) / 2^32`.
 

@@ -66,7 +66,7 @@ def _classes(evaluated):
     if not referee:
         return ""
     ways = evaluated["ways"].items()
-    recognized = any("recognized" in way for _, way in ways)
+    recognized = any("recognised" in way for _, way in ways)
     names = next(iter(evaluated["ways"].values()))["classes"]["shares"]
     names = list(names) if len(names) <= NAMED_CLASSES else []
     head = [*names, "least", *["as asked"] * recognized]
@@ -77,7 +77,7 @@ def _classes(evaluated):
         cells = [_share(name, c, shares[c], maximum) for c in names]
         cells.append(f"<td>{way['classes']['least_share']:.1%}</td>")
         if recognized:
-            share = way.get("recognized")
+            share = way.get("recognised")
             cells.append(f"<td>{share:.1%}</td>" if share is not None else "<td></td>")
         rows.append(f"<tr><th>{esc(_name(name))}</th>{''.join(cells)}</tr>")
     kind = "long" if max(map(len, head)) > 8 else ""

@@ -7,6 +7,7 @@ import importlib
 import json
 import re
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from kerasdl.errors import UserError
 MEMBER = "kerasdl.json"  # of the .keras archive: what Keras does not keep
 OURS = re.compile(r"kerasdl(\.\w+)+")
 LAMBDAS = ("Lambda", "__lambda__")
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # of archives
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def load(path):
 def load_info(path) -> Metadata:
     """The facts that stand beside the weights; takes what `load` takes.
 
+    Of an exported model they stand in its card.
+
     Raises:
         ValueError: Nothing is there, or a `.keras` file that this project did not write.
     """
@@ -77,11 +81,42 @@ def load_info(path) -> Metadata:
 
         run = open_run(path)
         return Metadata(run.model_name, run.info, run.recipe)
-    path = keras_file(kind, path)
+    if kind != "keras":
+        card = card_of(kind, path)
+        try:
+            info = DataInfo.from_dict(card["data"])
+            return Metadata(card["model"], info, recipes.from_dict(card["recipe"]))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UserError(f"{path}: its card.json cannot be used: {error}") from None
     try:
-        return Metadata.from_json(_member(path, MEMBER))
+        text = _member(path, MEMBER)
     except KeyError:
         raise UserError(f"{path}: holds no {MEMBER}, so kerasdl did not write it") from None
+    except DAMAGED:
+        raise UserError(f"{path}: is no .keras file, or a truncated one") from None
+    try:
+        return Metadata.from_json(text)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path}: its {MEMBER} cannot be used: {error}") from None
+
+
+def card_of(kind: str, path: Path) -> dict:
+    """The `card.json` of an exported file that `find` gave.
+
+    Raises:
+        UserError: There is none, or one that cannot be read.
+    """
+    folder = path.parent.parent if kind == "tflite" else path  # lies in <version>/tflite/
+    file = folder / "assets.extra" / "card.json"
+    if not file.is_file():
+        raise UserError(f"{folder}: holds no assets.extra/card.json")
+    try:
+        card = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read: {error}") from None
+    if not isinstance(card, dict):
+        raise UserError(f"{file}: is no card of an exported model")
+    return card
 
 
 def find(path) -> tuple[str, Path]:
@@ -126,7 +161,11 @@ def load_keras(path):
             importlib.import_module(module)
         except ModuleNotFoundError:
             raise UserError(f"{path}: names {module}, which this kerasdl does not have") from None
-    return keras.saving.load_model(path, compile=False)
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:  # a damaged file fails in ways without number
+        line = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path}: cannot be loaded: {line[0][:200]}") from None
 
 
 def modules_of(path) -> set[str]:
@@ -137,7 +176,7 @@ def modules_of(path) -> set[str]:
     """
     try:
         config = json.loads(_member(path, "config.json"))
-    except (zipfile.BadZipFile, KeyError, UnicodeDecodeError, json.JSONDecodeError):
+    except (*DAMAGED, KeyError, json.JSONDecodeError):
         raise UserError(f"{path}: is no .keras file, or a truncated one") from None
     names = set()
     for entry in _objects(config):

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
+from PIL import Image, ImageDraw
 
+from kerasdl.columns import VOID
+from kerasdl.errors import UserError
+from kerasdl.ops.colors import class_colors
 from kerasdl.system.files import replacing
 
 # Milliseconds of a moving picture: all frames, the last one, and the least that viewers heed.
@@ -37,20 +40,96 @@ def grid(images, columns: int = 8, scale: int = 6) -> np.ndarray:
     return images.reshape(rows * h, columns * w, c)
 
 
-def write_picture(path: Path, images) -> None:
+def write_picture(path: Path, images, columns: int = 8) -> None:
     """Write images as one PNG grid.
 
     Args:
         path: The file.
         images: `(N, H, W, C)`, or `(rows, columns, H, W, C)`.
+        columns: Images per row of the former.
     """
     images = np.asarray(images)
-    columns = {}
     if images.ndim == 5:
-        columns = {"columns": images.shape[1]}
+        columns = images.shape[1]
         images = images.reshape(-1, *images.shape[2:])
     with replacing(path) as file:
-        file.write(tf.io.encode_png(grid(images, **columns)).numpy())
+        file.write(tf.io.encode_png(grid(images, columns)).numpy())
+
+
+def overlay(image, mask, num_classes: int, opacity: float = 0.6) -> np.ndarray:
+    """A picture with the classes of its pixels laid over it; class 0 and `VOID` leave it as it is.
+
+    Args:
+        image: `(H, W, C)` uint8, or floats in [0, 1].
+        mask: int `(H, W)`, classes below `num_classes`, or `VOID`.
+        num_classes: How many classes there are.
+        opacity: Of the color.
+
+    Returns:
+        float32 `(H, W, 3)` in [0, 1].
+    """
+    image, mask = _colored(image), np.asarray(mask)
+    hidden = (mask <= 0) | (mask == VOID) | (mask >= num_classes)
+    color = class_colors(num_classes)[np.where(hidden, 0, mask)]
+    mixed = (1 - opacity) * image + opacity * color
+    return np.where(hidden[..., None], image, mixed).astype(np.float32)
+
+
+def rectangles(image, boxes, labels, num_classes: int) -> np.ndarray:
+    """A picture with the outlines of boxes in the colors of their classes.
+
+    Args:
+        image: `(H, W, C)` uint8, or floats in [0, 1].
+        boxes: `(M, 4)`, `ymin xmin ymax xmax` in [0, 1]; what lies outside is cut off.
+        labels: int `(M,)`.
+        num_classes: How many classes there are.
+
+    Returns:
+        float32 `(H, W, 3)` in [0, 1].
+    """
+    pixels = (_colored(image) * 255).round().astype(np.uint8)
+    height, width = pixels.shape[:2]
+    colors = (class_colors(num_classes + 1)[1:] * 255).astype(int)  # without the background's
+    picture = Image.fromarray(pixels)
+    draw = ImageDraw.Draw(picture)
+    for box, label in zip(np.nan_to_num(np.asarray(boxes)), np.asarray(labels), strict=True):
+        top, left, bottom, right = np.clip(box, 0, 1) * (height, width, height, width)
+        ends = max(left, right - 1), max(top, bottom - 1)  # the last pixels within
+        draw.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
+    return np.asarray(picture, np.float32) / 255
+
+
+def _colored(image):
+    """Floats in [0, 1] `(H, W, 3)`."""
+    image = np.asarray(image)
+    image = image / 255 if image.dtype == np.uint8 else np.clip(image, 0, 1)
+    return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, -1)
+
+
+def check_output(file) -> None:
+    """Refuse a file that `write_output` could not write, before anything is computed.
+
+    Raises:
+        UserError: It is no PNG, or there is no such folder.
+    """
+    file = Path(file)
+    if file.suffix.lower() != ".png":
+        raise UserError(f"--output {file}: must end in .png")
+    if not file.parent.is_dir():
+        raise UserError(f"--output {file}: there is no folder {file.parent}")
+
+
+def write_output(file, images, columns: int = 8) -> Path:
+    """Write images as `write_picture` does, where a user asked for it; returns the file's path.
+
+    Raises:
+        UserError: It cannot be written.
+    """
+    try:
+        write_picture(Path(file), images, columns)
+    except OSError as error:
+        raise UserError(f"--output {file}: cannot be written: {error.strerror}") from None
+    return Path(file)
 
 
 def write_moving_picture(path: Path, images) -> None:

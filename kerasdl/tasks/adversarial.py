@@ -1,7 +1,5 @@
 """Adversarial training: one network draws images, another tells them from real ones."""
 
-import math
-
 import numpy as np
 from keras import ops
 
@@ -11,7 +9,7 @@ from kerasdl.layers.core import keep_statistics
 from kerasdl.ops import noise
 from kerasdl.ops.gradient import value_and_gradient
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Noise, Number, Signature, Task
 
 LOSSES = ("non_saturating", "minimax", "hinge", "wasserstein_gp")
 OF_PROBABILITIES = ("non_saturating", "minimax")
@@ -87,10 +85,7 @@ class Adversarial(Task):
 
     def latent(self, model, key, stream=DRAW_STREAM):
         """Latents of mean 0 and variance 1 `(B, D)`, of keys `(B, 2)`."""
-        if model.latent_prior == "uniform":
-            u = noise.uniform(key, (model.latent_dim,), stream)
-            return math.sqrt(3.0) * (2.0 * u - 1.0)
-        return noise.normal(key, (model.latent_dim,), stream)
+        return noise.standardized(key, (model.latent_dim,), model.latent_prior, stream)
 
     def variables(self, model, player):
         return getattr(model, player).trainable_variables
@@ -139,9 +134,6 @@ class Adversarial(Task):
     def sample(self, model, key, label=None):
         return model.generate(self.latent(model, key))
 
-    def sampling_inputs(self, model, key):
-        return "generate", {"latent": self.latent(model, key)}
-
     def pictures(self, model, batch):
         key = noise.sample_keys((0, 0), SAMPLES)
         latent = self.latent(model, key)
@@ -171,8 +163,15 @@ class Adversarial(Task):
         latent = Spec((model.latent_dim,), "float32")
         tried = np.asarray(self.latent(model, noise.sample_keys((0, 0), SAMPLES)), "float32")
         return [
-            Signature("generate", {"latent": latent}, generate, examples={"latent": tried}),
-            Signature("discriminate", self.inputs, discriminate, bytes_input="image"),
+            Signature(
+                "generate",
+                {"latent": latent},
+                generate,
+                outputs=self.inputs,
+                noise={"latent": Noise(model.latent_prior, DRAW_STREAM)},
+                examples={"latent": tried},
+            ),
+            Signature("discriminate", self.inputs, discriminate),
             sample_signature(lambda key: self.sample(model, key)),
         ]
 

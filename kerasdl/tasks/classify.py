@@ -79,7 +79,8 @@ class Classify(Task):
         def serve(image):
             return self.predict(model, {"image": image})
 
-        return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
+        outputs = {"label": Spec((), "int64", "label")}
+        return [Signature("serving_default", self.inputs, serve, outputs=outputs)]
 
     def evaluated_by(self, target):
         return {

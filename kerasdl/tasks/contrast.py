@@ -74,7 +74,7 @@ class Contrast(Task):
         def serve(image):
             return self.predict(model, {"image": image})
 
-        return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
+        return [Signature("serving_default", self.inputs, serve)]
 
 
 TASK = Contrast

@@ -7,7 +7,7 @@ from kerasdl.columns import Spec
 from kerasdl.errors import UserError
 from kerasdl.ops import diffusion, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Limit, Noise, Number, Signature, Task
 
 # Streams of an example's key; the sampler's steps have one each, from STEPS on.
 EPS, TIME, DROP, STEPS = 0, 1, 2, 8
@@ -160,9 +160,6 @@ class Denoise(Task):
         predict = self._predictor(model, label, guidance)
         return self._shown(self.sampler.run(predict, x, key, stream=STEPS))
 
-    def sampling_inputs(self, model, key):
-        return "sample_from", {"noise": self._noise(key)}
-
     def _noise(self, key):
         return noise.normal(key, tuple(self.info.image_shape), EPS)
 
@@ -257,12 +254,10 @@ class Denoise(Task):
         def sample(key, label=None, guidance=1.0):
             return self.sample(model, key, label, guidance)
 
-        def known(label=None, **_):
-            if label is None:
-                return []
-            right = (label >= 0) & (label <= self.num_classes)
-            return [(right, f"labels must be at least 0 and at most {self.num_classes} (none)")]
-
+        classes = self.num_classes or 0
+        line = f"labels must be at least 0 and at most {classes} (none)"
+        known = (Limit(("label",), line, 0, classes),) if label else ()
+        image = {"image": Spec(shape.shape, "float32", "image")}
         rng = np.random.default_rng(0)
         cases = []
         for count in (1, 3):
@@ -274,20 +269,23 @@ class Denoise(Task):
                 "denoise",
                 {"image": shape, "time": Spec((), "float32"), **label},
                 denoise,
-                requires=known,
+                outputs=image,
+                limits=known,
             ),
             Signature(
                 "sample_from",
                 {"noise": shape, **label, **weight},
                 sample_from,
+                outputs=image,
+                noise={"noise": Noise("normal", EPS)},
+                limits=known,
                 cases=tuple(cases),
-                requires=known,
             ),
             sample_signature(sample, self.num_classes, self.guides),
         ]
 
     def served(self, columns):
-        key = noise.keys(0, 0, np.arange(len(columns["image"])))
+        key = noise.keys(0, 0, columns.get("number", np.arange(len(columns["image"]))))
         columns = {**columns, "label": np.asarray(columns["label"], "int32")}
         batch = self.prepare({**columns, "key": key})
         result = {"image": self._noised(batch), "time": batch["time"]}

@@ -9,7 +9,7 @@ from kerasdl.columns import Spec
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import SPECIAL, Pieces
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Limit, Number, Signature, Task
 
 BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
 SAMPLES = 4  # texts written after an epoch
@@ -136,18 +136,19 @@ class GenerateText(Task):
         def serve(**inputs):
             return self.generate(model, **inputs)
 
-        def requires(token_ids_length, max_new_tokens, temperature, top_k, **_):
-            result = [
-                (token_ids_length > 0, "text is empty"),
-                (max_new_tokens >= 0, "max_new_tokens must be 0 or more"),
-                (temperature >= 0, "temperature must be 0 or more"),
-                (top_k >= 0, "top_k must be 0 or more"),
-            ]
-            if model.context:
-                whole = token_ids_length + max_new_tokens
-                line = f"text and max_new_tokens are more than the context of {model.context}"
-                result.append((whole <= model.context, f"{line} tokens"))
-            return result
+        length = ("token_ids_length",)
+        alone = [Limit(length, "text is empty", min=1)]  # of a file that takes no settings
+        limits = [
+            *alone,
+            Limit(("max_new_tokens",), "max_new_tokens must be 0 or more", min=0),
+            Limit(("temperature",), "temperature must be 0 or more", min=0),
+            Limit(("top_k",), "top_k must be 0 or more", min=0),
+        ]
+        if model.context:
+            line = f"text and max_new_tokens are more than the context of {model.context} tokens"
+            whole = (*length, "max_new_tokens")  # below 1 where it overflows
+            limits.append(Limit(whole, line, min=1, max=model.context))
+            alone.append(Limit(length, line, max=model.context))
 
         def next_token(token_ids):
             if model.context:  # of more tokens the last ones count
@@ -188,7 +189,7 @@ class GenerateText(Task):
                 text_inputs={"token_ids": "text"},
                 text_outputs={"token_ids": "text"},
                 examples=examples,
-                requires=requires,
+                limits=tuple(limits),
             ),
             Signature("next_token", {"token_ids": Spec(("N",), "int32", "tokens")}, next_token),
             Signature(
@@ -196,6 +197,8 @@ class GenerateText(Task):
                 {"token_ids": Spec(("N",), "int32", "tokens")},
                 greedy,
                 formats=("tflite",),
+                outputs={"token_ids": Spec((GREEDY_TOKENS,), "int32", "tokens")},
+                limits=tuple(alone),
             ),
         ]
 

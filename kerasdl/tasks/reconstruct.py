@@ -7,9 +7,10 @@ from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.errors import UserError
+from kerasdl.metrics.evaluator import Evaluator
 from kerasdl.ops import likelihood, noise
 from kerasdl.tasks.sampling import sample_signature
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Noise, Number, Signature, Task
 
 CODE = 0  # the stream of the code's noise; those after it are the importance samples'
 MOST_SAMPLES = 10_000
@@ -98,9 +99,6 @@ class Reconstruct(Task):
     def sample(self, model, key, label=None):
         return ops.sigmoid(model.decode(self._latent(model, key)))
 
-    def sampling_inputs(self, model, key):
-        return "decode", {"latent": self._latent(model, key)}
-
     def _latent(self, model, key, stream=CODE):
         return noise.normal(key, (model.latent_dim,), stream)
 
@@ -147,9 +145,16 @@ class Reconstruct(Task):
 
         codes = np.random.default_rng(0).normal(size=(16, model.latent_dim)).astype("float32")
         result = [
-            Signature("reconstruct", self.inputs, reconstruct, bytes_input="image"),
+            Signature("reconstruct", self.inputs, reconstruct, outputs=self.inputs),
             Signature("encode", self.inputs, encode),
-            Signature("decode", latent, decode, examples={"latent": codes}),
+            Signature(
+                "decode",
+                latent,
+                decode,
+                outputs=self.inputs,
+                noise={"latent": Noise("normal", CODE)} if model.variational else {},
+                examples={"latent": codes},
+            ),
         ]
         if model.variational:
             result.append(sample_signature(lambda key: self.sample(model, key)))
@@ -165,8 +170,10 @@ class Reconstruct(Task):
         }
 
 
-class LogLikelihood:
+class LogLikelihood(Evaluator):
     """The mean of `log_likelihood` over a set."""
+
+    metrics = ("log_likelihood",)
 
     def __init__(self):
         self.total, self.weight = 0.0, 0.0
@@ -176,6 +183,13 @@ class LogLikelihood:
         weight = np.asarray(batch["weight"], np.float64)
         self.total += float((weight * outputs["log_likelihood"]).sum())
         self.weight += float(weight.sum())
+
+    def state(self):
+        return {"total": np.float64(self.total), "weight": np.float64(self.weight)}
+
+    def merge(self, state):
+        self.total += float(state["total"])
+        self.weight += float(state["weight"])
 
     def result(self) -> dict:
         """`{"test": {"log_likelihood": nats per example}}`."""

@@ -1,11 +1,10 @@
 """The signature `sample` of models that draw images."""
 
 import numpy as np
-from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.ops import noise
-from kerasdl.tasks.task import Signature
+from kerasdl.tasks.task import Limit, Signature
 
 MOST = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
@@ -35,15 +34,12 @@ def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
     def serve(num, seed, **conditions):
         return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
-    def requires(num, label=None, guidance=None, **_):
-        result = [((num >= 1) & (num <= MOST), f"num must be at least 1 and at most {MOST}")]
-        if label is not None:
-            known = ops.all((label >= 0) & (label < num_classes))
-            result.append((ops.equal(ops.shape(label)[0], num), "label must have num entries"))
-            result.append((known, f"labels must be at least 0 and at most {num_classes - 1}"))
-        if guidance is not None:
-            result.append((guidance >= 0, "guidance must be 0 or more"))
-        return result
+    limits = [Limit(("num",), f"num must be at least 1 and at most {MOST}", 1, MOST)]
+    if num_classes:
+        line = f"labels must be at least 0 and at most {num_classes - 1}"
+        limits.append(Limit(("label",), line, 0, num_classes - 1))
+    if guidance:
+        limits.append(Limit(("guidance",), "guidance must be 0 or more", 0))
 
     def case(num, seed):
         result = {"num": np.int32(num), "seed": np.array(seed, "int32")}
@@ -58,6 +54,7 @@ def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
         inputs,
         serve,
         formats=("savedmodel",),
+        outputs={"image": Spec(("H", "W", "C"), "float32", "image")},
+        limits=tuple(limits),
         cases=tuple(case(*one) for one in CASES),
-        requires=requires,
     )

@@ -1,15 +1,13 @@
 """Semantic segmentation: a class for every pixel; evaluated by intersection over union."""
 
-import numpy as np
 from keras import ops
 
 from kerasdl.columns import VOID, Spec
 from kerasdl.metrics.segmentation import MeanIoU
+from kerasdl.ops.colors import class_colors
 from kerasdl.tasks.task import Signature, Task
 
 SHOWN = 8  # examples in the picture of an epoch
-# Evenly spaced around the color circle, dark and light in turn; class 0 is the background.
-HUES = np.array([0.0, 0.6, 0.33, 0.13, 0.8, 0.5, 0.93, 0.22, 0.7, 0.42])
 
 
 class Segment(Task):
@@ -68,7 +66,7 @@ class Segment(Task):
         return {"masks": ops.stack(shown, axis=1)}
 
     def _overlay(self, image, mask):
-        colors = np.stack([_color(k) for k in range(len(self.class_names))])
+        colors = class_colors(len(self.class_names))
         mask = ops.cast(mask, "int32")
         hidden = (mask == 0) | (mask == VOID)
         color = ops.take(ops.cast(colors, "float32"), ops.where(hidden, 0, mask), axis=0)
@@ -78,7 +76,7 @@ class Segment(Task):
         def serve(image):
             return self.predict(model, {"image": image})
 
-        return [Signature("serving_default", self.inputs, serve, bytes_input="image")]
+        return [Signature("serving_default", self.inputs, serve, outputs=self.targets)]
 
     def evaluated_by(self, target):
         return {
@@ -93,12 +91,6 @@ class Segment(Task):
 def _classes(logits):
     """The likeliest class of each pixel, int32; Keras' argmax of floats is not in TFLite."""
     return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
-
-
-def _color(k):
-    """Red, green and blue in [0, 1] of a class."""
-    hue = (HUES[k % len(HUES)] + 0.05 * (k // len(HUES))) % 1.0
-    return np.clip(np.abs((6 * hue + np.array([0.0, 4.0, 2.0])) % 6 - 3) - 1, 0, 1)
 
 
 TASK = Segment

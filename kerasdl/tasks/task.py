@@ -189,18 +189,6 @@ class Task:
         """
         raise NotImplementedError
 
-    def sampling_inputs(self, model, key) -> tuple:
-        """What `sample` begins with, for files that draw no random numbers themselves.
-
-        Args:
-            model: The model.
-            key: uint32 `(B, 2)`; each decides its image.
-
-        Returns:
-            The name of a signature that makes images of it, and `{input: float (B, ...)}`.
-        """
-        raise NotImplementedError
-
     def signatures(self, model) -> list:
         """What export writes; a list of `Signature`, the main one first."""
         return []
@@ -225,39 +213,83 @@ class Task:
         Returns:
             `signature`; `inputs`, columns of `served`; `output`, which of its outputs; `target`,
             the column of `served` that it is compared with; and `loss`: of logits
-            "cross_entropy" or "hinge", of images "mse", the mean squared error.
+            "cross_entropy" or "hinge", of images "mse", the mean squared error, of masks "iou".
         """
         return None
+
+
+@dataclass(frozen=True)
+class Limit:
+    """What the numbers of a request must be: the sum of some inputs, from `min` to `max`.
+
+    Attributes:
+        inputs: Their names; of token ids that are served as texts, `<name>_length` is how many.
+        message: What a user is told where it is not so.
+        min: The smallest sum, or None.
+        max: The largest sum, or None.
+    """
+
+    inputs: tuple
+    message: str
+    min: float | None = None
+    max: float | None = None
+
+    def met(self, values: dict):
+        """Bool arrays, which all must be true, of `{input: array}`; [] where one is not there."""
+        if not set(self.inputs) <= set(values):
+            return []
+        total = sum(values[name] for name in self.inputs[1:]) + values[self.inputs[0]]
+        above = [] if self.min is None else [total >= self.min]
+        return above if self.max is None else [*above, total <= self.max]
+
+
+@dataclass(frozen=True)
+class Noise:
+    """That an input is random numbers of mean 0 and variance 1: `kerasdl.ops.noise.standardized`.
+
+    Attributes:
+        distribution: "normal" or "uniform".
+        stream: Of the key of what is made from them.
+    """
+
+    distribution: str = "normal"
+    stream: int = 0
 
 
 @dataclass(frozen=True)
 class Signature:
     """One entry point of an exported model.
 
+    What is served follows from the kinds: of the first signature with images of 1 or 3 channels
+    export writes `serve_bytes` too, which takes encoded ones as `<name>_bytes`; and a SavedModel
+    names the classes of labels, the first as `class_name`, others as `<name>_class_name`.
+
     Attributes:
         name: `serving_default` and the like.
-        inputs: `{name: Spec}` without the batch axis.
+        inputs: `{name: Spec}` without the batch axis. Where the shape of an input without one names
+            another input, that is its size.
         function: Takes the named tensors, returns `{name: tensor}`; written in `keras.ops`.
         formats: Which artifacts hold it.
-        bytes_input: Name of an image input that `serve_bytes` decodes, or None: export then adds a
-            signature `serve_bytes` taking `<name>_bytes`.
+        outputs: `{name: Spec}` of the outputs that are shown by their kind: `label`, `mask`,
+            `boxes`, `image`, `tokens`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
+        noise: `{input: Noise}` of what an image is made from, where files draw no numbers.
+        limits: The `Limit`s of its inputs; a SavedModel refuses what is not so.
         examples: `{input: array (n, ...)}` to try it with, where `Task.served` has no such column.
         cases: Whole requests to try it with, `({input: array}, ...)`, where an input has no batch
             axis.
-        requires: Takes the named tensors, returns `[(bool tensor, message)]`; a SavedModel refuses
-            what is not so.
     """
 
     name: str
     inputs: dict
     function: object
     formats: tuple = ("savedmodel", "tflite")
-    bytes_input: str | None = None
+    outputs: dict = field(default_factory=dict)
     text_inputs: dict = field(default_factory=dict)
     text_outputs: dict = field(default_factory=dict)
+    noise: dict = field(default_factory=dict)
+    limits: tuple = ()
     examples: dict = field(default_factory=dict)
     cases: tuple = ()
-    requires: object = None

@@ -8,7 +8,7 @@ from kerasdl.metrics.translation import Translations
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import EOS, PAD, Pieces
-from kerasdl.tasks.task import Number, Signature, Task
+from kerasdl.tasks.task import Limit, Number, Signature, Task
 
 
 class Translate(Task):
@@ -56,7 +56,7 @@ class Translate(Task):
         """The likeliest targets of sources `(B, S)`: ids `(B, longest)`, and scores `(B,)`."""
         target, score = decoding.search(
             model.decode_step,
-            model.start(source_ids, self.longest),
+            model.init_cache(source_ids, self.longest),
             ops.shape(source_ids)[0],
             self.longest,
             width,
@@ -84,17 +84,17 @@ class Translate(Task):
             source_ids = ops.where(place == source_ids_length[:, None], EOS, wide)
             return self.translate(model, source_ids, **self._beam())
 
-        def requires(source_ids_length, **_):
-            maximum = self.longest - 1
-            return [
-                (source_ids_length > 0, "source is empty"),
-                (source_ids_length <= maximum, f"source has more than {maximum} tokens"),
-            ]
+        length, maximum = ("source_ids_length",), self.longest - 1
+        limits = (
+            Limit(length, "source is empty", min=1),
+            Limit(length, f"source has more than {maximum} tokens", max=maximum),
+        )
 
         def greedy(source_ids):
             return self.translate(model, source_ids)
 
         source = {"source_ids": Spec(("S",), "int32", "tokens")}
+        target = {"target_ids": Spec((self.longest,), "int32", "tokens")}
         return [
             Signature(
                 "serving_default",
@@ -103,9 +103,9 @@ class Translate(Task):
                 formats=("savedmodel",),
                 text_inputs={"source_ids": "source"},
                 text_outputs={"target_ids": "target"},
-                requires=requires,
+                limits=limits,
             ),
-            Signature("greedy", source, greedy, formats=("tflite",)),
+            Signature("greedy", source, greedy, formats=("tflite",), outputs=target, limits=limits),
         ]
 
     def served(self, columns):

@@ -1,4 +1,4 @@
-"""Laws of the learning rate."""
+"""Schedules of the learning rate."""
 
 import math
 
@@ -10,7 +10,7 @@ from kerasdl.layers.core import register
 
 @register
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Linear warm-up, then a law of the step.
+    """Linear warm-up, then a function of the step.
 
     Args:
         kind: "constant", "step", "cosine", "linear", "invsqrt" or "plateau" (constant here; the

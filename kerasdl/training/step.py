@@ -44,7 +44,7 @@ class Trainer(keras.Model):
         for player, optimizer in self.optimizers.items():
             optimizer.build(self.player_variables[player])
         self.weighted = set()  # players whose loss is a pair of sums and weights
-        self.lr_factor = _scalar(1.0, "lr_factor")  # lowered by the plateau law
+        self.lr_factor = _scalar(1.0, "lr_factor")  # lowered by the plateau schedule
         self.fp16 = recipe.precision == "mixed_float16"
         if self.fp16:
             self.loss_scale = _scalar(SCALE_START, "loss_scale")

@@ -7,8 +7,9 @@ from kerasdl import tasks
 from kerasdl.columns import ABSENT, VOID, DataInfo, Spec
 from kerasdl.data import scenes as renderer
 from kerasdl.data import sources
+from kerasdl.data.images import STEP
 from kerasdl.data.pipeline import evaluation_batches, training_batches
-from kerasdl.data.sources import folder, open_source, scenes
+from kerasdl.data.sources import folder, open_source
 from kerasdl.errors import UserError
 from kerasdl.tasks.adversarial import Adversarial
 from kerasdl.tasks.classify import Classify
@@ -82,13 +83,18 @@ def test_image_folders_without_their_labels(tmp_path, monkeypatch):
 
 
 def splits(tmp_path, monkeypatch):
-    """One split of every class."""
+    """One source of every class of splits."""
+    from PIL import Image
+
     (tmp_path / "a.txt").write_text("some text " * 100)
+    for i in range(40):
+        (tmp_path / "one").mkdir(exist_ok=True)
+        Image.new("RGB", (4, 4), (5 * i, 0, 9)).save(tmp_path / "one" / f"{i}.png")
     yield "arrays", open_source("digits", task=Classify)
     yield "windows", open_source(f"text:{tmp_path / 'a.txt'}", max_length=8)
-    yield "scenes", open_source("scenes")
-    monkeypatch.setattr(scenes, "MEMORY_BYTES", 1)
-    yield "scenes on demand", open_source("scenes:colors=6", image_size=(20, 30))
+    yield "scenes", open_source("scenes:colors=6", image_size=(20, 30))
+    monkeypatch.setattr(folder, "MEMORY_BYTES", 1)
+    yield "files", open_source(f"folder:{tmp_path}", val_split=0.2)
 
 
 def test_what_is_read_is_what_is_trained_and_evaluated_on(tmp_path, monkeypatch):
@@ -102,10 +108,10 @@ def test_what_is_read_is_what_is_trained_and_evaluated_on(tmp_path, monkeypatch)
         ).as_numpy_iterator()
         for result in (batch, trained):
             read = split.read(result["index"])
-            assert list(read) == list(columns), name
+            assert set(read) == set(columns), name
             for column, value in read.items():
                 if columns[column].kind == "image":
-                    value = value.astype(np.float32) * np.float32(1 / 255 if value.max() > 1 else 1)
+                    value = value * STEP if value.dtype == np.uint8 else value
                 np.testing.assert_array_equal(result[column], value, f"{name} {column}")
                 assert result[column].dtype == value.dtype
         train = source.train.read([2, 0, 2])
@@ -128,24 +134,19 @@ def test_scenes():
     assert (source.train.arrays["image"] != other.train.arrays["image"]).any()
 
 
-def test_scenes_on_demand_equal_those_in_memory(monkeypatch):
-    memory = open_source("scenes:colors=6")
-    monkeypatch.setattr(scenes, "MEMORY_BYTES", 1)
-    demand = open_source("scenes:colors=6")
-    assert demand.info == memory.info and demand.info.image_shape == (48, 48, 3)
-    assert memory.test.arrays is not None and demand.test.arrays is None
-    rows = [0, 999, 31]
-    for name, value in memory.test.read(rows).items():
-        result = demand.test.read(rows)[name]
-        assert result.dtype == value.dtype
-        np.testing.assert_array_equal(result, value)
-    shown = memory.test.read([0])
-    assert shown["caption"][0].decode() == renderer.scene(0, "test", 0, colors=6)["caption"]
+def test_colored_scenes_and_their_texts():
+    source = open_source("scenes:colors=6")
+    assert source.info.image_shape == (48, 48, 3)
+    shown, sampled = source.test.read([31]), renderer.scene(0, "test", 31, colors=6)
+    np.testing.assert_array_equal(shown["image"][0], sampled["image"])
+    for name in ("caption", "question", "answer"):
+        assert shown[name][0].decode() == sampled[name]
 
 
 def test_scenes_refuse_what_they_cannot_draw():
     refused("after the colon may stand colors=1 or colors=6", "scenes:colors=3")
     refused("--image-size 8 48: scenes need", "scenes", image_size=(8, 48))
+    refused("5500 scenes of 1000x1000 pixels do not fit into memory", "scenes", image_size=(1000,))
     refused("unknown source 'scene:x'.*did you mean scenes", "scene:x")
 
 

@@ -1,11 +1,14 @@
 """One small ResNet, trained for seconds on real digits and exported once for all tests."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.export.examples import make_parts, quiet
+
+SIZES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}  # of small text models
 
 
 @pytest.fixture(scope="session")
@@ -20,6 +23,30 @@ def exported(parts, tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("saved_models")
     return export(parts, ("savedmodel", "tflite"), folder, "digits-net", quiet)
+
+
+@pytest.fixture(scope="session")
+def writer(tmp_path_factory):
+    """The folder of a small language model with the context 24."""
+    from kerasdl.export.exporter import export
+    from kerasdl.models.sequence import gpt
+
+    sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
+    parts = make_parts("gpt2_small", **sizes)
+    folder = tmp_path_factory.mktemp("writer")
+    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
+
+
+@pytest.fixture(scope="session")
+def translator(tmp_path_factory):
+    """The folder of a small Transformer."""
+    from kerasdl.export.exporter import export
+    from kerasdl.models.sequence import transformer
+
+    sizes = {**transformer.TINY["transformer_small"], **SIZES}
+    parts = make_parts("transformer_small", **sizes)
+    folder = tmp_path_factory.mktemp("translator")
+    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
 
 
 @pytest.fixture(scope="session")

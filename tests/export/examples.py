@@ -1,5 +1,7 @@
 """What the tests of exports export: small models of real digits."""
 
+import dataclasses
+
 import numpy as np
 
 
@@ -38,23 +40,11 @@ def make_parts(
     from kerasdl import catalog, tasks
     from kerasdl.columns import DataInfo
     from kerasdl.recipe import Recipe
-    from tests.variants import examples, info_of
 
     keras.utils.set_random_seed(0)
     if "vocab_size" in arguments:
         info, parts = made_up(model_name, arguments["max_length"], tokenizer)
         task = tasks.get(catalog.row(model_name).task)(info, Recipe(model=model_name))
-        return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
-    kind = tasks.get(catalog.row(model_name).task)
-    statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
-    own = catalog.settings_of(model_name).get("task_kwargs", {})
-    settings = {**own, **(task_kwargs or {})}
-    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
-    if {*kind.inputs, *kind.targets} - {"image", "label"}:
-        arguments |= {"image_shape": image_shape}
-        task = kind(info_of(kind, arguments).with_input_stats(*statistics), recipe)
-        rng = np.random.default_rng(0)
-        parts = [examples(task, 40, rng) for _ in range(2)]
         return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
     train, test = digits()
     if image_shape != (8, 8, 1):
@@ -62,8 +52,15 @@ def make_parts(
         for part in (train, test):
             part["label"] = part["label"][:40]
             part["image"] = rng.random((40, *image_shape), "float32")
+    statistics = (0.3,) * image_shape[-1], (0.37,) * image_shape[-1]
     info = DataInfo.of_images(image_shape, "0123456789", *statistics)
-    task = kind(info, recipe)
+    kind_of_task = tasks.get(catalog.row(model_name).task)
+    if "mask" in kind_of_task.targets:
+        info = with_masks(info, arguments["num_classes"], train, test)
+    own = catalog.settings_of(model_name).get("task_kwargs", {})
+    settings = {**own, **(task_kwargs or {})}
+    recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
+    task = kind_of_task(info, recipe)
     arguments = {**arguments, **task.arguments()}
     model = kerasdl.create_model(model_name, **arguments)
     if epochs:
@@ -71,6 +68,19 @@ def make_parts(
         model.compile(keras.optimizers.Adam(3e-3), loss)
         model.fit(train["image"], train["label"], batch_size=64, epochs=epochs, verbose=0)
     return _parts(model_name, task, arguments, train, test, model)
+
+
+def with_masks(info, num_classes, *parts):
+    """Add masks of random classes to examples; returns their facts with the column."""
+    from kerasdl.columns import VOID, Column
+
+    rng = np.random.default_rng(0)
+    for part in parts:
+        mask = rng.integers(0, num_classes, part["image"].shape[:3])
+        part["mask"] = np.where(rng.random(mask.shape) < 0.1, VOID, mask).astype("int32")
+    names = tuple(f"class {k}" for k in range(num_classes))
+    mask = Column("mask", info.image_shape[:2], names)
+    return dataclasses.replace(info, columns={**info.columns, "mask": mask})
 
 
 def _parts(model_name, task, arguments, train, test, model=None):

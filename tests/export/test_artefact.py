@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kerasdl.columns import DataInfo
-from kerasdl.inference import artifact
+from kerasdl.inference import artifact, predict
 
 FORMATS = {
     "saved_model": ("", 1e-5),
@@ -37,8 +37,8 @@ def test_predict_files(place, exported, pictures, tmp_path):
     for kind, content in pictures.items():
         files.append(tmp_path / f"{kind}.image")
         files[-1].write_bytes(content)
-    result = artifact.predict_files(place[0], files)
-    reference = artifact.predict_files(exported["folder"], files)
+    result = predict.predict(place[0], files)
+    reference = predict.predict(exported["folder"], files)
     for a, b, file in zip(result, reference, files, strict=True):
         assert a["file"] == str(file)
         assert a["class_name"] == b["class_name"]
@@ -52,9 +52,9 @@ def test_bad_files_are_named(place, pictures, tmp_path):
     (tmp_path / "good.png").write_bytes(pictures["rgba"])
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(ValueError, match=r"bad.png: is no image"):
-        artifact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "bad.png"])
+        predict.predict(place[0], [tmp_path / "good.png", tmp_path / "bad.png"])
     with pytest.raises(ValueError, match=r"gone.png: cannot be read"):
-        artifact.predict_files(place[0], [tmp_path / "good.png", tmp_path / "gone.png"])
+        predict.predict(place[0], [tmp_path / "good.png", tmp_path / "gone.png"])
 
 
 def test_evaluate(place, exported):

@@ -61,7 +61,7 @@ def test_names_are_exact(sampled):
         k: {"shape": [None] if k == "label" else list(v.shape), "dtype": v.dtype.name}
         for k, v in request_of(name, 3, (0, 0)).items()
     }
-    image = {**IMAGE, "shape": [None, *card["data"]["image_shape"]]}
+    image = {**IMAGE, "shape": [None, *card["data"]["columns"]["image"]["shape"]]}
     assert result["outputs"] == {"image": image}
 
 
@@ -162,7 +162,7 @@ def test_a_tflite_file_draws_the_same_images(sampled):
     folder = Path(card["folder"])
     settings = {"num": 5, "seed": 2**32 - 1}
     if name == "ddpm_unet_small":
-        settings |= {"label": card["data"]["class_names"][3], "guidance": 1.5}
+        settings |= {"label": card["data"]["columns"]["label"]["class_names"][3], "guidance": 1.5}
     expected = sampling.draw_images(folder, settings)
     result = sampling.draw_images(folder / "tflite" / "float32.tflite", settings)
     np.testing.assert_allclose(result, expected, atol=1e-4)

@@ -100,7 +100,7 @@ def test_figures_are_the_models(exported, parts):
 def test_card(exported):
     extra = Path(exported["folder"]) / "assets.extra"
     card = json.loads((extra / "card.json").read_text())
-    assert card["data"]["class_names"][3] == "3"
+    assert card["data"]["columns"]["label"]["class_names"][3] == "3"
     assert (card["model"], card["version"], card["seed"]) == ("resnet20", 1, 0)
     assert card["versions"]["keras"] == keras.__version__
     lite = Path(exported["folder"]) / "tflite" / "int8.tflite"

@@ -72,7 +72,7 @@ def test_it_is_an_ordinary_keras_model(exported, parts):
 
 
 @pytest.mark.parametrize(
-    ("facts", "named"),
+    ("metadata", "named"),
     [
         ({"module": "evil_module", "registered_name": "Evil"}, "evil_module"),
         ({"module": None, "registered_name": "evil_module>Evil"}, "evil_module"),

@@ -8,32 +8,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
-from kerasdl.models.sequence import gpt, transformer
+from kerasdl.models.sequence import gpt
+from tests.export.conftest import SIZES
 from tests.export.examples import make_parts, quiet
 
 ROOT = Path(__file__).parents[2]
-SIZES = {"dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 16}
 FILES = {"saved_model": "", "keras": "assets.extra/model.keras", "tflite": "tflite/float32.tflite"}
-
-
-@pytest.fixture(scope="module")
-def writer(tmp_path_factory):
-    """A small language model with the context 24, exported."""
-    sizes = {**gpt.TINY["gpt2_small"], **SIZES, "max_length": 24}
-    parts = make_parts("gpt2_small", **sizes)
-    folder = tmp_path_factory.mktemp("writer")
-    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
-
-
-@pytest.fixture(scope="module")
-def translator(tmp_path_factory):
-    """A small Transformer, exported."""
-    sizes = {**transformer.TINY["transformer_small"], **SIZES}
-    parts = make_parts("transformer_small", **sizes)
-    folder = tmp_path_factory.mktemp("translator")
-    return Path(export(parts, ("tflite",), folder, None, quiet)["folder"])
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +24,7 @@ def some(writer):
     """Some letters of the vocabulary."""
     from kerasdl.store import load
 
-    pieces = load.load_info(writer).info.tokenizer
-    tokenizer = texts.saved_model.Tokenizer.from_json(pieces)
+    tokenizer = Tokenizer.from_json(load.load_info(writer).info.tokenizer)
     return tokenizer.decode(range(4, 10))
 
 
@@ -172,7 +154,7 @@ def test_every_tokenizer_is_in_the_artifact(kind, tmp_path):
     (text,) = parts.test["text"][:1]
     # A process that has imported nothing of tensorflow-text yet.
     code = (
-        "import sys; from kerasdl.export import artifact\n"
+        "import sys; from kerasdl.inference import artifact\n"
         "import numpy as np; n = np.array([3], 'int32')\n"
         f"found = artifact.open_artifact({str(tmp_path / 'gpt2_small')!r}).answer(\n"
         f"    'serving_default', {{'text': np.array([{text!r}], object), 'max_new_tokens': n,\n"

@@ -1,6 +1,6 @@
 """Train five models 30 steps with everything on: `five.py STRATEGY OUT.npz`.
 
-In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine law. One
+In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine schedule. One
 process for all: TensorFlow starts once. A worker of a cluster finds its place in TF_CONFIG.
 """
 

@@ -6,7 +6,7 @@ import pytest
 from kerasdl.recipe import Recipe
 from kerasdl.training import schedules
 
-POINTS = {  # law: rate at steps 0, 4, 5, 55, 100, with 5 steps of warm-up of 100
+POINTS = {  # kind: rate at steps 0, 4, 5, 55, 100, with 5 steps of warm-up of 100
     "constant": (0.2, 1, 1, 1, 1),
     "cosine": (0.2, 1, 1, 0.5 + 0.5 * np.cos(np.pi * 50 / 95), 0.1),
     "linear": (0.2, 1, 1, 1 - 0.9 * 50 / 95, 0.1),

@@ -254,7 +254,7 @@ TINY = {
     "dcgan": {
         "image_shape": (8, 8, 1),
         "latent_dim": 5,
-        "latent_law": "uniform",
+        "latent_prior": "uniform",
         "base_filters": 6,
         "kernel_size": 5,
         "smallest": 2,

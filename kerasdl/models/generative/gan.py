@@ -47,7 +47,7 @@ class Gan(Model):
         super().__init__(**kwargs)
         if latent_prior not in LATENT_LAWS:
             raise UserError(
-                f"latent_law {latent_prior!r}{nearest(latent_prior, LATENT_LAWS)}; it is one of "
+                f"latent_prior {latent_prior!r}{nearest(latent_prior, LATENT_LAWS)}; it is one of "
                 f"{', '.join(LATENT_LAWS)}"
             )
         self.image_shape = tuple(image_shape)
@@ -286,7 +286,7 @@ TINY = {
     "gan_mlp": {
         "image_shape": (8, 8, 1),
         "latent_dim": 5,
-        "latent_law": "normal",
+        "latent_prior": "normal",
         "hidden_dim": 12,
         "norm": "batch",
         "units": 7,

@@ -44,7 +44,7 @@ class VariationalAutoencoder(Model):
         beta: Weight of the divergence in the loss; 1 is the evidence lower bound.
 
     Attributes:
-        variational: True: codes have a law, and a prior that images can be drawn from.
+        variational: True: codes have a distribution, and a prior that images can be drawn from.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].

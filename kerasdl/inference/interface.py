@@ -1,0 +1,100 @@
+"""What a model takes and gives, and of what data: all that is needed to ask it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kerasdl.columns import DataInfo
+from kerasdl.errors import UserError
+from kerasdl.inference import signatures
+from kerasdl.store import load
+from kerasdl.tasks.task import Limit
+
+WORDS = {"image": "an image file", "tokens": "a text"}  # what a person gives
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model takes and gives.
+
+    Attributes:
+        model: Its name in the catalogue.
+        info: Of the data that it was trained on.
+        context: Tokens that it can look back on, or None.
+        signatures: `{name: {"inputs", "outputs", "limits"}}`; see `signatures.interface`.
+    """
+
+    model: str
+    info: DataInfo
+    context: int | None
+    signatures: dict
+
+    def data(self, name: str, settings=()) -> dict | None:
+        """The inputs of a signature that are given as files and texts, `{kind: input}`.
+
+        Args:
+            name: Of the signature.
+            settings: Names of inputs that have a value of their own.
+
+        Returns:
+            None where it takes anything else besides.
+        """
+        inputs, result = self.signatures[name]["inputs"], {}
+        for key, one in inputs.items():
+            if one["kind"] in WORDS and one["kind"] not in result and one["batched"]:
+                result[one["kind"]] = key
+            elif key not in settings:
+                return None
+        return result
+
+    def takes(self, settings=()) -> str:
+        """What can be given, in words."""
+        ways = {}
+        for name in self.signatures:
+            if data := self.data(name, settings):
+                ways[" and ".join(WORDS[kind] for kind in WORDS if kind in data)] = None
+        return ", or ".join(ways) or "neither files nor texts"
+
+
+def of_model(task, model, target: str = "savedmodel") -> Interface:
+    """The interface of a Keras model."""
+    described = signatures.interface(task, model)
+    return Interface(task.run_recipe.model, task.info, described["context"], described[target])
+
+
+def of_card(path, target: str) -> Interface:
+    """The interface of an exported file, by the `card.json` beside it, and by nothing else.
+
+    Args:
+        path: What `load.find` takes.
+        target: "savedmodel" or "tflite".
+
+    Raises:
+        UserError: There is no card, or one that cannot be used.
+    """
+    card = load.card_of(*load.find(path))
+    try:
+        described = card["interface"]
+        info = DataInfo.from_dict(card["data"])
+        return Interface(card["model"], info, described["context"], described[target])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: its card.json does not say how to ask it ({error}); export it again"
+        ) from None
+
+
+def check(signature: dict, values: dict, prefix: str = "") -> None:
+    """Refuse what a signature does not take.
+
+    Args:
+        signature: Of `Interface.signatures`.
+        values: `{input: array}`; of texts `<ids>_length`.
+        prefix: Of the message.
+
+    Raises:
+        UserError: The message of the first limit that is not kept.
+    """
+    for one in signature["limits"]:
+        limit = Limit(tuple(one["inputs"]), one["message"], one["min"], one["max"])
+        if not all(np.all(right) for right in limit.met(values)):
+            raise UserError(f"{prefix}{limit.message}")

@@ -1,0 +1,298 @@
+"""Ask any model what a person has: image files, texts, or both. The signature follows from them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.columns import VOID
+from kerasdl.data import images
+from kerasdl.data.text.tokenizer import Tokenizer
+from kerasdl.errors import UserError
+from kerasdl.inference import interface, texts
+from kerasdl.inference.artifact import open_artifact
+from kerasdl.ops.text import PAD
+from kerasdl.store import pictures
+
+TOP = 5
+COLUMNS = 8  # pictures in a row
+GIVES = {
+    "image": "an image",
+    "mask": "a class for every pixel",
+    "boxes": "boxes",
+    "label": "a class",
+    "tokens": "a text",
+}
+DRAWN = ("image", "mask", "boxes")  # kinds of outputs that make a picture
+
+
+def predict(path, inputs, settings=None, output=None) -> list[dict]:
+    """Ask a model.
+
+    Args:
+        path: What `open_artifact` takes.
+        inputs: Paths of image files, of any size and channels, and texts: those alone that the
+            model takes. Where it takes both, what is a file or is named like an image is one, and
+            each image goes with the text of the same place, or the only one with all.
+        settings: Any of `texts.SETTINGS`.
+        output: A PNG file for what the model draws: images; or classes of pixels, and boxes, on
+            the pictures that were given. An image needs one.
+
+    Returns:
+        Per request `file` and `text`, as far as there are, and by kind of output: of a class
+        `class_name`, `probability` and `top5`, `[{"class_name", "probability"}]`; of a mask `mask`,
+        `{class name: fraction of the pixels}`; of boxes `objects`, `[{"class_name", "score",
+        "box"}]`; of an image or where something is drawn `output`, the file; of token ids `text`
+        again; and everything else by its name. Of language models and translators what
+        `texts.predict_texts` returns.
+
+    Raises:
+        ValueError: A file is missing or no image that can be decoded, the model takes no such
+            thing, or nothing is at `path`.
+    """
+    if output is not None:
+        pictures.check_output(output)
+    artifact = open_artifact(path)
+    serving = artifact.interface
+    ways = _ways(artifact)
+    given = {name: value for name, value in (settings or {}).items() if value is not None}
+    if ways and all(set(data) == {"tokens"} for data in ways.values()) and texts.writer(serving):
+        if output is not None:
+            raise UserError(f"--output {output}: {serving.model} writes texts, it draws nothing")
+        return texts.predict_texts(artifact, inputs, given)
+    requests = _requests(serving, ways, inputs)
+    name = _chosen(serving, ways, set(requests[0]))
+    signature = serving.signatures[name]
+    kinds = [one["kind"] for one in signature["outputs"].values()]
+    _check_output(serving.model, kinds, output)
+    numbers = texts.numbers_of(signature, given, serving.model)
+    results, painted = [], []
+    for number, request in enumerate(requests, 1):
+        result, picture = _answer(artifact, name, ways[name], request, given, numbers, number)
+        results.append(result)
+        painted += [] if output is None else [picture]
+    if output is not None:
+        pictures.write_output(output, np.stack(painted), columns=min(len(painted), COLUMNS))
+        results = [{**result, "output": str(output)} for result in results]
+    return results
+
+
+def line(result: dict) -> str:
+    """One of the results of `predict` as a line, or as the text that it is."""
+    if "input" in result:
+        return result["output"]
+    rest = dict(result)
+    head = [str(rest.pop(key)) for key in ("file", "text") if key in rest]
+    parts = []
+    rest.pop("output", None)
+    rest.pop("top5", None)
+    if "class_name" in rest:
+        parts.append(rest.pop("class_name"))
+        if "probability" in rest:
+            parts[-1] += f" {rest.pop('probability'):.4f}"
+    if "mask" in rest:
+        parts.append(", ".join(f"{name} {part:.4f}" for name, part in rest.pop("mask").items()))
+    if "objects" in rest:
+        parts.append("; ".join(map(_object_line, rest.pop("objects"))) or "nothing")
+    if "answer" in rest:
+        parts.append(rest.pop("answer"))
+    if rest:
+        parts.append(json.dumps(rest))
+    return ": ".join([*head, " ".join(parts)])
+
+
+def only_drawn(results: list) -> bool:
+    """Whether nothing is to be said of results but where they are drawn."""
+    return all(set(one) <= {"file", "text", "output"} for one in results)
+
+
+def _object_line(one):
+    score = f" {one['score']:.4f}" if "score" in one else ""
+    return f"{one['class_name']}{score} at " + " ".join(f"{n:.3f}" for n in one["box"])
+
+
+def _ways(artifact) -> dict:
+    """`{signature: {kind: input}}` of what files and texts alone can be asked of."""
+    serving = artifact.interface
+    ways = {name: serving.data(name, texts.SETTINGS) for name in serving.signatures}
+    return {name: data for name, data in ways.items() if data and artifact.inputs(name)}
+
+
+def _requests(serving, ways, inputs) -> list[dict]:
+    """`[{kind: file or text}]`."""
+    kinds = {kind for data in ways.values() for kind in data}
+    if not kinds:
+        line = "; give --output FILE.png alone for what it draws" if _draws(serving) else ""
+        raise UserError(f"{serving.model} takes neither files nor texts{line}")
+    given = {}
+    for value in map(str, inputs):
+        kind = "image" if "image" in kinds else "tokens"
+        if len(kinds) > 1 and not _like_a_file(value):
+            kind = "tokens"
+        given.setdefault(kind, []).append(value)
+    if len({len(values) for values in given.values()} - {1}) > 1:
+        counts = " and ".join(
+            f"{len(values)} {'files' if kind == 'image' else 'texts'}"
+            for kind, values in given.items()
+        )
+        raise UserError(f"{counts}: give as many of each, or one of either")
+    count = max(map(len, given.values()))
+    wide = {kind: values * count if len(values) == 1 else values for kind, values in given.items()}
+    return [{kind: values[i] for kind, values in wide.items()} for i in range(count)]
+
+
+def _draws(serving):
+    from kerasdl.inference import sampling
+
+    return sampling.sampler(serving) is not None
+
+
+def _like_a_file(value):
+    if value.lower().endswith(images.FORMATS):
+        return True
+    try:
+        return Path(value).is_file()
+    except (OSError, ValueError):  # longer than a name may be, or with a zero
+        return False
+
+
+def _chosen(serving, ways, kinds):
+    """The first signature that takes just these; one of encoded images where there is one."""
+    fitting = [name for name, data in ways.items() if set(data) == kinds]
+    if not fitting:
+        given = " and ".join(interface.WORDS[k] for k in interface.WORDS if k in kinds)
+        raise UserError(f"{serving.model} takes {serving.takes(texts.SETTINGS)}, not {given} alone")
+
+    def encoded(name):
+        return all(
+            serving.signatures[name]["inputs"][key].get("encoded") for key in ways[name].values()
+        )
+
+    return next(filter(encoded, fitting), fitting[0])
+
+
+def _check_output(model, kinds, output):
+    painted = [kind for kind in DRAWN if kind in kinds]
+    if output is not None and not painted:
+        gives = " and ".join(GIVES[kind] for kind in GIVES if kind in kinds) or "numbers"
+        raise UserError(f"--output {output}: {model} gives {gives}, no picture")
+    if output is None and "image" in kinds:
+        raise UserError(f"{model} gives an image: --output FILE.png says where it is written")
+
+
+def _answer(artifact, name, data, request, given, numbers, number):
+    """The result of a request, and the picture of it or None."""
+    serving = artifact.interface
+    signature, result = serving.signatures[name], {}
+    inputs, values, picture, length = {}, {}, None, 0
+    if "image" in data:
+        key, file = data["image"], request["image"]
+        one, result["file"] = signature["inputs"][key], file
+        content = _read(file, serving)
+        picture = _decoded(file, content, one["shape"])
+        inputs[key] = np.array([content], object) if one.get("encoded") else picture[None]
+    if "tokens" in data:
+        key, text = data["tokens"], request["tokens"]
+        one, result["text"] = signature["inputs"][key], text
+        (ids,) = Tokenizer.from_json(serving.info.tokenizer).encode([text])
+        length = len(ids)
+        values[f"{one.get('ids', key)}_length"] = np.array([length], "int32")
+        encoded = np.array([text.encode()], object)
+        inputs[key] = encoded if one.get("encoded") else _filled(ids, one["shape"], number)
+    inputs |= texts.within_context(numbers, given, serving.context, length)
+    interface.check(signature, inputs | values, f"text {number}: " if "tokens" in data else "")
+    outputs = {key: value[0] for key, value in artifact.answer(name, inputs).items()}
+    return _shown(serving, signature["outputs"], outputs, result, picture)
+
+
+def _shown(serving, described, outputs, result, picture):
+    """What is said of outputs, and the picture of them or None."""
+    kinds = {name: described.get(name, {}).get("kind", "number") for name in outputs}
+    of = {kind: name for name, kind in reversed(kinds.items())}  # the first of each
+    names = described[of["label"]]["class_names"] if "label" in of else []
+    if "label" in of and outputs[of["label"]].ndim == 0:
+        result |= _ranked(outputs, int(outputs[of["label"]]), names)
+    elif "label" in of and "boxes" not in of:
+        result["class_names"] = [names[k] for k in outputs[of["label"]].tolist() if k >= 0]
+    if "mask" in of:
+        mask, classes = outputs[of["mask"]], described[of["mask"]]["class_names"]
+        values, counts = np.unique(mask[mask != VOID], return_counts=True)
+        result["mask"] = {
+            classes[k]: n / mask.size for k, n in zip(values.tolist(), counts.tolist(), strict=True)
+        }
+        picture = picture if picture is None else pictures.overlay(picture, mask, len(classes))
+    if "boxes" in of:
+        boxes = outputs[of["boxes"]]
+        labels = outputs[of["label"]] if names else np.zeros(len(boxes), int)
+        scores = next((outputs[n] for n in ("scores", "score") if n in outputs), None)
+        there = np.flatnonzero(labels >= 0)
+        result["objects"] = [
+            {"class_name": names[labels[i]] if names else "object"}
+            | ({} if scores is None else {"score": float(scores[i])})
+            | {"box": boxes[i].tolist()}
+            for i in there
+        ]
+        if picture is not None:
+            count = max(len(names), 1)
+            picture = pictures.rectangles(picture, boxes[there], labels[there], count)
+    if "image" in of:
+        picture = outputs[of["image"]]
+    if "tokens" in of:
+        result["answer"] = _text(serving, outputs[of["tokens"]])
+    alone = not set(of) - {"number"}
+    for name, value in outputs.items():
+        if kinds[name] == "number" and (alone or value.ndim == 0):
+            result[name] = value.tolist() if value.dtype.kind not in "OS" else _text(serving, value)
+    painted = set(of) & set(DRAWN)
+    return result, picture if painted else None
+
+
+def _text(serving, value):
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if value.dtype.kind in "OS":
+        return [_text(serving, one) for one in value.tolist()]
+    return Tokenizer.from_json(serving.info.tokenizer).decode(value)
+
+
+def _ranked(outputs, label, names) -> dict:
+    """A class, and those that are likeliest where there are probabilities."""
+    probabilities = outputs.get("probabilities")
+    if probabilities is None or probabilities.shape != (len(names),):
+        return {"class_name": names[label]}
+    order = np.argsort(-probabilities, kind="stable")[:TOP]
+    top = [{"class_name": names[i], "probability": float(probabilities[i])} for i in order]
+    return {**top[0], "top5": top}
+
+
+def _filled(ids, shape, number):
+    """Token ids as a signature takes them, `(1, N)`."""
+    (wide,) = shape
+    if not isinstance(wide, int):
+        return ids[None]
+    if len(ids) > wide:
+        raise UserError(f"text {number}: has more than {wide} tokens")
+    return np.pad(ids, (0, wide - len(ids)), constant_values=PAD)[None]
+
+
+def _read(file, serving) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "no name of a file"
+        takes = serving.takes(texts.SETTINGS)
+        raise UserError(f"{file}: cannot be read: {why}; {serving.model} takes {takes}") from None
+
+
+def _decoded(file, content, shape):
+    """The pixels of an encoded image as the model is given them, float32 `(H, W, C)`."""
+    *size, channels = shape
+    if channels not in (1, 3):
+        raise UserError(
+            f"{file}: the model takes no image files, only arrays of {channels} channels"
+        )
+    try:
+        return images.fit(images.decode(content, channels), size).numpy()
+    except tf.errors.InvalidArgumentError:
+        raise UserError(f"{file}: is no image that can be decoded") from None

@@ -1,0 +1,168 @@
+"""Asking an exported file opens its card besides, and nothing else."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kerasdl import catalog, cli
+from kerasdl.export import exporter
+from kerasdl.inference import predict, sampling, texts
+from kerasdl.store import load
+from tests.export.examples import make_parts, quiet
+
+LITE = "tflite/float32.tflite"
+
+
+@pytest.fixture(scope="module")
+def vae(tmp_path_factory):
+    """The folder of a tiny one, with a float32 TFLite file alone."""
+    parts, folder = make_parts("vae", **catalog.module_of("vae").TINY["vae"]), tmp_path_factory
+    card = exporter.export(parts, ("tflite",), folder.mktemp("vae"), None, quiet, quantized=())
+    return Path(card["folder"])
+
+
+@pytest.fixture
+def bare(tmp_path, monkeypatch):
+    """Makes a copy of an export that has no `model.keras`, where no model can be built."""
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("a model was built or loaded")
+
+    def copy(folder):
+        shutil.copytree(folder, tmp_path / "copy")
+        (tmp_path / "copy" / "assets.extra" / "model.keras").unlink()
+        for module, name in (
+            (load, "load"),
+            (load, "load_keras"),
+            (load, "keras_file"),
+            (catalog, "build"),
+            (catalog, "module_of"),
+        ):
+            monkeypatch.setattr(module, name, forbidden)
+        return tmp_path / "copy"
+
+    return copy
+
+
+@pytest.fixture
+def picture(tmp_path, parts):
+    """A digit as a file."""
+    file = tmp_path / "digit.png"
+    pixels = np.rint(parts.test["image"][0] * 255).astype("uint8")
+    file.write_bytes(tf.io.encode_png(pixels).numpy())
+    return file
+
+
+@pytest.mark.parametrize("file", ["", LITE])
+def test_a_classifier(exported, bare, picture, file):
+    before = predict.predict(Path(exported["folder"]) / file, [picture])
+    assert predict.predict(bare(exported["folder"]) / file, [picture]) == before
+    assert before[0]["class_name"] in "0123456789"
+
+
+@pytest.mark.parametrize("file", ["", LITE])
+@pytest.mark.parametrize("name", ["writer", "translator"])
+def test_texts(name, file, bare, request):
+    folder = request.getfixturevalue(name)
+    tokenizer = texts.Tokenizer.from_json(load.load_info(folder).info.tokenizer)
+    given = [tokenizer.decode(range(4, 8)), tokenizer.decode([5])]
+    before = predict.predict(folder / file, given)
+    copy = bare(folder)
+    assert predict.predict(copy / file, given) == before
+    assert [one["input"] for one in before] == given
+    what = "text" if name == "writer" else "source"
+    with pytest.raises(ValueError, match=f"text 2: {what} is empty"):
+        predict.predict(copy / file, [given[0], ""])
+    line = "text and max_new_tokens are more than the context of 24"
+    with pytest.raises(ValueError, match=line if what == "text" else "source has more than"):
+        predict.predict(copy / file, [tokenizer.decode([5] * 40)])
+
+
+@pytest.mark.parametrize("file", ["", LITE])
+def test_images_drawn(vae, bare, file):
+    before = sampling.draw_images(vae / "assets.extra" / "model.keras", {"num": 3, "seed": 5})
+    result = sampling.draw_images(bare(vae) / file, {"num": 3, "seed": 5})
+    np.testing.assert_allclose(result, before, atol=1e-4)
+    with pytest.raises(ValueError, match="--label 1: the model is unconditional"):
+        sampling.draw_images(vae / file, {"label": "1"})
+
+
+def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
+    kept = str(vae / "assets.extra" / "model.keras")
+    for path in (str(vae), str(vae / LITE), kept):
+        argv = ["predict", "--saved-model", path, str(picture)]
+        assert cli.main(argv) == 2
+        error = capsys.readouterr().err
+        assert error == ("error: vae gives an image: --output FILE.png says where it is written\n")
+        out = tmp_path / f"{Path(path).name}.png"
+        assert cli.main([*argv, "--output", str(out)]) == 0
+        assert capsys.readouterr().out == f"{out}\n"
+        painted = tf.io.decode_png(out.read_bytes()).numpy()
+        artifact = predict.open_artifact(path)
+        pixels = tf.image.decode_png(picture.read_bytes()).numpy()[None].astype("float32") / 255
+        answer = artifact.answer("reconstruct", {"image": pixels})["image"][0]
+        shown = painted[3::6, 4::6, :1] / 255  # of each enlarged pixel the middle
+        np.testing.assert_allclose(shown, answer, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("{", "cannot be read"),
+        ("[]", "is no card"),
+        ("{}", "does not say how to ask it"),
+        ('{"model": "vae", "data": 3, "interface": 4}', "does not say how to ask it"),
+        (b"\xff\xfe", "cannot be read"),
+        (None, "holds no assets.extra/card.json"),
+    ],
+)
+def test_a_card_that_cannot_be_used(exported, bare, picture, content, line, capsys):
+    copy = bare(exported["folder"])
+    card = copy / "assets.extra" / "card.json"
+    card.unlink()
+    if content is not None:
+        card.write_bytes(content if isinstance(content, bytes) else content.encode())
+    for file in (copy, copy / LITE):
+        assert cli.main(["predict", "--saved-model", str(file), str(picture)]) == 2
+        error = capsys.readouterr().err
+        assert line in error and error.count("\n") == 1
+    assert cli.main(["evaluate", "--saved-model", str(copy)]) == 2
+
+
+def test_damaged_files_are_one_line(exported, picture, tmp_path, capsys):
+    folder = Path(exported["folder"])
+    shutil.copytree(folder, tmp_path / "copy")
+    saved = {
+        folder / name: tmp_path / "copy" / name
+        for name in ("saved_model.pb", LITE, "assets.extra/model.keras")
+    }
+    saved |= {p: tmp_path / "copy" / p.relative_to(folder) for p in folder.glob("variables/*")}
+    rng = np.random.default_rng(0)
+    for whole, copy in saved.items():
+        content = bytearray(whole.read_bytes())
+        changes = [bytes(content[: len(content) // 2]), b""]
+        for place in rng.integers(0, len(content), 40):
+            content[place] ^= 0xFF
+        for damaged in (*changes, bytes(content)) if copy.suffix != ".tflite" else changes:
+            copy.write_bytes(damaged)
+            path = copy if copy.suffix in (".tflite", ".keras") else tmp_path / "copy"
+            status = cli.main(["predict", "--saved-model", str(path), str(picture)])
+            error = capsys.readouterr().err
+            assert status in (0, 2) and (status == 0 or error.count("\n") == 1), error
+        copy.write_bytes(whole.read_bytes())
+
+
+def test_the_card_says_how_it_is_asked(vae):
+    card = json.loads((vae / "assets.extra" / "card.json").read_text())
+    asked = card["interface"]
+    assert asked["savedmodel"]["serve_bytes"]["inputs"]["image_bytes"]["kind"] == "image"
+    latent = asked["tflite"]["decode"]["inputs"]["latent"]
+    assert latent["noise"] == {"distribution": "normal", "stream": 0}
+    assert asked["savedmodel"]["sample"]["limits"] == [
+        {"inputs": ["num"], "message": "num must be at least 1 and at most 1024"}
+        | {"min": 1, "max": 1024}
+    ]
