@@ -26,7 +26,7 @@ from tests.variants import tiny
 REPLICAS = {"one_device": 1, "mirrored": 2}
 SHORT = {"steps": 4, "sample_tokens": 8}  # settings of tasks that only what they show takes
 STEPS, LEARNING_STEPS, CUT = 4, 50, 0.8  # so many steps leave at most this part of the loss
-RATE = 0.003
+RATE = 0.01
 
 
 class Watch(keras.callbacks.Callback):
