@@ -102,7 +102,7 @@ def line(result: dict) -> str:
     return ": ".join([*head, " ".join(parts)])
 
 
-def only_drawn(results: list) -> bool:
+def only_pictures(results: list) -> bool:
     """Whether nothing is to be said of results but where they are drawn."""
     return all(set(one) <= {"file", "text", "output"} for one in results)
 
