@@ -150,7 +150,8 @@ def test_public_things_have_docstrings(path):
 
 # Words that the field has others for, and British spelling; a star stands for any ending.
 COINAGES = (
-    "judg* referee* law laws wish* starved drawn_from no_lite_batch artefact* colour* grey* centre* "
+    "judg* referee* law laws wish* starved drawn_from no_lite_batch artefact* colour* grey* "
+    "centre* "
     "neighbour* optimis* normalis* quantis* initialis* synchronis* recognis* behaviour* labelled "
     "favour* modelling regularis* standardis* parallelis* summaris*"
 ).split()

@@ -82,10 +82,11 @@ def _classes(evaluated):
         rows.append(f"<tr><th>{esc(_name(name))}</th>{''.join(cells)}</tr>")
     kind = "long" if max(map(len, head)) > 8 else ""
     cells = "".join(f'<th><div class="{kind}">{esc(h)}</div></th>' for h in head)
-    note = f"Shares of {evaluated['count']['features']:,} images, as the reference classifier sees them"
+    note = f"Fractions of {evaluated['count']['features']:,} images, as the classifier sees them"
     note += "; and how many it takes for the class that was asked for." if recognized else "."
     return (
-        f"<h3>By class</h3><p class=note>{note} The reference classifier is {_network(classifier)}, "
+        f"<h3>By class</h3><p class=note>{note} The reference classifier is "
+        f"{_network(classifier)}, "
         f"test top1 {number_text(classifier['top1'])}.</p>"
         f"<div class=scroll><table class=confusion><thead><tr><th></th>{cells}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"

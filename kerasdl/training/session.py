@@ -112,7 +112,8 @@ class Session:
         if not info.first(*PIXELS):
             if choice != Recipe.input_stats:
                 raise UserError(
-                    f"--input-stats {choice} applies to image data only; {self.source.name} has no images"
+                    f"--input-stats {choice} applies to image data only; "
+                    f"{self.source.name} has no images"
                 )
             return info
         if choice == "checkpoint" and initial and initial.input_stats:
