@@ -230,7 +230,10 @@ def test_guidance():
         (lambda: Diffusion("flow", "eps"), "take v or x"),
         (lambda: Sampler(Diffusion("cosine"), "euler"), "ve and flow"),
         (lambda: Sampler(Diffusion("linear"), "ddim", 1001), "at most 1000"),
-        (lambda: Sampler(Diffusion("linear"), "ddpm", 10, 0.5), "ddim alone"),
+        (
+            lambda: Sampler(Diffusion("linear"), "ddpm", 10, 0.5),
+            "eta=0.5 applies to the sampler ddim only",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(make, words):

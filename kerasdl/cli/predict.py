@@ -55,5 +55,5 @@ def main(argv) -> None:
         return
     lines = [predict.line(one) for one in results]
     if args.output:
-        lines = [args.output] if predict.only_drawn(results) else [*lines, args.output]
+        lines = [args.output] if predict.only_pictures(results) else [*lines, args.output]
     print("\n".join(lines))

@@ -145,7 +145,7 @@ def test_a_vgg_alone_and_one_with_batch_norm(vgg16_source):
         (
             resnet.resnet50,
             {"image_shape": (32, 32, 1), "depths": (1,)},
-            "stem/conv/kernel has shape",
+            "stem/conv/kernel needs the shape",
         ),
         (resnet.resnet50, {"stride_in_3x3": True, "depths": (1, 1)}, "strides in the first 1x1"),
         (resnet.resnet18, {"depths": (1,)}, "no ResNet with bottlenecks"),

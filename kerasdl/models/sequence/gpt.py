@@ -88,7 +88,7 @@ class GPT(Model):
 
     Args:
         vocab_size: `V`.
-        max_length: The context: most tokens that are looked at.
+        max_length: The context: maximum number of tokens that are attended to.
         dim: Channels of a token, `D`.
         depth: Blocks, `L`.
         num_heads: Heads of each block; divides `dim`.
@@ -150,9 +150,9 @@ class GPT(Model):
         )
         for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
             if value not in CHOICES[key]:
-                raise UserError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
+                raise UserError(f"{key} {value!r}: not one of {', '.join(CHOICES[key])}")
         if num_experts and mlp != "swiglu":
-            raise UserError(f"num_experts {num_experts}: experts are SwiGLUs; give mlp='swiglu'")
+            raise UserError(f"num_experts {num_experts} needs mlp='swiglu': experts are SwiGLUs")
         rotary = positions == "rotary"
         check_heads(num_heads, dim, num_kv_heads, rotary)
         self.max_length = self.context = max_length
@@ -219,7 +219,7 @@ class GPT(Model):
 
         Args:
             batch_size: int, or int scalar tensor.
-            length: Positions that will be used at most, likewise; at most `max_length`.
+            length: Maximum number of positions that will be used, likewise; at most `max_length`.
 
         Returns:
             A list of float `(B, k, length, D / h)`: keys and values of each block in turn.

@@ -27,12 +27,12 @@ from kerasdl.layers.transformer import (
 class Transformer(Model):
     """Encoder blocks read the source, decoder blocks write the target, one embedding serves both.
 
-    Source, target and the scores of the next token share one embedding; tokens are scaled by
+    Source, target and the scores of the next token have one embedding; tokens are scaled by
     `sqrt(D)` before the sinusoids are added (section 3.4).
 
     Args:
         vocab_size: `V`, of source and target together.
-        max_length: Most positions that a decoding may use; no weight depends on it.
+        max_length: Maximum number of positions of a decoding; no weight depends on it.
         dim: Channels of a token, `D`.
         depth: Blocks of the encoder, and of the decoder.
         num_heads: Heads of each attention; divides `dim`.
@@ -115,8 +115,8 @@ class Transformer(Model):
 
         Args:
             source_ids: int32 `(B, S)`.
-            length: Target positions that will be used at most, at most `max_length`; int or int
-                scalar tensor.
+            length: Maximum number of target positions that will be used, at most `max_length`; int
+                or int scalar tensor.
 
         Returns:
             A list: bool `(B, 1, 1, S)`, where the source is no padding; then for each block keys
