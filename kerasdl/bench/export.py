@@ -172,7 +172,7 @@ def _texts(row, defaults):
     tokenizer = json.loads(source.info.tokenizer)
     spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(tokenizer["pieces"])), -1)
     tokenizer["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
-    info = dataclasses.replace(source.info, tokenizer=json.dumps(metadata))
+    info = dataclasses.replace(source.info, tokenizer=json.dumps(tokenizer))
     if not pairs:
         columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
     return info, columns

@@ -36,7 +36,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
     texts for token ids.
 
     Args:
-        task: The task; its `signatures(model)` says what is served.
+        task: The task; its `signatures(model)` are served.
         model: The Keras model.
         target: "savedmodel" or "tflite".
         tokenizer: A `Tokenizer`; needed where a signature has texts.
@@ -63,9 +63,9 @@ def interface(task, model, only=()) -> dict:
     Returns:
         `context`, the maximum of tokens that it reads, or None; and `savedmodel` and
         `tflite`, each `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`,
-        `dtype` and `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`, the name of
-        their token ids; and the `noise` that it is made of. An output has a `kind`, and its
-        `class_names`; it lists only outputs that are shown by their kind. A limit has the
+        `dtype` and `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`,
+        the name of their token ids; and the `noise` that it is made of. An output has a `kind`, and
+        its `class_names`; it lists only outputs that are shown by their kind. A limit has the
         attributes of `kerasdl.tasks.task.Limit`.
     """
     described = {

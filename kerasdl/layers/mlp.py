@@ -14,7 +14,7 @@ from kerasdl.layers.dropout import Dropout
 
 @register
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` that takes the tokens of known sequences as one long batch.
+    """`keras.layers.Dense` that takes the tokens of static sequences as one long batch.
 
     Keras' own works out the shape of what it multiplies at every call, in a TFLite file in more
     operations than all others of a small Transformer together.

@@ -140,14 +140,14 @@ def check_positions(position, count, length):
     Raises:
         ValueError: They do not fit.
     """
-    first = known(position) or 0
+    first = static_value(position) or 0
     if count is not None and length is not None and (first < 0 or first + count > length):
         raise UserError(
             f"{count} tokens from position {first} on: there are only {length} positions"
         )
 
 
-def known(number):
+def static_value(number):
     """The int that an int or an int scalar tensor is, or None where it is dynamic."""
     try:
         return int(number)

@@ -164,7 +164,7 @@ def _scan(step, carry, xs, reverse, extra=()):
     """`carry, kept = step(carry, x)` for each `x` along the first axis of all `xs`.
 
     Args:
-        step: What `kept` it returns has the shapes of `carry`, then those that `extra` says.
+        step: What `kept` it returns has the shapes of `carry`, then those of `extra`.
         carry: Tensors `(B, U)`.
         xs: Tensors `(T, B, D)` of one type.
         reverse: Whether to begin at the end.

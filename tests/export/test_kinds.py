@@ -138,7 +138,7 @@ def test_one_text_goes_with_every_image(answers, picture):
         (["half.png", ""], "text 1: text is empty"),
         (["half.png", "what is this? is this what"], "text 1: text has over 20 tokens"),
         (["gone.png", TEXT], "gone.png cannot be read"),
-        (["half.png", "half.png", TEXT, TEXT, TEXT], "2 files and 3 texts: give as many"),
+        (["half.png", "half.png", TEXT, TEXT, TEXT], "2 files and 3 texts: give equal numbers"),
         (["half.png", TEXT, "--output", "out.png"], "answers makes a class, not a picture"),
         (["half.png", TEXT, "--top-k", "3"], "--top-k does not apply to answers"),
     ],

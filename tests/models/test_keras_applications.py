@@ -148,8 +148,8 @@ def test_a_vgg_alone_and_one_with_batch_norm(vgg16_source):
             "stem/conv/kernel needs the shape",
         ),
         (resnet.resnet50, {"stride_in_3x3": True, "depths": (1, 1)}, "strides in the first 1x1"),
-        (resnet.resnet18, {"depths": (1,)}, "no ResNet with bottlenecks"),
-        (densenet.densenet_bc_40_12, {"depths": (1, 1)}, "no DenseNet for ImageNet"),
+        (resnet.resnet18, {"depths": (1,)}, "must be a ResNet with bottlenecks"),
+        (densenet.densenet_bc_40_12, {"depths": (1, 1)}, "must be a DenseNet for ImageNet"),
     ],
 )
 def test_other_architectures_are_refused(resnet50_source, builder, kwargs, message):

@@ -20,7 +20,12 @@ from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import MLP, SwiGLU, dense
 from kerasdl.layers.moe import MixtureOfExperts
 from kerasdl.layers.norm import RMSNorm
-from kerasdl.layers.position import LearnedPosition, SinusoidalPosition, check_positions, known
+from kerasdl.layers.position import (
+    LearnedPosition,
+    SinusoidalPosition,
+    check_positions,
+    static_value,
+)
 from kerasdl.layers.transformer import ResidualBlock, TokenEmbedding, layer_norm
 
 EPSILON = 1e-5  # of both norms
@@ -224,7 +229,7 @@ class GPT(Model):
         Returns:
             A list of float `(B, k, length, D / h)`: keys and values of each block in turn.
         """
-        check_positions(0, known(length), self.max_length)
+        check_positions(0, static_value(length), self.max_length)
         heads, channels = self.cache_shape
         shape = (batch_size, heads, length, channels)
         return [ops.zeros(shape, self.compute_dtype) for _ in range(2 * len(self.blocks))]

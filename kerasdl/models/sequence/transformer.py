@@ -13,7 +13,7 @@ from keras import ops
 from kerasdl.layers.attention import check_heads
 from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
-from kerasdl.layers.position import SinusoidalPosition, check_positions, known
+from kerasdl.layers.position import SinusoidalPosition, check_positions, static_value
 from kerasdl.layers.transformer import (
     DecoderBlock,
     EncoderBlock,
@@ -122,7 +122,7 @@ class Transformer(Model):
             A list: bool `(B, 1, 1, S)`, where the source is no padding; then for each block keys
             and values of the source `(B, h, S, D / h)` and of the target `(B, h, length, D / h)`.
         """
-        check_positions(0, known(length), self.max_length)
+        check_positions(0, static_value(length), self.max_length)
         memory, mask = self._encode(source_ids)
         shape = (ops.shape(memory)[0], self.num_heads, length, self.dim // self.num_heads)
         state = [mask]
