@@ -61,7 +61,7 @@ def test_other_sizes_are_refused(shape, nearest):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="takes .side, side, channels."):
+    with pytest.raises(ValueError, match="needs .side, side, channels."):
         dcgan.dcgan(image_shape=(8, 8))
     with pytest.raises(ValueError, match="norm 'layer': not one of batch, none"):
         dcgan.dcgan(norm="layer")

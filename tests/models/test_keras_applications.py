@@ -104,21 +104,23 @@ def vgg16_source():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "taken"),
+    ("kwargs", "assigned"),
     [
         ({}, ("fc1", "fc2", "head")),
         ({"num_classes": 7}, ("fc1", "fc2")),
         ({"image_shape": (32, 32, 3)}, ()),  # the first dense layer sees another map
     ],
 )
-def test_dense_layers_are_taken_up_to_the_first_that_does_not_fit(vgg16_source, kwargs, accepted):
+def test_dense_layers_are_assigned_up_to_the_first_that_does_not_fit(
+    vgg16_source, kwargs, assigned
+):
     sizes = {"image_shape": (64, 32, 3), "num_classes": 10, "fc_dim": 64}
     model = vgg.vgg16(**{**sizes, **kwargs})
     before = {name: getattr(model, name).kernel.numpy() for name in ("fc1", "fc2", "head")}
-    assert copy_weights(model, vgg16_source) is (len(accepted) == 3)
+    assert copy_weights(model, vgg16_source) is (len(assigned) == 3)
     for name, kernel in before.items():
         theirs = vgg16_source.get_layer(name.replace("head", "predictions")).kernel.numpy()
-        expected = theirs.reshape(kernel.shape) if name in accepted else kernel
+        expected = theirs.reshape(kernel.shape) if name in assigned else kernel
         np.testing.assert_array_equal(getattr(model, name).kernel.numpy(), expected)
     theirs = vgg16_source.get_layer("block5_conv3").kernel.numpy()
     np.testing.assert_array_equal(model.backbone.blocks[-1].conv.kernel.numpy(), theirs)
