@@ -1,10 +1,7 @@
 """Adversarial training: whose loss is what, and who is left alone."""
 
 import math
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -20,8 +17,8 @@ from kerasdl.recipe import Recipe
 from kerasdl.tasks.adversarial import LOSSES, TASK, linear, slerp
 from kerasdl.training import schedules
 from kerasdl.training.step import Trainer
+from tests.fork_server import python
 
-ROOT = Path(__file__).parents[1]
 SHAPE = (8, 8, 1)
 
 
@@ -371,9 +368,7 @@ for path, value in one.items():
 def test_two_replicas_equal_one_device():
     """A fresh process, whose CPU is divided in two."""
     done = subprocess.run(
-        [sys.executable, "-c", REPLICAS],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONWARNINGS": "ignore"},
+        [python(), "-c", REPLICAS],
         capture_output=True,
         text=True,
     )

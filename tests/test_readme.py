@@ -93,37 +93,48 @@ def shortened(command, exported):
     return f"{command} {more}"
 
 
+EXPORTED = set(re.findall(r"saved_models/(\w+)", " ".join(commands())))
+
+
+@pytest.fixture(scope="module")
+def served():
+    """`{"rest": port}` of the server that `docker` has started, which runs until the last test."""
+    with contextlib.ExitStack() as stack:
+        yield {"stack": stack}
+
+
+# One after the other, since later ones use what earlier ones wrote.
 @pytest.mark.slow
-def test_every_command_works(folder):
+@pytest.mark.parametrize("command", commands(), ids=lambda command: command[:60])
+def test_every_command_works(command, folder, served):
+    if command.startswith("docker"):
+        mounted, config = re.search(r'"\$PWD/(\S+):/models" .*/models/(\S+)', command).groups()
+        assert (folder / mounted / config).exists()
+        served["rest"], _ = served["stack"].enter_context(serving(folder / mounted))
+        return
+    if command.startswith("curl"):
+        command = command.replace("localhost:8501", f"127.0.0.1:{served['rest']}") + " --fail"
+    command = shortened(command, EXPORTED).replace("/shared", f"{folder}/shared")
+    free = f"127.0.0.1,127.0.0.1 --port {hosts.free_ports(1)[0]}"
     programs = (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
     environment = processes.environment(PATH=os.pathsep.join(programs))
-    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)  # which a person has not set
-    exported = set(re.findall(r"saved_models/(\w+)", " ".join(commands())))
-    with contextlib.ExitStack() as stack:
-        for command in commands():
-            if command.startswith("docker"):
-                mounted, config = re.search(
-                    r'"\$PWD/(\S+):/models" .*/models/(\S+)', command
-                ).groups()
-                assert (folder / mounted / config).exists()
-                rest, _ = stack.enter_context(serving(folder / mounted))
-                continue
-            if command.startswith("curl"):
-                command = command.replace("localhost:8501", f"127.0.0.1:{rest}") + " --fail"
-            command = shortened(command, exported).replace("/shared", f"{folder}/shared")
-            free = f"127.0.0.1,127.0.0.1 --port {hosts.free_ports(1)[0]}"
-            command = command.replace("a,b,c,d", free)
-            done = subprocess.run(
-                ["bash", "-c", command],
-                cwd=folder,
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=900,
-            )
-            check(command, done)
-            if " predict " in command:
-                check_answer(command, done.stdout, folder)
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        environment.pop(name, None)  # which a person has not set
+    done = subprocess.run(
+        ["bash", "-c", command.replace("a,b,c,d", free)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
+    check(command, done)
+    if " predict " in command:
+        check_answer(command, done.stdout, folder)
+
+
+@pytest.mark.slow
+def test_every_export_has_a_version_of_its_own(folder):
     assert {p.name for p in (folder / "saved_models" / "resnet20").iterdir()} == {"1", "2"}
 
 

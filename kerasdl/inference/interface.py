@@ -76,8 +76,17 @@ def of_card(path, target: str) -> Interface:
     try:
         described = card["interface"]
         info = DataInfo.from_dict(card["data"])
-        return Interface(card["model"], info, described["context"], described[target])
-    except (KeyError, TypeError, AttributeError) as error:
+        result = Interface(card["model"], info, described["context"], described[target])
+        for signature in result.signatures.values():
+            kinds = [
+                one["kind"] for part in ("inputs", "outputs") for one in signature[part].values()
+            ]
+            limits = [Limit(**one) for one in signature["limits"]]
+            if not all(isinstance(kind, str) for kind in kinds + [one.message for one in limits]):
+                raise TypeError("kinds and messages must be texts")
+        result.takes()
+        return result
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
             f"{path}: its card.json does not describe its inputs ({error}); export it again"
         ) from None
@@ -95,6 +104,6 @@ def check(signature: dict, values: dict, prefix: str = "") -> None:
         UserError: With the message of the first limit that is not met.
     """
     for one in signature["limits"]:
-        limit = Limit(tuple(one["inputs"]), one["message"], one["min"], one["max"])
+        limit = Limit(**one)
         if not all(np.all(right) for right in limit.met(values)):
             raise UserError(f"{prefix}{limit.message}")

@@ -214,12 +214,14 @@ def _shown(serving, described, outputs, result, picture):
     if "label" in of and outputs[of["label"]].ndim == 0:
         result |= _ranked(outputs, int(outputs[of["label"]]), names)
     elif "label" in of and "boxes" not in of:
-        result["class_names"] = [names[k] for k in outputs[of["label"]].tolist() if k >= 0]
+        labels = outputs[of["label"]].tolist()
+        result["class_names"] = [_name(names, k) for k in labels if k >= 0]
     if "mask" in of:
         mask, classes = outputs[of["mask"]], described[of["mask"]]["class_names"]
         values, counts = np.unique(mask[mask != VOID], return_counts=True)
         result["mask"] = {
-            classes[k]: n / mask.size for k, n in zip(values.tolist(), counts.tolist(), strict=True)
+            _name(classes, k): n / mask.size
+            for k, n in zip(values.tolist(), counts.tolist(), strict=True)
         }
         picture = picture if picture is None else pictures.overlay(picture, mask, len(classes))
     if "boxes" in of:
@@ -228,7 +230,7 @@ def _shown(serving, described, outputs, result, picture):
         scores = next((outputs[n] for n in ("scores", "score") if n in outputs), None)
         there = np.flatnonzero(labels >= 0)
         result["objects"] = [
-            {"class_name": names[labels[i]] if names else "object"}
+            {"class_name": _name(names, labels[i]) if names else "object"}
             | ({} if scores is None else {"score": float(scores[i])})
             | {"box": boxes[i].tolist()}
             for i in there
@@ -260,10 +262,15 @@ def _ranked(outputs, label, names) -> dict:
     """A class, and those that are likeliest where there are probabilities."""
     probabilities = outputs.get("probabilities")
     if probabilities is None or probabilities.shape != (len(names),):
-        return {"class_name": names[label]}
+        return {"class_name": _name(names, label)}
     order = np.argsort(-probabilities, kind="stable")[:TOP]
     top = [{"class_name": names[i], "probability": float(probabilities[i])} for i in order]
     return {**top[0], "top5": top}
+
+
+def _name(names, k):
+    """The name of a class, or its number where it has none."""
+    return names[k] if 0 <= k < len(names) else str(int(k))
 
 
 def _filled(ids, shape, number):

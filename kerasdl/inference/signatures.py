@@ -189,13 +189,17 @@ def _tensor_spec(name, spec, batch=None):
 
 def _checked(inputs, signature):
     """The same tensors, given only where the limits and the sizes of the signature are met."""
-    checks = [(limit.message, right) for limit in signature.limits for right in limit.met(inputs)]
+    checks = []
     for name, spec in signature.inputs.items():
         for axis, size in enumerate(spec.shape if not spec.batched else ()):
             if size in signature.inputs:
                 right = tf.equal(tf.shape(inputs[name])[axis], inputs[size])
                 checks.append((f"{name} must have {size} entries", right))
-    asserts = [tf.debugging.Assert(tf.reduce_all(right), [message]) for message, right in checks]
+    checks += [(limit.message, right) for limit in signature.limits for right in limit.met(inputs)]
+    asserts = []
+    for message, right in checks:
+        with tf.control_dependencies(asserts):  # in order: the first failure is reported
+            asserts = [tf.debugging.Assert(tf.reduce_all(right), [message])]
     with tf.control_dependencies(asserts):
         return {name: tf.identity(value) for name, value in inputs.items()}
 

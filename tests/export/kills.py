@@ -1,7 +1,8 @@
-"""Kill one export many times: `kills.py FOLDER COUNT OUT.json`.
+"""Kill one export many times: `kills.py FOLDER COUNT PYTHON OUT.json`.
 
-TensorFlow is imported once; every attempt is a fork of this process. An attempt exports again and
-again until it is killed, at a moment that is evenly spread over an export.
+TensorFlow is imported once; every attempt is a fork of this process, and `PYTHON` runs its own
+processes. An attempt exports again and again until it is killed, at a moment that is evenly spread
+over an export.
 """
 
 import json
@@ -49,8 +50,8 @@ def versions(folder):
     return sorted(int(p.name) for p in (folder / "net").iterdir() if p.name.isdecimal())
 
 
-def main(folder, count, out):
-    folder = Path(folder)
+def main(folder, count, python, out):
+    folder, sys.executable = Path(folder), python
     child, ours = fork(folder)
     assert os.read(ours, 1)
     began = time.monotonic()

@@ -116,6 +116,11 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
         ("[]", "is no card"),
         ("{}", "does not describe its inputs"),
         ('{"model": "vae", "data": 3, "interface": 4}', "does not describe its inputs"),
+        (
+            '{"model": "vae", "data": {"columns": {}}, "interface": {"context": 3, "tflite": '
+            '{"serving_default": {}}, "savedmodel": {"serve_bytes": {"inputs": {"x": 3}}}}}',
+            "does not describe its inputs",
+        ),
         (b"\xff\xfe", "cannot be read"),
         (None, "holds no assets.extra/card.json"),
     ],

@@ -12,15 +12,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl import catalog
-from kerasdl.bench import native
 from kerasdl.errors import ExportError
 from kerasdl.export import card, convert, exporter, serving, tflite
 from kerasdl.inference import proof
 from kerasdl.inference.signatures import functions
 from kerasdl.models.sequence import gpt
 from tests.export.examples import make_parts, quiet
-from tests.test_every_model import BATTERY
 
 OUTPUTS = {
     "class_name": {"shape": [None], "dtype": "string"},
@@ -219,17 +216,6 @@ def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
     with pytest.raises(ExportError, match="TFLite float32: .*BitwiseAnd"):
         tflite.write(Task(), parts.model, parts.train, tmp_path / "tflite", quiet)
     assert "serve_bytes" in functions(Task(), parts.model, "savedmodel")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", BATTERY)
-def test_every_kind_of_model(name, tmp_path, replay):
-    parts = make_parts(name, **catalog.module_of(name).TINY[name])
-    card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
-    # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
-    assert {*card["artifacts"], *card["omitted"]} == set(ARTEFACTS)
-    assert set(card["omitted"]) <= {"tflite/int8"}
-    assert native.prove(replay, parts, card["folder"]) <= 1e-5
 
 
 @pytest.mark.slow

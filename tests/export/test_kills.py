@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +9,9 @@ import pytest
 
 from kerasdl.bench import native
 from kerasdl.system import processes
+from tests.fork_server import WITHOUT_KERAS, python
 
 SCRIPT = Path(__file__).with_name("kills.py")
-ROOT = Path(__file__).parents[2]
 
 
 def files(version):
@@ -23,10 +22,9 @@ def files(version):
 def test_thirty_kills_leave_whole_versions_alone(tmp_path, replay):
     out = tmp_path / "found.json"
     subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "models", "30", out],
+        [python(), SCRIPT, tmp_path / "models", "30", python(WITHOUT_KERAS), out],
         check=True,
-        timeout=1500,
-        cwd=ROOT,
+        timeout=900,
         env=processes.environment(CUDA_VISIBLE_DEVICES=""),
     )
     result = json.loads(out.read_text())

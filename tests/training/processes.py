@@ -3,13 +3,13 @@
 import json
 import os
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from kerasdl.launch import hosts
+from tests.fork_server import python
 
 WORKERS = "multi_worker_mirrored"
 WORKER = Path(__file__).with_name("worker.py")
@@ -35,11 +35,11 @@ def run_script(script, *words, out, seconds=300, **variables):
     """
     out.unlink(missing_ok=True)
     done = subprocess.run(
-        [sys.executable, script, *words, out],
+        [python(), script, *words, out],
         capture_output=True,
         text=True,
         timeout=seconds,
-        env=os.environ | {"PYTHONPATH": str(script.parents[2])} | variables,
+        env=os.environ | variables,
     )
     if not out.exists():
         return done.returncode, done.stdout + done.stderr

@@ -11,8 +11,8 @@ from kerasdl.layers.core import ConvNorm
 from kerasdl.layers.dropout import Dropout
 from kerasdl.recipe import Recipe
 from kerasdl.training import schedules, step
-from tests.test_every_model import example_batch, task_of, tiny
 from tests.training.processes import MEMORY, difference, finish, run_script
+from tests.variants import example_batch, task_of, tiny
 
 DROP = {"drop_rate": 0.3}
 # One model for each kind of block, with dropout where it has any.

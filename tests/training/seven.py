@@ -1,7 +1,9 @@
-"""Train five models 30 steps with everything on: `five.py STRATEGY OUT.npz`.
+"""Train seven models 30 steps with everything on: `seven.py STRATEGY OUT.npz`.
 
-In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine schedule. One
-process for all: TensorFlow starts once. A worker of a cluster finds its place in TF_CONFIG.
+In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine schedule; of
+the last two the evaluators run after each epoch: mean IoU, and probes of features, whose loss also
+couples the examples of all replicas. One process for all: TensorFlow starts once. A worker of a
+cluster finds its place in TF_CONFIG.
 """
 
 import functools
@@ -18,6 +20,7 @@ from kerasdl.training.session import Session
 from tests.training.battery import Losses
 
 STEPS = 30
+MADE = {"dataset": "synthetic", "image_size": (8, 12)}
 MODELS = {
     "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1},
     "resnet20": {"tiny": True, "sync_batch_norm": True},
@@ -29,6 +32,15 @@ MODELS = {
         "sync_batch_norm": True,
     },
     "ddpm_unet_small": {"tiny": True, "drop_rate": 0.0},
+    "unet_small": {"tiny": True, "drop_rate": 0.0, **MADE, "eval_epochs": 1},
+    "simclr_small": {
+        "tiny": True,
+        **MADE,
+        "augment": ("resized_crop", "noise"),
+        "grad_accum_steps": 1,  # its loss takes the whole batch at once
+        "sync_batch_norm": True,
+        "eval_epochs": 1,
+    },
 }
 SETTINGS = {
     "epochs": 4,
@@ -64,7 +76,7 @@ def main(kind, out):
     for name, own in MODELS.items():
         keras.backend.clear_session()
         given = {"model": name, "strategy": kind, **SETTINGS, **own}
-        if "dataset" in given:
+        if given.get("dataset") == "npz:ODD":
             given["dataset"] = f"npz:{Path(out).with_name('odd.npz')}"
         if kind == "mirrored":
             given["logical_devices"] = 2
@@ -78,7 +90,9 @@ def main(kind, out):
             strategy.make = functools.partial(lambda it, *_: it, made)
         session.fit()
         result[f"{name}/losses"] = losses.values
-        result[f"{name}/history"] = [list(row.values()) for row in session.loop.history]
+        history = session.loop.history
+        result[f"{name}/history"] = [list(row.values()) for row in history]
+        result[f"{name}/names"] = list(history[-1])
         result |= {f"{name}/{k}": v for k, v in session.loop.weights().items()}
     np.savez(out, **result)
 
