@@ -248,7 +248,7 @@ def write_card(folder, name, version, top1):
         "model": "resnet20",
         "dataset": "digits",
         "trainable_parameters": 269434,
-        "figures": {"test": {"loss": 0.2, "top1": top1}},
+        "metrics": {"test": {"loss": 0.2, "top1": top1}},
         "artifacts": {
             "savedmodel": {**file, "latency_ms": 1.25},
             "tflite/int8": {**file, "latency_ms": {"1": 0.5, "2": 0.4}},
@@ -272,7 +272,7 @@ def test_the_readmes_results_are_of_the_catalogue():
 
 def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     assert cli.main(["list", "--results", "--export-dir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err.endswith("holds no exported model\n")
+    assert capsys.readouterr().err.endswith("there is no exported model\n")
     for version, top1 in ((9, 0.5), (10, 0.97)):
         write_card(tmp_path, "net", version, top1)
     words = ["list", "--results", "--export-dir", str(tmp_path)]
@@ -288,4 +288,4 @@ def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     assert cli.main(words) == 0
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["net", "digits", "269,434"]
     assert cli.main([*words, "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)[0]["figures"]["test"]["top1"] == 0.97
+    assert json.loads(capsys.readouterr().out)[0]["metrics"]["test"]["top1"] == 0.97

@@ -224,15 +224,24 @@ def test_guidance():
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
-        (lambda: Diffusion("ve", "v"), "take eps or x"),
-        (lambda: Diffusion("flow", "eps"), "take v or x"),
+        (
+            lambda: Diffusion("ve", "v"),
+            "linear, cosine and flow only; with ve use eps or x",
+        ),
+        (
+            lambda: Diffusion("flow", "eps"),
+            "linear, cosine and ve only; with flow use v or x",
+        ),
         (lambda: Sampler(Diffusion("cosine"), "euler"), "ve and flow"),
         (lambda: Sampler(Diffusion("linear"), "ddim", 1001), "at most 1000"),
-        (lambda: Sampler(Diffusion("linear"), "ddpm", 10, 0.5), "ddim alone"),
+        (
+            lambda: Sampler(Diffusion("linear"), "ddpm", 10, 0.5),
+            "eta=0.5 applies to the sampler ddim only",
+        ),
     ],
 )
-def test_what_does_not_fit_is_refused(make, words):
-    with pytest.raises(ValueError, match=words):
+def test_what_does_not_fit_is_refused(make, message):
+    with pytest.raises(ValueError, match=message):
         make()

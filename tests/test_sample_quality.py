@@ -22,7 +22,7 @@ COUNTS = (100, 200)
 
 
 class Nearest:
-    """A referee that knows the training images: the class of the nearest one, and its pixels."""
+    """A classifier that knows the training images: the class of the nearest one, and its pixels."""
 
     name, top1, sha256 = "nearest", 1.0, "ab" * 32
 
@@ -109,7 +109,7 @@ def test_real_images_are_as_good_as_real(digits):
         assert way["classes"]["least_share"] > 0.06
 
 
-def test_what_is_drawn_depends_on_the_seed_alone(digits):
+def test_samples_depend_on_the_seed_alone(digits):
     seen = []
 
     def keep(image, key):
@@ -166,7 +166,7 @@ def test_noise_a_single_image_and_half_the_contrast(digits):
     assert way["pixel"]["spread_most"] < 0.6
 
 
-def test_a_task_that_draws_nothing_needs_no_referee(digits, monkeypatch):
+def test_a_task_without_samples_needs_no_reference_classifier(digits, monkeypatch):
     monkeypatch.setattr(reference_classifier, "of_recipe", None)
     assert evaluate(digits, Copies(digits[0].train), classifier=None) == {}
 
@@ -186,7 +186,7 @@ def test_one_class_has_no_referee(digits, monkeypatch):
     task = Copies(source.train, free={})
     result = evaluate((source, None), task)
     json.dumps(result, allow_nan=False)
-    assert result["referee"] is None and "no referee" in result["notes"][0]
+    assert result["referee"] is None and "no reference classifier" in result["notes"][0]
     assert set(result["ways"]["free"]) == {"pixel"} and "features" not in result
     assert result["ways"]["free"]["pixel"]["spread"] == pytest.approx(1, abs=0.1)
 

@@ -25,6 +25,6 @@ def cases(size=None):
 
 
 def title(size=None) -> str:
-    """What the case is called, but for its peer."""
+    """The name of the case, without its peer."""
     batch, tokens, dim, num_heads = (size or SIZE).values()
     return f"SelfAttention (batch {batch}, {tokens} tokens, {dim} channels, {num_heads} heads)"

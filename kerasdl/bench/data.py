@@ -70,7 +70,7 @@ def _endless(split, batch, augmentation=None):
 
 
 def _by_layers(image, label, batch):
-    """What a tutorial writes: shuffled, batched, and changed by layers."""
+    """As in tutorials: shuffled, batched, and changed by layers."""
     shift = keras.layers.RandomTranslation(4 / 32, 4 / 32, fill_mode="constant")
     flip = keras.layers.RandomFlip("horizontal")
     made = tf.data.Dataset.from_tensor_slices((image, label)).shuffle(len(image)).batch(batch)

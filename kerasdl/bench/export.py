@@ -1,8 +1,8 @@
-"""Exports of models at full size: whether their files answer alike, how large and fast they are.
+"""Exports of models at full size: the differences, sizes and latencies of their files.
 
 The weights are the first ones, as to train so many networks is another matter, and noise, so that
 what starts at zero counts too; the inputs are real digits, docstrings and dates. Each model is
-exported by a process of its own, and its SavedModel loaded and asked by a program in C++ as well:
+exported by a process of its own, and its SavedModel loaded and run by a program in C++ as well:
 `python -m kerasdl.bench.export NAME PROGRAM KIND...` prints a line of JSON.
 """
 
@@ -23,7 +23,7 @@ from kerasdl.system import processes
 
 EXAMPLES = 32
 CALIBRATED = 4  # of them, that int8 takes its ranges from: enough for its size
-TOKENS = 32  # of a text, at most
+TOKENS = 32  # maximum of a text
 STEPS = 4  # of samplers: their loop is the same
 NOISE = 0.01  # its deviation
 HEADS = (
@@ -43,8 +43,8 @@ def measure(name: str, program=None, kinds=QUANTIZED, say=lambda line: None) -> 
 
     Returns:
         `{"name", "parameters", "artifacts", "omitted", "native", "seconds", "gib"}`: those in the
-        middle are the card's, `native` is the largest difference in C++ or None, `gib` the most
-        memory that one process held; or `{"name", "error"}`.
+        middle are the card's, `native` is the largest difference in C++ or None, `gib` the
+        maximum memory of one process; or `{"name", "error"}`.
     """
     command = [sys.executable, "-m", "kerasdl.bench.export", name, program or "", *kinds]
     start, variables = (
@@ -65,17 +65,17 @@ def rows(result: dict) -> list[tuple]:
         return [(result["name"], "", f"none: {result['error']}", *[""] * (len(HEADS) - 3))]
     files, texts = result["artifacts"], []
     whole = files.get("tflite/float32", {}).get("bytes")
-    for number, (file, metadata) in enumerate(files.items()):
-        times = metadata["latency_ms"]
+    for number, (file, entry) in enumerate(files.items()):
+        times = entry["latency_ms"]
         times = [*times.values()] if isinstance(times, dict) else [times]
         texts.append(
             (
                 "" if number else result["name"],
                 "" if number else f"{result['parameters']:,}",
                 file,
-                f"{metadata['bytes'] / 2**20:.2f}",
-                f"{metadata['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
-                f"{metadata['max_difference']:.1e}",
+                f"{entry['bytes'] / 2**20:.2f}",
+                f"{entry['bytes'] / whole:.2f}" if whole and file != "savedmodel" else "",
+                f"{entry['max_difference']:.1e}",
                 "" if number or result["native"] is None else f"{result['native']:.1e}",
                 f"{times[0]:.2f}" if len(times) > 1 else "",  # a SavedModel takes all threads
                 f"{times[-1]:.2f}",
@@ -90,7 +90,7 @@ def rows(result: dict) -> list[tuple]:
 
 @dataclasses.dataclass
 class Metadata:
-    """What a model at full size is made of and given.
+    """A model at full size, and its inputs.
 
     Attributes:
         task: Its task.
@@ -120,7 +120,7 @@ def metadata(name: str) -> Metadata:
 
 
 def parts(name: str):
-    """What `exporter.export` takes."""
+    """The `Parts` for `exporter.export`."""
     import keras
 
     from kerasdl.export.parts import Parts
@@ -139,7 +139,7 @@ def parts(name: str):
 
 
 def _images(row, defaults):
-    """Facts of images as large and colorful as a model wants them, and such images."""
+    """The `DataInfo` of images as large and colorful as a model's, and such images."""
     import tensorflow as tf
 
     from kerasdl import tasks
@@ -151,7 +151,7 @@ def _images(row, defaults):
     source = open_source(row.dataset, task=tasks.get(row.task))
     columns = source.test.read(evenly(len(source.test), EXAMPLES))
     *size, channels = shape = defaults["image_shape"]
-    image = np.asarray(images.fit(images.to_float(tf.constant(columns["image"])), size))
+    image = np.asarray(images.resize(images.to_float(tf.constant(columns["image"])), size))
     classes = map(str, range(defaults.get("num_classes") or 10))
     info = DataInfo.of_images(shape, classes, (0.5,) * channels, (0.25,) * channels)
     if "mask" in columns:
@@ -160,7 +160,7 @@ def _images(row, defaults):
 
 
 def _texts(row, defaults):
-    """Facts of texts whose vocabulary is as large as a model's, with what no text has, and texts.
+    """The `DataInfo` of texts whose vocabulary is filled up to the size of a model's, and texts.
 
     Of translators the context is that of the data: it adds no weights.
     """
@@ -172,17 +172,17 @@ def _texts(row, defaults):
     pairs = "source_ids" in task.inputs
     source = open_source(row.dataset, task=task, max_length=None if pairs else length)
     columns = source.test.read(evenly(len(source.test), EXAMPLES))
-    metadata = json.loads(source.info.tokenizer)
-    spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(metadata["pieces"])), -1)
-    metadata["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
-    info = dataclasses.replace(source.info, tokenizers={"text": json.dumps(metadata)})
+    tokenizer = json.loads(source.info.tokenizer)
+    spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(tokenizer["pieces"])), -1)
+    tokenizer["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
+    info = dataclasses.replace(source.info, tokenizers={"text": json.dumps(tokenizer)})
     if not pairs:
         columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
     return info, columns
 
 
 def _settle(model, image):
-    """Make a classifier as tame as a trained one: batch norm, and the scores of some images.
+    """Scale a classifier as if it were trained: batch norm, and the scores of some images.
 
     Batch norm moves halfway to the images' statistics: all the way, channels that hardly vary in so
     few would be blown up, and rounding with them. The scores get the deviation 3.

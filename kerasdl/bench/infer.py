@@ -45,7 +45,7 @@ def cases(batches=BATCHES):
                     _saved(loaded.signatures["serving_default"], task, model, batch),
                 )
             tflite.generate(task, model, {}, folder / "lite", lambda line: None, quantized=())
-            with contextlib.redirect_stdout(io.StringIO()):  # Keras tells of its outputs
+            with contextlib.redirect_stdout(io.StringIO()):  # Keras prints its outputs
                 peers[name]().export(str(folder / "peer.tflite"), format="litert", verbose=False)
             files = (folder / "lite" / "float32.tflite", folder / "peer.tflite")
             yield (

@@ -48,7 +48,7 @@ def prove(program, parts, folder) -> float:
 
 
 class Native:
-    """A SavedModel's answers to requests that are known beforehand, as `proof.check` asks it.
+    """A SavedModel's answers to requests that are given in advance, as `proof.check` runs it.
 
     Args:
         program: Of `compile_replay`.

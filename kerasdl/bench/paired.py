@@ -9,7 +9,7 @@ from pathlib import Path
 
 SIDES = ("ours", "peer")
 ROUNDS = 7
-LEAST = 0.4  # seconds of one measurement at least, or it is repeated within its round
+MIN_SECONDS = 0.4  # of one measurement; a faster call is repeated within its round
 
 
 @dataclass(frozen=True)
@@ -28,15 +28,17 @@ class Ratio:
     high: float
 
 
-def alternate(calls: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=LEAST) -> dict:
+def alternate(
+    calls: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=MIN_SECONDS
+) -> dict:
     """Measure functions in turn, after one call of each that is not counted.
 
     Args:
         calls: `{name: function}`; a function returns when its work is done.
         rounds: How often each is measured.
         clock: Seconds now.
-        minimum: How long one measurement lasts at least, in seconds; a fast function is called
-            several times in a row.
+        minimum: Minimum length of one measurement in seconds; a fast function is called several
+            times in a row.
 
     Returns:
         `{name: [seconds of one call, one per round]}`.
@@ -71,7 +73,7 @@ def ratio(ours: list, peer: list) -> Ratio:
 
 
 def extra_memory(call) -> float | None:
-    """MiB that a call holds at most beyond what the process held before; None where not Linux."""
+    """Peak MiB of a call beyond those the process held before; None where not Linux."""
     try:
         ctypes.CDLL(None).malloc_trim(0)  # or it reuses what earlier calls left
         Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
@@ -87,18 +89,20 @@ def _status(name):
     return int(re.search(rf"{name}:\s+(\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 
-def compare(case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=LEAST):
-    """Measure one case without and with XLA, and each side at its better; then its memory.
+def compare(
+    case: str, steps: dict, rounds: int = ROUNDS, clock=time.perf_counter, minimum=MIN_SECONDS
+):
+    """Measure one case without and with XLA, and each side at its faster; then its memory.
 
     Args:
-        case: What it is called.
+        case: Its name.
         steps: `{(side, xla): function}` for the sides `ours` and `peer` and the values of `xla`;
             both are there with False.
         rounds, clock, minimum: As of `alternate`.
 
     Returns:
         `{"case": ..., "off": Ratio, "on": Ratio, "better": Ratio, "memory": {side: MiB}}`: "on"
-        where both sides have it, "better" where one has; the memory of a call is the side's least.
+        where both sides have it, "better" where one has; the memory of a call is its minimum.
     """
     seconds = alternate(steps, rounds, clock, minimum)
     result = {"case": case}

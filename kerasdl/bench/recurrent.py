@@ -28,6 +28,6 @@ def cases(size=None):
 
 
 def title(layer, size=None) -> str:
-    """What a case of a layer's class is called, but for its peer."""
+    """The name of a case of a layer's class, without its peer."""
     batch, time, dim, units = (size or SIZE).values()
     return f"{layer.__name__} (batch {batch}, time {time}, input {dim}, units {units})"

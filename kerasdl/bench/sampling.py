@@ -53,7 +53,7 @@ def cases(size=None, arguments=None):
 
 
 def _predict_loop(model, task, count):
-    """What people write: every step a call of `predict`, the update in numpy."""
+    """As in tutorials: every step a call of `predict`, the update in numpy."""
     x = np.random.default_rng(0).standard_normal((count, *DIGITS.image_shape)).astype("float32")
     label = np.zeros(count, "int32")
     for t, p, q, of_x, of_clean, _ in task.sampler.table().astype("float32"):

@@ -68,7 +68,7 @@ def main(argv, parts=None) -> int:
     for part in wanted:
         result, tables = [], []
         for name, steps in _cases(parts[part], args.against):
-            one = paired.compare(name, steps, args.rounds, minimum=paired.LEAST)
+            one = paired.compare(name, steps, args.rounds, minimum=paired.MIN_SECONDS)
             result.append(_plain(one))
             tables.append(table(one))
             _write(args.output, part, result, "\n".join(tables))

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches, drawn per example from `batch["key"]`.
+"""Augmentation of whole batches, random per example by `batch["key"]`.
 
 Keras' own random layers do not repeat inside a parallel pipeline, or not from a stateless seed, so
 these are own functions of the key: the same (seed, epoch, index) gives the same picture, bit for
@@ -34,7 +34,7 @@ COUNT = 32
 CROP_SCALE = (0.4, 1.0)  # the papers' (0.08, 1) is of photographs
 JITTER = 0.4  # of brightness, contrast and saturation
 NOISE_STD = 0.05
-ERASE_AREA = (0.02, 0.4)  # share of the image; section 3.2 of the paper
+ERASE_AREA = (0.02, 0.4)  # fraction of the image; section 3.2 of the paper
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
 
@@ -55,7 +55,7 @@ def from_recipe(recipe, task, columns):
     made = Augment.from_recipe(recipe)
     if not any(column.kind in PIXELS for column in columns.values()):
         if made != Augment():
-            raise UserError("--augment, --mixup, --cutmix and --reprob are of images alone")
+            raise UserError("--augment, --mixup, --cutmix and --reprob apply to image data only")
         return None
     if made.mixes:
         made.check_mixing(task, columns)
@@ -89,9 +89,9 @@ class Augment:
         names: Any of resized_crop, rotate, shift, flip, color, randaugment, noise, cutout.
         reprob: Probability of erasing a rectangle.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
-        cutmix: Alpha of CutMix's; with both, every batch draws one of them.
-        crop_scale: Of resized_crop, the least and the largest area, as a fraction of the image.
-        view: Number of the view whose streams of the key it draws from; 0 is none.
+        cutmix: Alpha of CutMix's; with both, every batch has one of them at random.
+        crop_scale: `(min, max)` area of resized_crop, as a fraction of the image.
+        view: Number of the view whose streams of the key it uses; 0 is none.
     """
 
     names: tuple = ()
@@ -103,7 +103,7 @@ class Augment:
 
     @classmethod
     def from_recipe(cls, recipe) -> "Augment":
-        """The augmentations that the settings of a run ask for."""
+        """The augmentations that the settings of a run name."""
         r = recipe
         return cls(tuple(r.augment), r.reprob, r.mixup, r.cutmix, tuple(r.crop_scale))
 
@@ -116,14 +116,16 @@ class Augment:
         """UserError where the columns, or the task's views, do not allow MixUp or CutMix."""
         flags = " and ".join(f"--{name}" for name in ("mixup", "cutmix") if getattr(self, name))
         if getattr(task, "views", {}):
-            raise UserError(f"{flags}: the model's task compares views of the same example")
+            raise UserError(
+                f"{flags} cannot be used here: the model's task compares views of the same example"
+            )
         labels = [n for n, c in columns.items() if c.kind == "label" and not c.shape]
         others = {n: c.kind for n, c in columns.items() if c.kind not in PIXELS}
         if len(labels) != 1 or list(others) != labels:
             result = ", ".join(n if n == k else f"{n} ({k})" for n, k in others.items()) or "none"
             raise UserError(
-                f"{flags}: needs images with one class label each and nothing else, but besides "
-                f"images the model's task uses: {result}"
+                f"{flags} can be used only with images that have one class label each and nothing "
+                f"else; besides images the model's task uses: {result}"
             )
 
     def __call__(self, batch: dict, columns: dict) -> dict:
@@ -195,7 +197,7 @@ class Augment:
         return value
 
     def _mix(self, batch, columns, pixels):
-        """MixUp or CutMix, both drawn from the first example's key."""
+        """MixUp or CutMix, both random by the first example's key."""
         key = batch["key"][:1]
         u = noise.uniform(key, (3,), MIX, "float32")[0]
         label = next(name for name, column in columns.items() if column.kind == "label")
@@ -204,16 +206,16 @@ class Augment:
             lam = beta(key[0], self.mixup)
             return [mixup(batch[name], batch[label], lam) for name in pixels]
 
-        def cut():
+        def pasted():
             lam = beta(key[0], self.cutmix)
             return [cutmix(batch[name], batch[label], lam, u[1], u[2]) for name in pixels]
 
         if not self.cutmix:
             result = mixed()
         elif not self.mixup:
-            result = cut()
+            result = pasted()
         else:
-            result = tf.cond(u[0] < 0.5, mixed, cut)
+            result = tf.cond(u[0] < 0.5, mixed, pasted)
         images = {name: image for name, (image, _) in zip(pixels, result, strict=True)}
         return {**batch, **images, label: result[0][1]}
 
@@ -293,7 +295,7 @@ def erased_mask(shape, u, probability):
 
 
 def beta(key, alpha):
-    """One draw from Beta(alpha, alpha).
+    """One sample of Beta(alpha, alpha).
 
     Args:
         key: uint32 `(2,)`.
@@ -319,12 +321,12 @@ def mixup(image, label, lam):
 
 
 def cutmix_box(height, width, lam, y, x):
-    """The box that CutMix pastes, clipped to the image, and the share that is left.
+    """The box that CutMix pastes, clipped to the image, and the fraction that is left.
 
     Args:
         height, width: Of the image.
-        lam: Share of the image to keep, before clipping.
-        y, x: Center, as shares of height and width.
+        lam: Fraction of the image to keep, before clipping.
+        y, x: Center, as fractions of height and width.
 
     Returns:
         `(top, left, box_height, box_width, lam)`, float scalars; `lam` is
@@ -336,11 +338,11 @@ def cutmix_box(height, width, lam, y, x):
     top, bottom = (tf.clip_by_value(cy + s * half_h, 0.0, float(height)) for s in (-1.0, 1.0))
     left, right = (tf.clip_by_value(cx + s * half_w, 0.0, float(width)) for s in (-1.0, 1.0))
     h, w = bottom - top, right - left
-    return top, left, h, w, kept_share(h, w, height, width)
+    return top, left, h, w, kept_fraction(h, w, height, width)
 
 
-def kept_share(box_height, box_width, height, width):
-    """CutMix's label weight, 1 minus the share of the image under the box."""
+def kept_fraction(box_height, box_width, height, width):
+    """CutMix's label weight, 1 minus the fraction of the image under the box."""
     return 1.0 - box_height * box_width / (height * width)
 
 
@@ -350,8 +352,8 @@ def cutmix(image, label, lam, y, x):
     Args:
         image: float `(B, H, W, C)`, or videos `(B, T, H, W, C)`.
         label: float `(B, K)`.
-        lam: Share to keep, a float scalar.
-        y, x: Center of the box, as shares of height and width.
+        lam: Fraction to keep, a float scalar.
+        y, x: Center of the box, as fractions of height and width.
     """
     height, width, channels = image.shape[-3:]
     top, left, h, w, lam = cutmix_box(height, width, lam, y, x)

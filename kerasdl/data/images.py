@@ -1,7 +1,7 @@
 """The one way from encoded image bytes to the floats that a model is given.
 
 Folders of images, and the exported `serve_bytes`, use these same functions, so that a served model
-sees the pixels that it was trained on. Every value is a whole number of 255ths.
+sees the pixels that it was trained on. Every value is a whole multiple of 1/255.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ def to_float(image):
 
 
 def quantize_8bit(image):
-    """The nearest whole number of 255ths, in [0, 1]; what an 8-bit image can hold."""
+    """The nearest multiple of 1/255 in [0, 1]: what an 8-bit image can hold."""
     return tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0) * STEP
 
 
@@ -38,9 +38,9 @@ def decode(image_bytes, channels):
         float32 `(H, W, channels)` in [0, 1].
     """
     image = tf.io.decode_image(image_bytes, channels=0, expand_animations=False)
-    result = tf.shape(image)[-1]  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
+    count = tf.shape(image)[-1]  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
     # A slice of no channel is empty, so take the last color that there is.
-    last = tf.where(result >= 3, 2, 0)
+    last = tf.where(count >= 3, 2, 0)
     red, green, blue = (tf.cast(image[..., tf.minimum(c, last)], tf.float32) for c in range(3))
     if channels == 3:
         image = tf.stack([red, green, blue], axis=-1)
@@ -52,7 +52,7 @@ def decode(image_bytes, channels):
     return image
 
 
-def fit(image, image_size):
+def resize(image, image_size):
     """Resize an image, or leave it as it is where its size already agrees.
 
     Args:
@@ -60,7 +60,7 @@ def fit(image, image_size):
         image_size: `(height, width)`, ints.
 
     Returns:
-        float32 `(height, width, C)`, or a batch of them; bilinear, antialiased, rounded to 255ths.
+        float32 `(height, width, C)`, or a batch of them; bilinear, antialiased, rounded to 8 bits.
     """
     height, width = (int(n) for n in image_size)
     channels = image.shape[-1]

@@ -18,7 +18,7 @@ LOW = 2**31 - 1
 def steps_per_epoch(split, batch_size: int) -> int:
     """Whole batches in a split; ValueError where there is none."""
     if batch_size > len(split):
-        raise UserError(f"--batch-size {batch_size}: there are only {len(split)} examples")
+        raise UserError(f"--batch-size {batch_size}: must be at most the {len(split)} examples")
     return len(split) // batch_size
 
 
@@ -101,7 +101,7 @@ def evaluation_batches(split, columns, *, batch_size, views=None, limit_batches=
         columns: `{name: Column}` of it.
         batch_size: Examples per batch, `B`.
         views: A task's `Views`, or None.
-        limit_batches: At most so many batches, or None for all.
+        limit_batches: Maximum number of batches, or None for all.
         shard: `(i, n)`: the i-th of `n` equal parts of every batch.
 
     Returns:

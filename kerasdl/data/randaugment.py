@@ -23,7 +23,7 @@ THRESHOLD = 1.0 - MAGNITUDE
 
 
 def randaugment(image, u):
-    """Apply `LAYERS` transformations, each drawn with equal odds, to every image.
+    """Apply `LAYERS` transformations, each chosen with equal odds, to every image.
 
     Args:
         image: float32 `(B, H, W, C)` in [0, 1].
@@ -38,7 +38,7 @@ def randaugment(image, u):
 
 
 def layers(u):
-    """What is drawn: `[(operation int32 (B,), sign float32 (B,))]` of each layer."""
+    """The random choices: `[(operation int32 (B,), sign float32 (B,))]` of each layer."""
     return [
         (
             tf.cast(u[:, 2 * layer] * len(OPERATIONS), tf.int32),

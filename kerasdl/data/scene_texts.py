@@ -1,4 +1,4 @@
-"""What is said of a scene of digits: a caption, and a question with its answer.
+"""The texts of a scene of digits: a caption, and a question with its answer.
 
 One digit is left of another where its box's center is, and where the centers are at least as far
 apart across as down; right of, above and below likewise. So exactly one of the four is true of two
@@ -47,9 +47,9 @@ def relation(a, b) -> str:
     return "above" if ya < yb else "below"
 
 
-def with_article(words) -> str:
+def with_article(phrase) -> str:
     """`a 7`, `an 8`, `a red 8`."""
-    return f"{'an' if words.startswith('8') else 'a'} {words}"
+    return f"{'an' if phrase.startswith('8') else 'a'} {phrase}"
 
 
 def caption(digits) -> str:
@@ -110,9 +110,9 @@ def _where(digits):
         others = [d for d in digits if d is not seen_from]
         where = [relation(d, seen_from) for d in others]
         pairs += [
-            (f"what is {words} the {seen_from.label}?", str(d.label))
-            for d, words in zip(others, where, strict=True)
-            if where.count(words) == 1
+            (f"what is {place} the {seen_from.label}?", str(d.label))
+            for d, place in zip(others, where, strict=True)
+            if where.count(place) == 1
         ]
     return pairs
 

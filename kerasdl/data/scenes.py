@@ -1,6 +1,6 @@
 """`scenes`: one to five handwritten digits on a canvas, with everything that is true of them.
 
-An example is drawn from (seed, part, index) and nothing else, so a part may have any length. The
+An example is a function of (seed, part, index) and nothing else, so a part may have any length. The
 digits of each part come from the same part of scikit-learn's, so the writers of the test part are
 unseen; the validation and test parts are the same whatever the seed.
 """
@@ -47,8 +47,8 @@ def scene(seed, part, index, size=SIZE, colors=1) -> dict:
 
     Returns:
         `image` uint8 `(H, W, 1)`, or `(H, W, 3)` in colors; `mask` int32 `(H, W)` of `CLASS_NAMES`,
-        the brightest digit's class where two share a pixel; `instances` uint8 `(M, H, W)`, 1 at
-        every pixel of a digit, shared ones included; `boxes` float32 `(M, 4)`, `ymin xmin ymax
+        the brightest digit's class where two overlap; `instances` uint8 `(M, H, W)`, 1 at
+        every pixel of a digit, overlaps included; `boxes` float32 `(M, 4)`, `ymin xmin ymax
         xmax` in [0, 1], tight around the instances; `labels` int32 `(M,)`, 0 to 9; `valid` bool
         `(M,)`; `caption`, `question` and `answer`, strings. `M` is 5; rows that are not valid are
         0, their labels -1.
@@ -122,7 +122,7 @@ def _checked(seed, part, size, colors):
     if len(size) != 2 or min(size) < MIN_SIDE:
         raise UserError(
             f"--image-size {' '.join(map(str, size))}: scenes need a height and a width of at least"
-            f" {MIN_SIDE} pixels, the smallest digit's"
+            f" {MIN_SIDE} pixels, the side of the smallest digit"
         )
     return size
 
@@ -166,7 +166,7 @@ def _apart(a, b):
 
 @functools.cache
 def _glyph(part, row, side):
-    """A digit enlarged until its box's longer side is `side`: uint8 `(h, w)`, cut to that box."""
+    """A digit enlarged until its box's longer side is `side`: uint8 `(h, w)`, only that box."""
     image = 255.0 * handwritten(part)[0][row]
     enlarged = side  # nearly every digit fills its 8 pixels from edge to edge
     while True:

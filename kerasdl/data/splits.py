@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import wanted
-from kerasdl.data.images import decode, fit, to_float
+from kerasdl.data.images import decode, resize, to_float
 from kerasdl.errors import UserError
 
 
@@ -58,7 +58,7 @@ class Split:
         return self
 
     def read(self, indices) -> dict[str, np.ndarray]:
-        """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is drawn."""
+        """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
         indices = np.asarray(indices)
         rows = {name: column[indices] for name, column in self.columns().items()}
         with tf.device("CPU:0"):
@@ -99,7 +99,7 @@ class FileSplit(Split):
 
     Args:
         paths: Of the files, `n` strings.
-        labels: int32 `(n,)`, or None for images alone.
+        labels: int32 `(n,)`, or None for images without labels.
         image_shape: `(H, W, C)` after resizing.
     """
 
@@ -115,7 +115,7 @@ class FileSplit(Split):
 
     def load(self, row):
         image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])
-        return {**row, "image": fit(image, self.image_shape[:2])}
+        return {**row, "image": resize(image, self.image_shape[:2])}
 
     def only(self, names):
         return self if "label" in names else FileSplit(self.paths, None, self.image_shape)
@@ -147,32 +147,40 @@ class Subset(Split):
 
 
 def evenly(count, maximum):
-    """Indices below `count`, at most so many, evenly spread: int `(min(count, maximum),)`."""
+    """At most `maximum` evenly spread indices below `count`: int `(min(count, maximum),)`."""
     return np.linspace(0, count - 1, min(count, maximum)).round().astype(int)
 
 
-def cut(n, share, seed=None):
-    """Divide the numbers below `n`.
+def split_indices(n, fraction, seed=None):
+    """Divide the numbers below `n` into two parts.
 
     Args:
-        share: Of the second part, which has at least one of two or more.
-        seed: The second part is drawn, or the last ones if None.
+        n: How many numbers.
+        fraction: Size of the second part, as a fraction; the part holds at least one number.
+        seed: Seed of a random second part; None takes the last numbers.
 
     Returns:
         Two sorted int arrays.
     """
-    held = min(max(1, round(n * share)), n)
+    held = min(max(1, round(n * fraction)), n)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
     return np.sort(order[: n - held]), np.sort(order[n - held :])
 
 
 def check_val_split(options):
-    """ValueError where a validation part must be cut, but its share is 0."""
+    """UserError where a validation part must be held out, but `val_split` is 0."""
     if options.val_split <= 0:
         raise UserError(
-            f"--val-split {options.val_split}: {options.name} has no validation part, so a share "
-            "of its training examples must be held out"
+            f"--val-split {options.val_split}: must be above 0, since {options.name} has no "
+            "validation part and a fraction of its training examples is held out"
         )
+
+
+def check_no_argument(where, options):
+    """UserError where something follows the colon of a source that takes no argument."""
+    if where:
+        name = options.name.partition(":")[0]
+        raise UserError(f"{options.name}: {name} takes no argument; write {name}")
 
 
 def check_images(images, where):
@@ -180,57 +188,58 @@ def check_images(images, where):
 
     Args:
         images: `(n, H, W)` or `(n, H, W, C)`; integers must lie in 0..255.
-        where: What to call them in a ValueError.
+        where: What the error message calls them.
     """
     if images.ndim not in (3, 4):
-        raise UserError(f"{where}: images must have 3 or 4 axes, these have {images.ndim}")
+        raise UserError(f"{where}: images must have 3 or 4 axes, got {images.ndim}")
     if not len(images):
-        raise UserError(f"{where}: is empty")
+        raise UserError(f"{where}: there are no images")
     images = images[..., None] if images.ndim == 3 else images
     if 0 in images.shape:
-        raise UserError(f"{where}: images have the shape {images.shape[1:]}")
+        raise UserError(f"{where}: images must not be empty, got the shape {images.shape[1:]}")
     if images.dtype == np.uint8:
         return images
     if images.dtype.kind not in "iufb":
-        raise UserError(f"{where}: images are {images.dtype}, not numbers")
+        raise UserError(f"{where}: images must be numbers, got {images.dtype}")
     if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise UserError(f"{where}: images hold NaN or infinite values")
+        raise UserError(f"{where}: images must be finite, but hold NaN or infinite values")
     low, high = images.min(), images.max()
     if images.dtype.kind in "iu":
         if low < 0 or high > 255:
-            raise UserError(f"{where}: integer images must lie in 0..255, found {low}..{high}")
+            raise UserError(f"{where}: integer images must lie in 0..255, got {low}..{high}")
         return images.astype(np.uint8)
     if low < 0 or high > 1:
-        raise UserError(f"{where}: float images must lie in [0, 1], found {low:g}..{high:g}")
+        raise UserError(f"{where}: float images must lie in [0, 1], got {low:g}..{high:g}")
     return images.astype(np.float32)
 
 
 def check_labels(labels, n, num_classes, where):
-    """Labels as int32 `(n,)` below `num_classes`, where that is not None; else a ValueError."""
+    """Labels as int32 `(n,)`; UserError unless they are 0 or more, and below `num_classes`."""
     labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
     if labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels must be integers, these are {labels.dtype}")
+        raise UserError(f"{where}: labels must be integers, got {labels.dtype}")
     if labels.shape != (n,):
-        raise UserError(f"{where}: {n} images, but labels of the shape {labels.shape}")
+        raise UserError(f"{where}: {n} images need labels of the shape ({n},), got {labels.shape}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or (num_classes is not None and high >= num_classes):
         allowed = "0 or more" if num_classes is None else f"0..{num_classes - 1}"
-        raise UserError(f"{where}: labels must be {allowed}, found {low}..{high}")
+        raise UserError(f"{where}: labels must be {allowed}, got {low}..{high}")
     return labels.astype(np.int32)
 
 
-def resize(images, image_size):
-    """A checked array of images, resized by `images.fit` where `image_size` is not `()`."""
+def resize_all(images, image_size):
+    """A checked array of images, resized as by `images.resize` where `image_size` is not `()`."""
     if not image_size or images.shape[1:3] == tuple(image_size):
         return images
     parts = []
     for start in range(0, len(images), 256):
-        part = fit(to_float(tf.convert_to_tensor(images[start : start + 256])), image_size).numpy()
+        part = to_float(tf.convert_to_tensor(images[start : start + 256]))
+        part = resize(part, image_size).numpy()
         parts.append(np.rint(part * 255).astype(np.uint8) if images.dtype == np.uint8 else part)
     return np.concatenate(parts)
 
 
-def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_share=None):
+def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_fraction=None):
     """A source of arrays, checked and divided.
 
     Args:
@@ -238,9 +247,9 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
             be there.
         options: Of `open_source`.
         class_names: One per class, or None for `0`, `1`, ... up to the largest label.
-        notes: What else is to be said.
-        seed: Parts that are missing are drawn with it, or cut off the end if None.
-        test_share: Of the test part where there is none; `val_split` if None.
+        notes: Further lines for the user.
+        seed: Seed that missing parts are sampled with; None takes the last examples.
+        test_fraction: Fraction of the examples for a missing test part; `val_split` if None.
     """
     notes, checked = list(notes), {}
     for part, (images, labels) in parts.items():
@@ -249,29 +258,34 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_shar
         images = check_images(images, where)
         count = len(class_names) if class_names is not None else None
         labels = check_labels(labels, len(images), count, where)
-        checked[part] = {"image": resize(images, options.image_size), "label": labels}
+        checked[part] = {"image": resize_all(images, options.image_size), "label": labels}
     if class_names is None:
-        # Of the training part: what it does not hold cannot be learnt.
+        # Of the training part: what it does not hold cannot be learned.
         top = int(checked["train"]["label"].max()) + 1
         class_names = tuple(str(k) for k in range(top))
         for part, arrays in checked.items():
             check_labels(arrays["label"], len(arrays["label"]), top, f"{options.name} ({part})")
     shapes = {arrays["image"].shape[1:] for arrays in checked.values()}
     if len(shapes) > 1:
-        raise UserError(f"{options.name}: the parts' images differ in shape: {sorted(shapes)}")
+        raise UserError(
+            f"{options.name}: the images of all parts must have one shape, got {sorted(shapes)}"
+        )
 
-    for part, share in (("test", test_share), ("validation", None)):
+    for part, fraction in (("test", test_fraction), ("validation", None)):
         if part in checked:
             continue
-        if share is None:
+        if fraction is None:
             check_val_split(options)
-            share = options.val_split
+            fraction = options.val_split
         whole = checked["train"]
-        kept, held = cut(len(whole["label"]), share, None if seed is None else [seed, len(part)])
+        part_seed = None if seed is None else [seed, len(part)]
+        kept, held = split_indices(len(whole["label"]), fraction, part_seed)
         checked["train"], checked[part] = (
             {name: array[rows] for name, array in whole.items()} for rows in (kept, held)
         )
-        how = f"the last {share:.0%}" if seed is None else f"{len(held)} drawn with seed {seed}"
+        how = (
+            f"the last {fraction:.0%}" if seed is None else f"{len(held)} sampled with seed {seed}"
+        )
         notes.append(f"{part} part: {how} of {len(whole['label'])} training examples")
     info = DataInfo.of_images(shapes.pop(), class_names)
     splits = {part: ArraySplit(arrays) for part, arrays in checked.items()}
@@ -287,7 +301,7 @@ def make_source(options, splits, info, notes, baseline=None):
     for part, split in splits.items():
         if not len(split):
             counts = ", ".join(f"{len(s)} {p}" for p, s in splits.items())
-            raise UserError(f"{options.name}: the {part} part is empty ({counts})")
+            raise UserError(f"{options.name}: the {part} part holds no examples ({counts})")
     return Source(
         options.name,
         info,
@@ -304,7 +318,7 @@ class Source:
     """A data set, divided.
 
     Attributes:
-        name: As it was asked for.
+        name: As it was requested.
         info: What its columns are; those of pixels lack mean and deviation, see `input_statistics`.
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.

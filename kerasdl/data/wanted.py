@@ -34,7 +34,7 @@ def kinds(columns) -> dict:
     return {name: column.kind for name, column in columns.items()}
 
 
-def words(given) -> str:
+def describe(given) -> str:
     """Columns `{name: kind}` in words: `image and label`, or `token_ids (tokens)`."""
     named = [name if name == kind else f"{name} ({kind})" for name, kind in given.items()]
     return " and ".join(filter(None, [", ".join(named[:-1]), *named[-1:]]))

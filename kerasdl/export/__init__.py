@@ -1,5 +1,5 @@
 """Writes what a server and a device can load, and proves that it answers as the model does."""
 
-# Kinds of TFLite files besides float32, where nothing else is asked for
+# Kinds of TFLite files besides float32, unless others are requested
 QUANTIZED = ("float16", "dynamic", "int8")
 CALIBRATED = ("int8", "int8_full")  # kinds that examples are needed for; they hold no loops

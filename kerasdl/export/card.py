@@ -1,4 +1,4 @@
-"""The facts of an exported model, for machines (`card.json`) and readers (`card.md`)."""
+"""The card of an exported model, for machines (`card.json`) and readers (`card.md`)."""
 
 import dataclasses
 import json
@@ -11,8 +11,9 @@ from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 
-TEST = ("top1", "exact_match", "mean_iou", "mse", "loss")  # figures that stand in the table
-SHARES, LOSS = ("top1", "exact_match", "mean_iou"), 0.02  # of right answers; what is worth a line
+TEST = ("top1", "exact_match", "mean_iou", "mse", "loss")  # metrics that are shown in the table
+ACCURACIES = ("top1", "exact_match", "mean_iou")
+TOLERANCE = 0.02  # of an accuracy: files that lose more are named
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -23,9 +24,9 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         parts: What was exported.
         name: Name of the exported model.
         folder: Its files.
-        report: What `parity` found.
-        omitted: `{file: reason}` of what was asked for and is not there.
-        interface: How it is asked, of `kerasdl.inference.signatures.interface`.
+        report: Of `exporter.prove`.
+        omitted: `{file: reason}` of requested files that could not be made.
+        interface: Its inputs and outputs, of `kerasdl.inference.signatures.interface`.
 
     Returns:
         JSON values; the version is still missing.
@@ -49,7 +50,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         "seed": parts.recipe.seed,
         "recipe": recipes.to_dict(parts.recipe),
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),
-        "figures": parts.metrics,
+        "metrics": parts.metrics,
         "signatures": report["signatures"],
         "interface": interface,
         "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
@@ -66,7 +67,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
 
 
 def write_metadata(card: dict, folder: Path) -> None:
-    """Write `metadata.json` beside TFLite files: what an application must know of each."""
+    """Write `metadata.json` beside TFLite files: what an application needs to know of each."""
     files = {
         f"{name.removeprefix('tflite/')}.tflite": result["signatures"]
         for name, result in card["artifacts"].items()
@@ -92,16 +93,16 @@ def write(card: dict, folder: Path) -> None:
 
 
 def losses(artifacts: dict) -> list[str]:
-    """Lines on files that are right less often than the SavedModel, by more than `LOSS`.
+    """Lines on files that are less accurate than the SavedModel, by more than `TOLERANCE`.
 
     Args:
-        artifacts: Those of `parity.run`.
+        artifacts: Those of `proof.run`.
     """
     whole, lines = artifacts["savedmodel"]["test"] or {}, []
     for name, file in artifacts.items():
-        for key in SHARES:
+        for key in ACCURACIES:
             value = (file["test"] or {}).get(key, 1.0)
-            if value < whole.get(key, 0.0) - LOSS:
+            if value < whole.get(key, 0.0) - TOLERANCE:
                 lines.append(f"{name} has {key} {value:.4f}, the SavedModel {whole[key]:.4f}")
     return lines
 
@@ -154,10 +155,10 @@ def markdown(card: dict) -> str:
         *_table(*table(card)),
         "",
         "Differences are `max|a - b| / (1 + max|b|)` from the answers of `model.keras`; latencies "
-        "are medians of one example on the machine that exported.",
+        "are medians for one example on the machine that exported.",
     ]
     if evaluated := next(iter(card["artifacts"].values()))["test"]:
-        lines[-1] += f" Figures are of {evaluated['examples']} test examples."
+        lines[-1] += f" Metrics are of {evaluated['examples']} test examples."
     for name, reason in card["omitted"].items():
         lines += ["", f"Without `{name}`: {reason}"]
     lines += ["", "## Signatures", ""]
@@ -169,10 +170,10 @@ def markdown(card: dict) -> str:
             for key, spec in signature[side].items()
         ]
         lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
-    if metrics := {k: v for k, v in card["figures"].items() if not isinstance(v, dict | list)}:
+    if metrics := {k: v for k, v in card["metrics"].items() if not isinstance(v, dict | list)}:
         lines += ["## Training", "", *_table(["", ""], [[k, str(v)] for k, v in metrics.items()])]
     for part in ("val", "test"):
-        for key, value in card["figures"].get(part, {}).items():
+        for key, value in card["metrics"].get(part, {}).items():
             if isinstance(value, int | float):
                 lines.append(f"| {part} {key} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
@@ -181,7 +182,7 @@ def markdown(card: dict) -> str:
 def _classes(data) -> list[str]:
     if not data.class_names:
         return []
-    what = "Groups that are judged apart" if data.tokenizer else "Classes"
+    what = "Groups that are evaluated separately" if data.tokenizer else "Classes"
     return [f"- {what}: {', '.join(data.class_names)}."]
 
 

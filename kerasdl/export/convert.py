@@ -20,7 +20,8 @@ from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATED
 
 EIGHT_BITS = ("dynamic", *CALIBRATED)
-LARGE, SHARE = 2**20, 0.3  # bytes of a float32 file, and how much of it 8 bits may take
+LARGE = 2**20  # bytes of a float32 file
+MAX_FRACTION = 0.3  # of the bytes of a large float32 file, for a calibrated one
 NAMED = 2**26  # bytes of a file in which names are next to nothing
 
 
@@ -30,7 +31,7 @@ def convert(source, signatures: dict, kind: str, examples: dict, coarse=False) -
     Args:
         source: The SavedModel.
         signatures: `{name: names of its inputs}`.
-        kind: Of `parity.KINDS`.
+        kind: Of `proof.KINDS`.
         examples: `{input: (N, ...)}` that calibrate int8.
         coarse: Whether a dense layer's 8-bit weights have one scale, not one per output.
     """
@@ -60,20 +61,20 @@ def small(source, signatures: dict, kind: str, examples: dict, whole: int) -> by
         whole: Bytes of the float32 file, or 0.
 
     Raises:
-        ValueError: A calibrated file would take more than `SHARE` of that nevertheless.
+        ValueError: A calibrated file would still take more than `MAX_FRACTION` of that.
     """
     content = convert(source, signatures, kind, examples)
     if kind == "float32":
         return content
     content = _without_names(content)
-    maximum = SHARE * whole if whole > LARGE else math.inf
+    maximum = MAX_FRACTION * whole if whole > LARGE else math.inf
     if kind in EIGHT_BITS and len(content) > maximum:
         # Many scales; or a table, looked up and multiplied with, is there in both forms.
         again = _without_names(convert(source, signatures, kind, examples, coarse=True))
         content = min(content, again, key=len)
     if kind in CALIBRATED and len(content) > maximum:
-        share = len(content) / whole
-        raise UserError(f"would take {share:.2f} of the float32 file; dynamic takes less")
+        fraction = len(content) / whole
+        raise UserError(f"it would take {fraction:.2f} of the float32 file; dynamic takes less")
     return content
 
 

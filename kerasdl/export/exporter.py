@@ -64,7 +64,9 @@ def export(
             raise UserError(f"--export {value}: not one of {', '.join(CHOICES['export'])}{near}")
     name = name or parts.model_name
     if parts.model.compute_dtype != "float32":
-        raise UserError(f"{parts.model_name} computes in {parts.model.compute_dtype}, not float32")
+        raise UserError(
+            f"{parts.model_name} must compute in float32, not {parts.model.compute_dtype}"
+        )
     serving.check_version(export_dir, name, version)
     if signatures:
         _check_signatures(parts, signatures)
@@ -80,24 +82,24 @@ def export(
 
 
 def save_keras(model, metadata: load.Metadata, path) -> None:
-    """Save a model with the facts that Keras does not keep, as `load_info` reads them."""
+    """Save a model with the metadata that Keras does not keep, as `load_info` reads them."""
     model.save(path)
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(load.MEMBER, metadata.to_json())
 
 
 def _check_signatures(parts, names):
-    known = functions(parts.task, parts.model, "savedmodel", tokenizer_of(parts.task))
+    served = functions(parts.task, parts.model, "savedmodel", tokenizer_of(parts.task))
     for name in names:
-        if name not in known:
+        if name not in served:
             raise UserError(
-                f"--signatures {name}: {parts.model_name} has {', '.join(known)}"
-                f"{nearest(name, known)}"
+                f"--signatures {name}: {parts.model_name} has {', '.join(served)}"
+                f"{nearest(name, served)}"
             )
 
 
 def _write(parts, formats, name, folder, say, quantized, only) -> dict:
-    """Write and prove all files but the card; return the card's facts."""
+    """Write and prove all files but the card; return the card's values."""
     extra = folder / "assets.extra"
     extra.mkdir()
     say("model.keras")
@@ -151,7 +153,7 @@ def _publish(folder, metadata, version) -> Path:
 
 
 def examples_of(parts, model, only=()) -> tuple[dict, dict]:
-    """Inputs, the answers of `model` to them, and what `parity` must know.
+    """Inputs, the answers of `model` to them, and the metadata of `proof`.
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
     """
@@ -188,7 +190,7 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
                 signatures[signature]["cases"] = len(requested)
         meta[target] = {
             "signatures": signatures,
-            "judged_by": parts.task.evaluated_by(target),
+            "evaluated_by": parts.task.evaluated_by(target),
             "without": [] if target == "savedmodel" else _names_of_classes(parts.task, model),
         }
     meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
@@ -211,7 +213,7 @@ def prove(folder, examples: dict, meta: dict) -> dict:
         done = subprocess.run(command, capture_output=True, text=True, env=environment)
         if done.returncode:
             why = processes.why(done.returncode, done.stderr)
-            raise ExportError(f"the files cannot be run without Keras: {why}")
+            raise ExportError(f"the files do not run without Keras: {why}")
         result = json.loads(report.read_text())
     lines = proof.failures(result)
     if lines:
@@ -220,7 +222,7 @@ def prove(folder, examples: dict, meta: dict) -> dict:
 
 
 def _names_of_classes(task, model):
-    """Outputs that a SavedModel alone has."""
+    """Outputs that only a SavedModel has."""
     served = interface(task, model)["savedmodel"].values()
     outputs = {
         name: one["kind"] for signature in served for name, one in signature["outputs"].items()

@@ -13,16 +13,16 @@ CALIBRATION = 200
 
 @dataclass
 class Parts:
-    """What is exported, and what it is judged on.
+    """What is exported, and what it is evaluated on.
 
     Attributes:
         model: The trained Keras model, in float32.
         model_name: Of the catalogue.
         task: Its task.
-        info: Facts of the data.
+        info: The `DataInfo` of the data.
         recipe: The training settings.
         train: `{input: (N, ...)}`, training examples that calibrate int8.
-        test: `{input or target: (N, ...)}`, examples that every file is judged on.
+        test: `{input or target: (N, ...)}`, examples that every file is evaluated on.
         model_arguments: What the model was built with.
         metrics: Of the training run, for the card.
     """
@@ -39,16 +39,16 @@ class Parts:
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
-    """What `exporter.export` takes, of a run: a float32 rebuild, and examples of its data.
+    """The `Parts` of a run for `exporter.export`: a float32 rebuild, and examples of its data.
 
     Args:
         run: The run.
         weights: "best" or "last"; the run's own setting if None.
         settings: Of the task, in place of the run's.
-        say: Where a damaged checkpoint is named.
+        say: Called with a line where a checkpoint is damaged.
 
     Raises:
-        ValueError: A setting that cannot be another one now.
+        UserError: A setting that cannot be changed after training.
     """
     model, task = run.restore(weights=weights, dtype="float32", say=say)
     for name in settings or ():
@@ -56,7 +56,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
             raise UserError(
                 f"--task-kwargs {name}: cannot be changed after training"
                 f"{nearest(name, task.changeable)}; "
-                f"what can be: {', '.join(task.changeable) or 'nothing'}"
+                f"these can: {', '.join(task.changeable) or 'none'}"
             )
     if settings:
         recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})

@@ -1,4 +1,4 @@
-"""The results table: what the cards of all exported models say, a row each."""
+"""The results table: a row for the card of each exported model."""
 
 import json
 from pathlib import Path
@@ -23,18 +23,18 @@ def cards(export_dir) -> list[dict]:
             path = folder / str(max(versions)) / "assets.extra" / "card.json"
             newest.append(json.loads(path.read_text()))
     if not newest:
-        raise UserError(f"--export-dir {export_dir}: holds no exported model")
+        raise UserError(f"--export-dir {export_dir}: there is no exported model")
     return newest
 
 
 def row(card: dict) -> tuple:
     """Texts under `HEADS`.
 
-    Of each file they are its KiB, its metric and the time of one example. The metric stands there
-    where it is new: the SavedModel's where it is not that of the test set, another file's where it
+    Of each file they are its KiB, its metric and the time of one example. The metric is shown where
+    it is new: the SavedModel's where it is not that of the test set, another file's where it
     is not the SavedModel's.
     """
-    test = _first(card["figures"].get("test", {}))
+    test = _first(card["metrics"].get("test", {}))
     files = {name: card["artifacts"].get(name) for name in FILES}
     saved_model = _first((files["savedmodel"] or {}).get("test") or {}) or test
     cells = [
@@ -50,25 +50,25 @@ def row(card: dict) -> tuple:
     )
 
 
-def _file(file, known, named) -> str:
+def _file(file, shown, named) -> str:
     """The cell of a file.
 
     Args:
-        file: Its facts, or None.
-        known: The metric that need not stand there again, as `_first` gives it.
-        named: Holds the metric's name where it need not stand there again.
+        file: Its entry in the card, or None.
+        shown: The metric that need not be repeated, as `_first` returns it.
+        named: Holds the metric's name where that need not be repeated.
     """
     if not file:
         return ""
     latency = file["latency_ms"]
     latency = latency["1"] if isinstance(latency, dict) else latency
     metric = _first(file["test"] or {})
-    metric = () if metric == known else [text for text in metric if text not in named]
+    metric = () if metric == shown else [text for text in metric if text not in named]
     texts = (f"{file['bytes'] / 1024:,.0f} KiB", " ".join(metric), f"{latency:.2f} ms")
     return ", ".join(filter(None, texts))
 
 
 def _first(metrics) -> tuple:
-    """The metric that stands for all: its name and value as texts; () where there is none."""
+    """The main metric: its name and value as texts; () where there is none."""
     name = next((n for n in TEST if isinstance(metrics.get(n), int | float)), None)
     return (name, f"{metrics[name]:.4f}") if name else ()

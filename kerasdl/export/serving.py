@@ -46,16 +46,16 @@ def check_version(export_dir, name: str, version: int | None) -> None:
     """Refuse a version that is there already; None is the next one.
 
     Raises:
-        ValueError: Names the next one.
+        UserError: Names the next one.
     """
     if version is None:
         return
     parent = _parent(export_dir, name)
     if version < 1:
-        raise UserError(f"--version {version}: must be at least 1, or next")
+        raise UserError(f"--version {version}: must be next, or a number of at least 1")
     if (parent / str(version)).exists():
         following = next_version(parent)
-        raise UserError(f"--version {version}: {parent} has it; the next is {following}")
+        raise UserError(f"--version {version}: {parent} has it already; the next is {following}")
 
 
 @contextlib.contextmanager
@@ -86,7 +86,7 @@ def making(export_dir, name: str):
 def _parent(export_dir, name):
     """The folder of a model's versions."""
     if not NAME.fullmatch(name):
-        raise UserError(f"--export-name {name}: must be letters, digits and _ - . only")
+        raise UserError(f"--export-name {name}: must hold only letters, digits, _, - and .")
     return Path(export_dir) / name
 
 

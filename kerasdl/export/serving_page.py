@@ -1,4 +1,4 @@
-"""What a person types to serve an exported model and to ask it, made for the model at hand."""
+"""Commands that serve an exported model and send it requests."""
 
 import base64
 import json
@@ -42,7 +42,7 @@ def _plain(name, value):
 
 
 def page(path) -> str:
-    """Commands that serve an exported model and ask each of its signatures, by REST and by gRPC.
+    """Commands that serve an exported model and run each of its signatures, by REST and by gRPC.
 
     Args:
         path: The model's folder, or that of a version.
@@ -53,18 +53,18 @@ def page(path) -> str:
     kind, folder = load.find(path)
     extra = folder / "assets.extra"
     if kind != "saved_model" or not (extra / REQUESTS).is_dir():
-        raise UserError(f"{path}: holds no model that `export` wrote, with {REQUESTS}")
+        raise UserError(f"{path}: there is no exported model with {REQUESTS}; export it again")
     card = json.loads((extra / "card.json").read_text())
     root, name = folder.parents[1], folder.parent.name
     lines = [
-        "# Serve; new versions are taken up, and models whose inputs all have a batch are batched",
+        "# Serve; new versions are loaded, and models whose inputs all have a batch are batched",
         "docker run --rm -p 8500:8500 -p 8501:8501 -v "
         f"{shlex.quote(f'{root.resolve()}:/models')} tensorflow/serving \\",
         f"  --model_config_file=/models/{CONFIG} --model_config_file_poll_wait_seconds=60 \\",
         f"  --enable_batching --batching_parameters_file=/models/{BATCHING} \\",
         "  --enable_per_model_batching_parameters",
         "",
-        "# Ask by REST",
+        "# Send a request by REST",
     ]
     for signature, sides in card["signatures"].items():
         lines += [
@@ -72,7 +72,9 @@ def page(path) -> str:
             f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json "
             f"http://localhost:8501/v1/models/{name}:predict",
         ]
-    return "\n".join([*lines, "", "# Ask by gRPC", *_grpc(name, card["signatures"], extra)])
+    return "\n".join(
+        [*lines, "", "# Send a request by gRPC", *_grpc(name, card["signatures"], extra)]
+    )
 
 
 def _names(specs):

@@ -33,7 +33,7 @@ def write(
 
     `float16` has 16-bit weights, `dynamic` 8-bit weights, `int8` 8-bit weights and activations;
     inputs and outputs stay float but in `int8_full`. 8-bit weights have a scale per output; those
-    of dense layers have one alone where a file would exceed 0.3 of the float32 one. A signature
+    of dense layers have a single one where a file would exceed 0.3 of the float32 one. A signature
     with a loop is in neither int8 file: the converter dies of it.
 
     Args:
@@ -43,7 +43,7 @@ def write(
         folder: Where to; is made.
         say: Called with a line of progress.
         batch: Of the inputs; None is any.
-        quantized: Of `parity.KINDS`, "float32" aside.
+        quantized: Of `proof.KINDS`, "float32" aside.
         only: Names of the signatures that are written; all if empty.
 
     Returns:

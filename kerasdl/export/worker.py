@@ -43,7 +43,7 @@ def export_run(
         The card, with the `folder` it stands in.
 
     Raises:
-        ValueError: What was asked for cannot be done, in one line.
+        UserError: The request cannot be done, in one line.
         ExportError: It failed or was killed, in one line that names the step.
     """
     if export_name:

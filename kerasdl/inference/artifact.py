@@ -1,4 +1,4 @@
-"""Open exported files, `.keras` files and runs; ask them the same questions, and evaluate them."""
+"""Open exported files, `.keras` files and runs; run their signatures, and evaluate them."""
 
 from functools import cached_property
 from pathlib import Path
@@ -14,16 +14,16 @@ from kerasdl.inference import dataset, interface, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
 from kerasdl.store import load
 
-BATCH = 64  # examples that exported files are asked at once
+BATCH = 64  # examples per call of an exported file
 
 
 class Artifact:
-    """A model in whatever format, asked by signature.
+    """A model in any format, called by signature.
 
     Args:
         kind: "keras", "run", "saved_model" or "tflite".
         path: What it was opened from; of a folder of versions, the newest.
-        opened: What answers, with `answer(signature, inputs)` and `inputs(signature)`.
+        opened: The loaded model, with `answer(signature, inputs)` and `inputs(signature)`.
 
     Attributes:
         inputs: `signature -> names of its inputs`, none where it has no such signature.
@@ -37,7 +37,7 @@ class Artifact:
 
     @cached_property
     def interface(self) -> interface.Interface:
-        """What it takes and gives: of an exported file, of its card alone."""
+        """Its inputs and outputs; of an exported file by its card only."""
         if self.kind in ("keras", "run"):
             return self._opened.interface
         target = "tflite" if self.kind == "tflite" else "savedmodel"
@@ -47,15 +47,15 @@ class Artifact:
         """`{output: array}` of `{input: array}`.
 
         Raises:
-            UserError: It cannot be answered, which is said in one line.
+            UserError: The signature fails on these inputs; one line.
         """
         try:
             return self._opened.answer(signature, inputs)
         except (RuntimeError, ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise UserError(f"{self.path}: {signature} cannot answer: {_first(error)}") from error
+            raise UserError(f"{self.path}: {signature} failed: {_first(error)}") from error
 
     def predict(self, image) -> dict:
-        """A classifier's answers to images.
+        """A classifier's outputs for images.
 
         Args:
             image: float `(N, H, W, C)` in [0, 1].
@@ -71,10 +71,10 @@ def open_artifact(path) -> Artifact:
     """Open a `.tflite` or `.keras` file, an exported model or a run folder.
 
     Args:
-        path: Where it lies; what is open already is returned.
+        path: Of the model; an `Artifact` is returned as it is.
 
     Raises:
-        ValueError: Nothing of these is there.
+        UserError: There is no such model at the path.
     """
     if isinstance(path, Artifact):
         return path
@@ -91,8 +91,8 @@ def evaluate_artifact(path, split: str = "test") -> dict:
         split: "train", "val" or "test".
 
     Returns:
-        `{metric: value}` and `examples`, their number: of a run or a `.keras` file all that the
-        task evaluates, of an exported file what its signatures can tell.
+        `{metric: value}` and `examples`, their number: of a run or a `.keras` file all of the
+        task's metrics, of an exported file those of its signatures.
     """
     kind, path = load.find(path)
     task = task_of(load.load_info(path))
@@ -138,7 +138,7 @@ def evaluate_all(folder, split: str = "test") -> dict:
 
 
 def task_of(metadata):
-    """The task of a model, of what stands beside its weights."""
+    """The task of a model, made from its `Metadata`."""
     return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
@@ -147,15 +147,16 @@ def _evaluate(artifact, task, batches):
     how = task.evaluated_by(target)
     if not how:
         raise UserError(
-            f"{artifact.path}: there are no metrics of its exported files; evaluate its --run"
+            f"{artifact.path}: this task has no metrics for exported files; evaluate its run "
+            "with --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
     try:
         result = proof.evaluate(artifact, batches, how, 1 if static else BATCH)
     except KeyError as error:
-        raise UserError(f"{artifact.path}: its data have no {error}") from None
+        raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:
-        raise UserError(f"{artifact.path}: the data hold no {how['target']}")
+        raise UserError(f"{artifact.path}: the data set has no column {how['target']}")
     return result
 
 
@@ -168,15 +169,15 @@ def _open_saved_model(path):
                 raise
             proof.load_text_ops()  # of wordpiece and sentencepiece
             return proof.SavedModel(path)
-    except Exception as error:  # a damaged file fails in ways without number
-        raise UserError(f"{path}: no SavedModel that can be read: {_first(error)}") from None
+    except Exception as error:  # damaged files raise many kinds of errors
+        raise UserError(f"{path}: the SavedModel cannot be read: {_first(error)}") from None
 
 
 def _open_tflite(path):
     try:
         return proof.TFLite(path)
-    except Exception as error:  # likewise
-        raise UserError(f"{path}: no TFLite file that can be read: {_first(error)}") from None
+    except Exception as error:  # as above
+        raise UserError(f"{path}: the TFLite file cannot be read: {_first(error)}") from None
 
 
 class _KerasModel:

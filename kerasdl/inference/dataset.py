@@ -10,7 +10,7 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
 SPLITS = {"train": "train", "val": "validation", "validation": "validation", "test": "test"}
-BYTES = 2**28  # of the test examples that files are evaluated on, at most
+BYTES = 2**28  # maximum of the test examples that files are evaluated on
 
 
 def split_name(split: str) -> str:
@@ -29,7 +29,7 @@ def open_data(task):
     recipe, info = task.run_recipe, task.info
     source = sources.from_recipe(recipe, type(task), info)
     if tuple(source.info.class_names) != tuple(info.class_names):
-        raise UserError(f"{recipe.dataset}: has other classes now than when it was trained on")
+        raise UserError(f"{recipe.dataset}: has other classes now than in training")
     return source
 
 
@@ -40,14 +40,14 @@ def examined(task, part) -> int:
 
 
 def batches(source, task, split: str, size: int, examples: int | None = None):
-    """Yield examples of a part of the data, as the signatures are given them.
+    """Yield examples of a part of the data, as inputs of the signatures.
 
     Args:
         source: The data, of `open_data`.
         task: The run's task.
         split: "train", "val" or "test".
         size: Examples of a batch: no more are read at once.
-        examples: At most so many, evenly spread over the part; all if None.
+        examples: Maximum number, evenly spread over the part; all if None.
 
     Yields:
         `{input or target: (n, ...)}`, such as `image` float32 `(n, H, W, C)` in [0, 1] and `label`
@@ -63,7 +63,7 @@ def batches(source, task, split: str, size: int, examples: int | None = None):
 
 
 def take(source, task, split: str, examples: int) -> dict:
-    """At most so many examples of a part, as one batch of `batches`."""
+    """A maximum number of examples of a part, as one batch of `batches`."""
     return next(batches(source, task, split, examples, examples))
 
 

@@ -5,18 +5,19 @@ import tensorflow as tf
 
 
 def evaluate(model, task, batches, part="test", reference=None):
-    """Means of the task's metrics over a part, and what its evaluators say.
+    """Means of the task's metrics over a part, and the results of its evaluators.
 
     Args:
         model: The model.
         task: Its task.
         batches: Evaluation batches, the last padded with examples of weight 0.
         part: Which part of the data they are.
-        reference: `examples -> batches` of so many training examples; needed where an evaluator
-            wants some.
+        reference: `examples -> batches` of so many training examples; for evaluators that need
+            some.
 
     Returns:
-        `{metric: mean or what an evaluator holds of the test}`, `{what else evaluators report}`.
+        `{metric: value}` of the task's means and the evaluators' test metrics, and
+        `{name: value}` of all else that the evaluators report.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)

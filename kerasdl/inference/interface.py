@@ -1,4 +1,4 @@
-"""What a model takes and gives, and of what data: all that is needed to ask it."""
+"""The inputs and outputs of a model, and its data: all that inference needs."""
 
 from dataclasses import dataclass
 
@@ -10,17 +10,17 @@ from kerasdl.inference import signatures
 from kerasdl.store import load
 from kerasdl.tasks.task import Limit
 
-WORDS = {"image": "an image file", "tokens": "a text"}  # what a person gives
+INPUTS = {"image": "an image file", "tokens": "a text"}  # inputs that users have
 
 
 @dataclass(frozen=True)
 class Interface:
-    """What a model takes and gives.
+    """The inputs and outputs of a model.
 
     Attributes:
         model: Its name in the catalogue.
         info: Of the data that it was trained on.
-        context: Tokens that it can look back on, or None.
+        context: Maximum number of tokens that it reads, or None.
         signatures: `{name: {"inputs", "outputs", "limits"}}`; see `signatures.interface`.
     """
 
@@ -41,18 +41,18 @@ class Interface:
         """
         inputs, result = self.signatures[name]["inputs"], {}
         for key, one in inputs.items():
-            if one["kind"] in WORDS and one["kind"] not in result and one["batched"]:
+            if one["kind"] in INPUTS and one["kind"] not in result and one["batched"]:
                 result[one["kind"]] = key
             elif key not in settings:
                 return None
         return result
 
     def takes(self, settings=()) -> str:
-        """What can be given, in words."""
+        """The accepted inputs, in words."""
         ways = {}
         for name in self.signatures:
             if data := self.data(name, settings):
-                ways[" and ".join(WORDS[kind] for kind in WORDS if kind in data)] = None
+                ways[" and ".join(INPUTS[kind] for kind in INPUTS if kind in data)] = None
         return ", or ".join(ways) or "neither files nor texts"
 
 
@@ -88,12 +88,12 @@ def of_card(path, target: str) -> Interface:
         return result
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(
-            f"{path}: its card.json does not say how to ask it ({error}); export it again"
+            f"{path}: its card.json does not describe its inputs ({error}); export it again"
         ) from None
 
 
 def check(signature: dict, values: dict, prefix: str = "") -> None:
-    """Refuse what a signature does not take.
+    """Refuse inputs that a signature does not accept.
 
     Args:
         signature: Of `Interface.signatures`.
@@ -101,7 +101,7 @@ def check(signature: dict, values: dict, prefix: str = "") -> None:
         prefix: Of the message.
 
     Raises:
-        UserError: The message of the first limit that is not kept.
+        UserError: With the message of the first limit that is not met.
     """
     for one in signature["limits"]:
         limit = Limit(**one)

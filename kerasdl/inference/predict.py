@@ -1,4 +1,4 @@
-"""Ask any model what a person has: image files, texts, or both. The signature follows from them."""
+"""Run any model on image files, texts, or both; these decide the signature."""
 
 import json
 from pathlib import Path
@@ -24,32 +24,32 @@ GIVES = {
     "label": "a class",
     "tokens": "a text",
 }
-DRAWN = ("image", "mask", "boxes")  # kinds of outputs that make a picture
+PICTURED = ("image", "mask", "boxes")  # kinds of outputs that make a picture
 
 
 def predict(path, inputs, settings=None, output=None) -> list[dict]:
-    """Ask a model.
+    """Run a model on files and texts.
 
     Args:
         path: What `open_artifact` takes.
-        inputs: Paths of image files, of any size and channels, and texts: those alone that the
-            model takes. Where it takes both, what is a file or is named like an image is one, and
-            each image goes with the text of the same place, or the only one with all.
+        inputs: Paths of image files, of any size and channels, and texts, as the model takes them.
+            Where it takes both, whatever is a file or is named like an image is an image; each
+            image goes with the text of the same position, a single one with all.
         settings: Any of `texts.SETTINGS`.
-        output: A PNG file for what the model draws: images; or classes of pixels, and boxes, on
-            the pictures that were given. An image needs one.
+        output: A PNG file for images, or for classes of pixels and boxes on the given pictures; a
+            model whose output is an image needs one.
 
     Returns:
         Per request `file` and `text`, as far as there are, and by kind of output: of a class
         `class_name`, `probability` and `top5`, `[{"class_name", "probability"}]`; of a mask `mask`,
         `{class name: fraction of the pixels}`; of boxes `objects`, `[{"class_name", "score",
-        "box"}]`; of an image or where something is drawn `output`, the file; of token ids `text`
+        "box"}]`; of a picture `output`, its file; of token ids `text`
         again; and everything else by its name. Of language models and translators what
         `texts.predict_texts` returns.
 
     Raises:
-        ValueError: A file is missing or no image that can be decoded, the model takes no such
-            thing, or nothing is at `path`.
+        UserError: A file is missing or no image that can be decoded, the model does not take such
+            inputs, or there is no model at `path`.
     """
     if output is not None:
         pictures.check_output(output)
@@ -59,7 +59,7 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     if ways and all(set(data) == {"tokens"} for data in ways.values()) and texts.writer(serving):
         if output is not None:
-            raise UserError(f"--output {output}: {serving.model} writes texts, it draws nothing")
+            raise UserError(f"--output {output}: {serving.model} makes texts, not pictures")
         return texts.predict_texts(artifact, inputs, given)
     requests = _requests(serving, ways, inputs)
     name = _chosen(serving, ways, set(requests[0]))
@@ -103,7 +103,7 @@ def line(result: dict) -> str:
 
 
 def only_pictures(results: list) -> bool:
-    """Whether nothing is to be said of results but where they are drawn."""
+    """Whether results hold nothing but the file of their picture."""
     return all(set(one) <= {"file", "text", "output"} for one in results)
 
 
@@ -113,7 +113,7 @@ def _object_line(one):
 
 
 def _ways(artifact) -> dict:
-    """`{signature: {kind: input}}` of what files and texts alone can be asked of."""
+    """`{signature: {kind: input}}` of signatures that need only files and texts."""
     serving = artifact.interface
     ways = {name: serving.data(name, texts.SETTINGS) for name in serving.signatures}
     return {name: data for name, data in ways.items() if data and artifact.inputs(name)}
@@ -123,7 +123,7 @@ def _requests(serving, ways, inputs) -> list[dict]:
     """`[{kind: file or text}]`."""
     kinds = {kind for data in ways.values() for kind in data}
     if not kinds:
-        line = "; give --output FILE.png alone for what it draws" if _draws(serving) else ""
+        line = "; it samples images: give --output FILE.png only" if _samples(serving) else ""
         raise UserError(f"{serving.model} takes neither files nor texts{line}")
     given = {}
     for value in map(str, inputs):
@@ -136,13 +136,13 @@ def _requests(serving, ways, inputs) -> list[dict]:
             f"{len(values)} {'files' if kind == 'image' else 'texts'}"
             for kind, values in given.items()
         )
-        raise UserError(f"{counts}: give as many of each, or one of either")
+        raise UserError(f"{counts}: give equal numbers of both, or one of either")
     count = max(map(len, given.values()))
     wide = {kind: values * count if len(values) == 1 else values for kind, values in given.items()}
     return [{kind: values[i] for kind, values in wide.items()} for i in range(count)]
 
 
-def _draws(serving):
+def _samples(serving):
     from kerasdl.inference import sampling
 
     return sampling.sampler(serving) is not None
@@ -161,8 +161,8 @@ def _chosen(serving, ways, kinds):
     """The first signature that takes just these; one of encoded images where there is one."""
     fitting = [name for name, data in ways.items() if set(data) == kinds]
     if not fitting:
-        given = " and ".join(interface.WORDS[k] for k in interface.WORDS if k in kinds)
-        raise UserError(f"{serving.model} takes {serving.takes(texts.SETTINGS)}, not {given} alone")
+        given = " and ".join(interface.INPUTS[k] for k in interface.INPUTS if k in kinds)
+        raise UserError(f"{serving.model} takes {serving.takes(texts.SETTINGS)}, not only {given}")
 
     def encoded(name):
         return all(
@@ -173,12 +173,12 @@ def _chosen(serving, ways, kinds):
 
 
 def _check_output(model, kinds, output):
-    painted = [kind for kind in DRAWN if kind in kinds]
+    painted = [kind for kind in PICTURED if kind in kinds]
     if output is not None and not painted:
         gives = " and ".join(GIVES[kind] for kind in GIVES if kind in kinds) or "numbers"
-        raise UserError(f"--output {output}: {model} gives {gives}, no picture")
+        raise UserError(f"--output {output}: {model} makes {gives}, not a picture")
     if output is None and "image" in kinds:
-        raise UserError(f"{model} gives an image: --output FILE.png says where it is written")
+        raise UserError(f"{model} makes an image: give --output FILE.png to write it to")
 
 
 def _answer(artifact, name, data, request, given, numbers, number):
@@ -207,7 +207,7 @@ def _answer(artifact, name, data, request, given, numbers, number):
 
 
 def _shown(serving, described, outputs, result, picture):
-    """What is said of outputs, and the picture of them or None."""
+    """Outputs as results, and the picture of them or None."""
     kinds = {name: described.get(name, {}).get("kind", "number") for name in outputs}
     of = {kind: name for name, kind in reversed(kinds.items())}  # the first of each
     names = described[of["label"]]["class_names"] if "label" in of else []
@@ -246,7 +246,7 @@ def _shown(serving, described, outputs, result, picture):
     for name, value in outputs.items():
         if kinds[name] == "number" and (alone or value.ndim == 0):
             result[name] = value.tolist() if value.dtype.kind not in "OS" else _text(serving, value)
-    painted = set(of) & set(DRAWN)
+    painted = set(of) & set(PICTURED)
     return result, picture if painted else None
 
 
@@ -279,7 +279,7 @@ def _filled(ids, shape, number):
     if not isinstance(wide, int):
         return ids[None]
     if len(ids) > wide:
-        raise UserError(f"text {number}: has more than {wide} tokens")
+        raise UserError(f"text {number} must have at most {wide} tokens")
     return np.pad(ids, (0, wide - len(ids)), constant_values=PAD)[None]
 
 
@@ -287,9 +287,9 @@ def _read(file, serving) -> bytes:
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no name of a file"
+        why = getattr(error, "strerror", None) or "not a file name"
         takes = serving.takes(texts.SETTINGS)
-        raise UserError(f"{file}: cannot be read: {why}; {serving.model} takes {takes}") from None
+        raise UserError(f"{file} cannot be read: {why}; {serving.model} takes {takes}") from None
 
 
 def _decoded(file, content, shape):
@@ -297,9 +297,9 @@ def _decoded(file, content, shape):
     *size, channels = shape
     if channels not in (1, 3):
         raise UserError(
-            f"{file}: the model takes no image files, only arrays of {channels} channels"
+            f"{file} cannot be used: the model takes arrays of {channels} channels, not image files"
         )
     try:
-        return images.fit(images.decode(content, channels), size).numpy()
+        return images.resize(images.decode(content, channels), size).numpy()
     except tf.errors.InvalidArgumentError:
-        raise UserError(f"{file}: is no image that can be decoded") from None
+        raise UserError(f"{file} is not an image that can be decoded") from None

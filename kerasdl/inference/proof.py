@@ -1,9 +1,9 @@
 """Prove that exported files answer as the trained model does, without Keras.
 
 A stand-alone script, run by path in a process of its own: what a server or a device does not have,
-it cannot import. `python parity.py FOLDER EXAMPLES.npz REPORT.json` loads the SavedModel and the
+it cannot import. `python proof.py FOLDER EXAMPLES.npz REPORT.json` loads the SavedModel and the
 TFLite files of a version folder, runs every signature on the examples in batches, replays
-the warm-up requests, and writes differences, latencies and test figures.
+the warm-up requests, and writes differences, latencies and test metrics.
 
 The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of 32 examples (the
 trained model's own answers), or `in/<signature>/<input>/<i>` and `out/<signature>/<output>/<i>` of
@@ -28,7 +28,7 @@ BATCHES = (slice(0, 1), slice(1, 4), slice(None))  # of the examples: batch 1, 3
 SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 NOT_LABELED = 255  # the class of pixels that do not count
-SECONDS = 0.5  # at most so long is one latency measured
+SECONDS = 0.5  # maximum time of one latency measurement
 
 
 def difference(a, b) -> float:
@@ -40,7 +40,7 @@ def difference(a, b) -> float:
 
 
 def agreement(a, b) -> float:
-    """Share of equal entries of two arrays of labels or names."""
+    """Fraction of equal entries of two arrays of labels or names."""
     a, b = (np.char.decode(x, "utf-8") if x.dtype.kind == "S" else x for x in map(_plain, (a, b)))
     return float(np.mean(a == b)) if a.shape == b.shape else 0.0
 
@@ -299,7 +299,7 @@ def replay(saved_model, path) -> int:
 
 
 def failures(report: dict) -> list[str]:
-    """What exceeds the limits of a report, one line each."""
+    """The failures of a report, one line each."""
     lines = []
     for name, limit in LIMITS.items():
         metadata = report["artifacts"].get(name, {"difference": {}, "agreement": {}})
@@ -354,7 +354,7 @@ def run(folder, examples: dict) -> dict:
 
 
 def _check_lite(path, examples, test, meta) -> dict:
-    """What `run` finds of one TFLite file."""
+    """The results of one TFLite file."""
     lites = {threads: TFLite(path, threads) for threads in sorted({1, os.cpu_count() or 1})}
     lite = lites[max(lites)]
     promised = dict(meta["tflite"]["signatures"])
@@ -376,8 +376,8 @@ def _check_lite(path, examples, test, meta) -> dict:
 
 
 def _evaluated_by(promised):
-    """What `Task.evaluated_by` says, where the signature that it names is there."""
-    how = promised["judged_by"]
+    """The value of `Task.evaluated_by`, where the file has the signature that it names."""
+    how = promised["evaluated_by"]
     there = how and promised["signatures"].get(how["signature"])
     return how if there and set(how["inputs"]) <= set(there["inputs"]) else None
 
@@ -395,8 +395,8 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size: int = 64) -> di
     Args:
         artifact: Something with `answer(signature, inputs)`.
         batches: Yields `{input or target: (n, ...)}`; no more than one of them is held at once.
-        evaluated_by: What `Task.evaluated_by` says; without it, or its target, there are none.
-        size: Examples that are asked at once.
+        evaluated_by: Of `Task.evaluated_by`; without it, or its target, there are none.
+        size: Examples per call.
 
     Returns:
         `loss`, `top1`, `top5`, or `mse`, or `mean_iou` and `pixel_accuracy`, or `exact_match`; and

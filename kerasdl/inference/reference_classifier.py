@@ -27,7 +27,7 @@ INCEPTION = "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5"
 
 @dataclass
 class ReferenceClassifier:
-    """A classifier that says what a sample shows, and a layer whose outputs are compared.
+    """A classifier of samples, and a layer of it whose outputs are compared.
 
     Args:
         model: A `kerasdl.layers.classifier.Classifier`.
@@ -56,8 +56,8 @@ def of_recipe(recipe, say=print) -> ReferenceClassifier:
     """The classifier of a run's data: an ordinary run beside it, which is trained only once.
 
     Args:
-        recipe: The settings of the run that is judged.
-        say: Where lines for the user go.
+        recipe: The settings of the run that is evaluated.
+        say: Called with each line for the user.
 
     Raises:
         TrainingError: It could not be trained.
@@ -91,8 +91,8 @@ def _train(recipe, folder, lock, say):
     for name in ("model", "experiment", "log", "export", *SAME):
         value = getattr(recipe, name)
         if value is not None:
-            words = (value or ["none"]) if isinstance(value, tuple) else [value]
-            command.append(f"--{flag(name)}={','.join(map(str, words))}")
+            values = (value or ["none"]) if isinstance(value, tuple) else [value]
+            command.append(f"--{flag(name)}={','.join(map(str, values))}")
     if (folder / runs.ARGS).exists():
         try:
             old = runs.open_run(folder)
@@ -115,7 +115,7 @@ def _train(recipe, folder, lock, say):
             stderr=errors,
             text=True,
             env=environment,
-            pass_fds=[lock.fileno()],  # it is held as long as that process lives
+            pass_fds=[lock.fileno()],  # held as long as that process lives
         ) as process,
     ):
         try:

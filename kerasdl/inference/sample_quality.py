@@ -1,4 +1,4 @@
-"""Samples of a generative model, evaluated by pixels and by a classifier that it never met."""
+"""Samples of a generative model, evaluated by pixels and by an independent classifier."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ from kerasdl.metrics import samples
 from kerasdl.ops import noise
 
 COUNTS = (400, 1000)  # samples that are evaluated by pixels, and by features
-BYTES = 2**28  # of the real images of a split that are looked at, at most
-REAL = 10_000  # of those that are read from files, or whose features are taken, at most
+BYTES = 2**28  # maximum of the real images of a split
+REAL = 10_000  # maximum of real images from files, and of those with features
 PIXELS = 4096  # more than so many numbers per image have no covariance worth the time
 
 
 @dataclass
 class _Real:
-    """The real images, and what is found of them once for all ways of drawing."""
+    """The real images, and their statistics, computed once for all ways of sampling."""
 
     train: np.ndarray  # (N, H, W, C)
     classes: np.ndarray  # of them, (N,)
@@ -47,32 +47,32 @@ def evaluate_samples(
     features: str = "auto",
     counts: tuple = COUNTS,
 ) -> dict:
-    """Figures of what a model draws, in each of the ways that its task names.
+    """Metrics of a model's samples, in each of the ways that its task names.
 
     Args:
         model: The model.
         task: Its task.
         source: Its data.
-        recipe: Its run's settings; the seed decides what is drawn.
+        recipe: Its run's settings; the seed decides the samples.
         classifier: What gives `(classes, features)` of images, a `ReferenceClassifier` say; None
             for that of `reference_classifier.of_recipe`, where the data have classes.
-        say: Where lines for the user go.
+        say: Called with each line for the user.
         features: What is compared besides pixels: of "inception", of the "classifier", or "auto",
             of the first where it is at hand.
-        counts: Images drawn for the figures of pixels, and for those of features and classes.
+        counts: Samples for the metrics of pixels, and for those of features and classes.
 
     Returns:
-        JSON values, {} where the task draws nothing: `count`, `referee`, `features` (their network
-        and its figures of real training images), `notes`, and of every way in `ways`: `pixel`
+        JSON values, {} where the task has no samples: `count`, `referee`, `features` (their network
+        and its metrics of real training images), `notes`, and of every way in `ways`: `pixel`
         (`frechet` to the test set and `frechet_real`, the training images' own, and their `ratio`;
         `spread` within classes over that of training images, and its `spread_least` and
         `spread_most`; `nearest`, the median distance to the nearest training image, `nearest_test`,
         that of test images, and their `nearest_ratio`), `classes` (`shares`, `least_share`),
-        `recognised`, the share that is taken for the class that was asked for, and `features`
+        `recognised`, the fraction that is classified as the requested class, and `features`
         (`frechet`, `frechet_real`, `precision`, `recall`, `density`, `coverage`).
 
     Raises:
-        ValueError: Features of Inception are wanted, and its weights are not there.
+        UserError: Features of Inception are requested, and its weights are missing.
         TrainingError: The reference classifier could not be trained.
     """
     ways = task.sampling_modes(model)
@@ -82,11 +82,11 @@ def evaluate_samples(
     network = reference_classifier.inception() if features != "classifier" else None
     if features == "inception" and network is None:
         raise UserError(
-            f"features of inception: there is no {reference_classifier.INCEPTION} in Keras' folder"
+            f"features=inception needs the file {reference_classifier.INCEPTION} in Keras' folder"
         )
     if len(names) < 2:
         classifier = None
-        notes.append("the data have no classes to tell apart: no referee")
+        notes.append("the data have fewer than two classes: no reference classifier")
     elif classifier is None:
         classifier = reference_classifier.of_recipe(recipe, say)
     network = network or classifier
@@ -106,38 +106,38 @@ def evaluate_samples(
         result["features"] = {
             "name": network.name,
             "sha256": network.sha256,
-            "real": _feature_figures(held[0], of_train, frechet_real),
+            "real": _feature_metrics(held[0], of_train, frechet_real),
         }
     for name, settings in ways.items():
         labeled = "guidance" in settings
-        images, requested = _draw(
+        images, requested = _sample(
             task, model, settings, recipe.seed, max(counts), len(names) if labeled else 0
         )
         broken = int((~np.isfinite(images)).any((1, 2, 3)).sum())
         if broken:
-            notes.append(f"{name}: {broken} of {len(images)} images are not finite: not judged")
+            notes.append(f"{name}: {broken} of {len(images)} images are not finite: not evaluated")
             continue
         seen, compared = classifier(images) if classifier else (None, None)
         classes = seen if classifier else np.zeros(len(images), int)
-        way = {"pixel": _pixel_figures(images[: counts[0]], classes[: counts[0]], real)}
+        way = {"pixel": _pixel_metrics(images[: counts[0]], classes[: counts[0]], real)}
         if classifier:
-            shares = samples.class_shares(classes, real.num_classes)
+            fractions = samples.class_shares(classes, real.num_classes)
             way["classes"] = {
-                "shares": dict(zip(names, map(float, shares), strict=True)),
-                "least_share": float(shares.min()),
+                "shares": dict(zip(names, map(float, fractions), strict=True)),
+                "least_share": float(fractions.min()),
             }
             if settings.get("guidance"):
                 way["recognised"] = float((classes == requested).mean())
         if network:
             compared = compared if network is classifier else network(images)[1]
-            way["features"] = _feature_figures(held[0], compared[: counts[1]], frechet_real)
+            way["features"] = _feature_metrics(held[0], compared[: counts[1]], frechet_real)
         evaluated[name] = way
         say(f"samples {name}: {_line(way)}")
     return result | {"notes": notes, "ways": evaluated}
 
 
-def _draw(task, model, settings, seed, count, num_classes):
-    """Images float32 `(count, H, W, C)`, and the classes asked for, in turn; None of 0 classes."""
+def _sample(task, model, settings, seed, count, num_classes):
+    """Images float32 `(count, H, W, C)`, and the requested classes, in turn; None of 0 classes."""
 
     @tf.function(autograph=False)
     def sample(key, **label):
@@ -171,7 +171,7 @@ def _flat(images):
     return images.reshape(len(images), -1)
 
 
-def _pixel_figures(images, classes, real):
+def _pixel_metrics(images, classes, real):
     flat = _flat(images)
     nearest = float(np.median(samples.nearest_distances(flat, real.flat_train)))
     result = {
@@ -194,7 +194,7 @@ def _pixel_figures(images, classes, real):
     return result
 
 
-def _feature_figures(test, sampled, frechet_real):
+def _feature_metrics(test, sampled, frechet_real):
     result = {"frechet": samples.frechet_distance(sampled, test), "frechet_real": frechet_real}
     maximum = min(len(test), len(sampled)) - 1  # neighbors that there are
     pairs = {
@@ -212,7 +212,7 @@ def _over(a, b):
 
 
 def _line(way):
-    """The figures that are looked at first, in one line."""
+    """The main metrics, in one line."""
     shown = {
         "frechet": way["pixel"].get("frechet"),
         "frechet_ratio": way["pixel"].get("ratio"),

@@ -1,4 +1,4 @@
-"""Ask a run, a `.keras` file or an exported model for images that it draws."""
+"""Samples of a run, a `.keras` file or an exported model: images."""
 
 from pathlib import Path
 
@@ -12,12 +12,12 @@ from kerasdl.store import pictures
 from kerasdl.system.names import nearest
 from kerasdl.tasks.sampling import MOST
 
-# A flag of `predict` each.
+# Each is a flag of `predict`.
 SETTINGS = {"num": 16, "seed": 0, "label": None, "guidance": None}
 
 
-def draw_images(path, settings=None) -> np.ndarray:
-    """Draw images with the signature `sample`; with a TFLite file of the same seed's noise.
+def sample_images(path, settings=None) -> np.ndarray:
+    """Sample images with the signature `sample`; a TFLite file is given the same seed's noise.
 
     Args:
         path: What `open_artifact` takes.
@@ -28,7 +28,7 @@ def draw_images(path, settings=None) -> np.ndarray:
         float32 `(num, H, W, C)` in [0, 1].
 
     Raises:
-        ValueError: The model draws no images, or takes no such setting or value.
+        UserError: The model samples no images, or does not take a setting or value.
     """
     given = {k: v for k, v in (settings or {}).items() if v is not None}
     artifact = open_artifact(path)
@@ -40,14 +40,16 @@ def draw_images(path, settings=None) -> np.ndarray:
         raise UserError(f"--seed {seed}: must be at least 0 and below 2^32")
     name = sampler(serving)
     if name is None:
-        raise UserError(f"{path}: {serving.model} draws no images")
+        raise UserError(f"{path}: {serving.model} samples no images")
     if not artifact.inputs(name):
-        raise UserError(f"{path}: {serving.model} has no {name} in this file")
+        raise UserError(f"{path}: this file of {serving.model} has no signature {name}")
     described = serving.signatures[name]["inputs"]
     inputs = _start(described, num, np.array([0, seed], "uint32").view("int32"))
     names = serving.info.class_names
     if "label" in given and "label" not in described:
-        raise UserError(f"--label {given['label']}: the model is unconditional")
+        raise UserError(
+            f"--label {given['label']} needs a conditional model; {serving.model} is unconditional"
+        )
     if "label" in described:
         label = given.get("label")
         if label is not None and label not in names:
@@ -57,8 +59,8 @@ def draw_images(path, settings=None) -> np.ndarray:
         labels = np.arange(num) % len(names) if label is None else np.full(num, names.index(label))
         inputs["label"] = labels.astype("int32")
     if "guidance" in given and "guidance" not in described:
-        why = "trained without dropping labels" if "label" in described else "unconditional"
-        raise UserError(f"--guidance {given['guidance']}: the model is {why}")
+        why = "was trained without dropping labels" if "label" in described else "is unconditional"
+        raise UserError(f"--guidance {given['guidance']} cannot be used: {serving.model} {why}")
     if "guidance" in described:
         guidance = given.get("guidance", 2.0)
         if not guidance >= 0:
@@ -69,7 +71,7 @@ def draw_images(path, settings=None) -> np.ndarray:
 
 
 def sampler(serving) -> str | None:
-    """The signature that draws images: one that takes how many and a seed, or else noise; or None.
+    """The signature that samples images, of a number and a seed, or else of noise; or None.
 
     Args:
         serving: An `Interface`.
@@ -104,13 +106,13 @@ def _start(inputs, num, seed):
 
 
 def write_images(path, file, settings=None) -> Path:
-    """Draw images as `draw_images` does, and write them as one PNG.
+    """Sample images as `sample_images` does, and write them as one PNG.
 
     Returns:
         The file's path.
 
     Raises:
-        ValueError: See `draw_images`; or the file cannot be written.
+        UserError: See `sample_images`; or the file cannot be written.
     """
     pictures.check_output(file)
-    return pictures.write_output(file, draw_images(path, settings))
+    return pictures.write_output(file, sample_images(path, settings))

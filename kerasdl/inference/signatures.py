@@ -1,4 +1,4 @@
-"""What a task's signatures are outside: checked, with encoded images and texts where there are."""
+"""The signatures of a task as they are served: checked, with encoded images and texts."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ class Endpoint:
     Attributes:
         function: Of positional tensors; returns `{output name: tensor}`.
         specs: Its `TensorSpec`s; their names are the inputs'.
-        description: JSON of what it takes and gives; see `interface`.
+        description: JSON of its inputs and outputs; see `interface`.
     """
 
     function: object
@@ -36,12 +36,12 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
     texts for token ids.
 
     Args:
-        task: The task; its `signatures(model)` says what is served.
+        task: The task; its `signatures(model)` are served.
         model: The Keras model.
         target: "savedmodel" or "tflite".
         tokenizer: A `Tokenizer`; needed where a signature has texts.
         batch: Of the inputs; None is any.
-        only: Names of the signatures that are wanted; all if empty.
+        only: Names of the requested signatures; all if empty.
 
     Returns:
         Functions that return `{output name: tensor}`; the specs' names are the inputs'. Two names
@@ -53,7 +53,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
 
 
 def interface(task, model, only=()) -> dict:
-    """What a model takes and gives, as JSON that asking it needs nothing besides.
+    """The inputs and outputs of a model, as JSON: all that inference needs.
 
     Args:
         task: Its task.
@@ -61,11 +61,11 @@ def interface(task, model, only=()) -> dict:
         only: Names of the signatures that are written; all if empty.
 
     Returns:
-        `context`, tokens that it can look back on, or None; and `savedmodel` and `tflite`, each
-        `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`, `dtype` and
-        `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`, the name of
-        their token ids; and the `noise` that it is made of. An output has a `kind`, and its
-        `class_names`; only those stand here that are shown by their kind. A limit has the
+        `context`, the maximum of tokens that it reads, or None; and `savedmodel` and
+        `tflite`, each `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`,
+        `dtype` and `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`,
+        the name of their token ids; and the `noise` that it is made of. An output has a `kind`, and
+        its `class_names`; it lists only outputs that are shown by their kind. A limit has the
         attributes of `kerasdl.tasks.task.Limit`.
     """
     described = {
@@ -99,7 +99,7 @@ def decode_batch(image_bytes, shape):
     """
 
     def one(encoded):
-        image = images.fit(images.decode(encoded, shape[-1]), shape[:2])
+        image = images.resize(images.decode(encoded, shape[-1]), shape[:2])
         return tf.ensure_shape(image, shape)
 
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
@@ -124,13 +124,13 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
         if encoded:
             served.setdefault("serve_bytes", _rich(signature, task.info, tokenizer, batch, encoded))
     served = {name: one for name, one in served.items() if not only or name in only}
-    if target == "savedmodel" and served:  # what a server asks where no name is given
+    if target == "savedmodel" and served:  # what a server runs where no name is given
         served.setdefault("serving_default", next(iter(served.values())))
     return served
 
 
 def _plain(signature, info, batch):
-    """An endpoint of tensors alone."""
+    """An endpoint of tensors only."""
     names = list(signature.inputs)
 
     def served(*tensors):
@@ -188,7 +188,7 @@ def _tensor_spec(name, spec, batch=None):
 
 
 def _checked(inputs, signature):
-    """The same tensors, given only where the limits and the sizes of the signature are kept."""
+    """The same tensors, given only where the limits and the sizes of the signature are met."""
     checks = []
     for name, spec in signature.inputs.items():
         for axis, size in enumerate(spec.shape if not spec.batched else ()):
@@ -198,7 +198,7 @@ def _checked(inputs, signature):
     checks += [(limit.message, right) for limit in signature.limits for right in limit.met(inputs)]
     asserts = []
     for message, right in checks:
-        with tf.control_dependencies(asserts):  # in order: the first that fails is said
+        with tf.control_dependencies(asserts):  # in order: the first failure is reported
             asserts = [tf.debugging.Assert(tf.reduce_all(right), [message])]
     with tf.control_dependencies(asserts):
         return {name: tf.identity(value) for name, value in inputs.items()}

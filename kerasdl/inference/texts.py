@@ -1,4 +1,4 @@
-"""Ask a run, a `.keras` file or an exported file for texts: continuations and translations."""
+"""Texts of a run, a `.keras` file or an exported file: continuations and translations."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops.text import EOS
 
-# Of language models; a flag of `predict` each.
+# Of language models; each is a flag of `predict`.
 SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
 
 
@@ -26,13 +26,13 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         translation; and `unknown`, characters that the vocabulary lacks and are read as unknown.
 
     Raises:
-        ValueError: A text or setting that the model does not take.
+        UserError: A text or setting that the model does not accept.
     """
     artifact = open_artifact(path)
     serving = artifact.interface
     name = writer(serving)
     if name is None:
-        raise UserError(f"{serving.model} takes {serving.takes(SETTINGS)}, and writes no texts")
+        raise UserError(f"{serving.model} takes {serving.takes(SETTINGS)} and does not make texts")
     signature, lite = serving.signatures[name], artifact.kind == "tflite"
     (text_name,) = serving.data(name, SETTINGS).values()
     ids_name = signature["inputs"][text_name].get("ids", text_name)
@@ -85,7 +85,7 @@ def numbers_of(signature, given: dict, owner: str) -> dict:
     names = [name for name in signature["inputs"] if name in SETTINGS]
     for name in given:
         if name not in names:
-            raise UserError(f"--{name.replace('_', '-')}: {owner} takes no such setting")
+            raise UserError(f"--{name.replace('_', '-')} does not apply to {owner}")
     numbers = {}
     for name in names:
         value = {**SETTINGS, **given}[name]

@@ -84,7 +84,7 @@ class Maxout(keras.layers.Layer):
     def build(self, input_shape):
         if input_shape[-1] % self.pieces:
             raise UserError(
-                f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs do not divide"
+                f"maxout of {self.pieces} pieces: {input_shape[-1]} inputs are no multiple of it"
             )
 
     def compute_output_shape(self, input_shape):
@@ -124,11 +124,10 @@ class PReLU(keras.layers.Layer):
 
 
 def check_activation(name):
-    """Raise a ValueError that names the nearest of `ACTIVATIONS` unless `name` is one."""
+    """UserError that names the nearest of `ACTIVATIONS` unless `name` is one."""
     if name not in ACTIVATIONS:
         raise UserError(
-            f"activation {name!r}{nearest(name, ACTIVATIONS)}; it is one of "
-            f"{', '.join(ACTIVATIONS)}"
+            f"activation {name!r}: not one of {', '.join(ACTIVATIONS)}{nearest(name, ACTIVATIONS)}"
         )
 
 

@@ -89,13 +89,13 @@ def causal_mask(queries, keys):
 def check_heads(num_heads, dim, num_kv_heads=None, rotary=False):
     """Refuse numbers of heads that do not divide what they should; ValueError."""
     if dim % num_heads:
-        raise UserError(f"num_heads {num_heads}: it must divide the {dim} channels")
+        raise UserError(f"num_heads {num_heads}: must divide the {dim} channels")
     if num_kv_heads and num_heads % num_kv_heads:
-        raise UserError(f"num_kv_heads {num_kv_heads}: it must divide num_heads {num_heads}")
+        raise UserError(f"num_kv_heads {num_kv_heads}: must divide num_heads {num_heads}")
     if rotary and dim // num_heads % 2:
         raise UserError(
-            f"rotary positions: {dim} channels in {num_heads} heads are {dim // num_heads} each, "
-            "which is not even"
+            f"rotary positions need an even number of channels per head: {dim} channels in "
+            f"{num_heads} heads are {dim // num_heads} each"
         )
 
 
@@ -128,7 +128,7 @@ class SelfAttention(keras.layers.Layer):
 
     Raises:
         ValueError: `num_heads` does not divide `D`, or `num_kv_heads` does not divide `num_heads`,
-            or tokens are known not to fit into the cache.
+            or more tokens than fit into the cache.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class SelfAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.stddevs = stddevs or (None, None)
         self.drop = Dropout(drop_rate, name="drop")
-        self.qkv = self.project = None  # made in build(), once D is known
+        self.qkv = self.project = None  # made in build(), once D is given
 
     def build(self, input_shape):
         dim = input_shape[-1]
@@ -192,7 +192,7 @@ class SelfAttention(keras.layers.Layer):
 
     def _write(self, cache, key, value, position):
         if not self.causal:
-            raise UserError("a cache is for causal attention: earlier tokens see no later ones")
+            raise UserError("a cache needs causal=True: earlier tokens must not see later ones")
         check_positions(position, key.shape[2], cache[0].shape[2])
         start = (0, 0, position, 0)
         return [

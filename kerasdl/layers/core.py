@@ -23,7 +23,7 @@ def register(cls):
     return keras.saving.register_keras_serializable(package=cls.__module__)(cls)
 
 
-# He et al. 2015, https://arxiv.org/abs/1502.01852, equation 10. Keras' "he_normal" draws from the
+# He et al. 2015, https://arxiv.org/abs/1502.01852, equation 10. Keras' "he_normal" samples the
 # truncated normal, which takes three times as long.
 HE_NORMAL = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
 OF_EVERY_MODEL = ("self", "name", "dtype", "trainable", "kwargs", "backbone_args")
@@ -45,7 +45,7 @@ class Model(keras.Model):
     see `build_chain`. Nothing is traced for it: a network of hundreds of layers is made at once.
 
     Attributes:
-        context: Tokens that it can take at most, or None.
+        context: Maximum number of tokens, or None for no maximum.
     """
 
     context = None
@@ -54,7 +54,7 @@ class Model(keras.Model):
         return super(keras.Model, cls).__new__(cls, *args, **kwargs)
 
     def symbolic_inputs(self):
-        """What it is called with, as a `keras.Input` or a dict of them; free axes are None."""
+        """Its input, as a `keras.Input` or a dict of them; free axes are None."""
         raise NotImplementedError
 
     @classmethod
@@ -98,7 +98,7 @@ def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
     model = part(cls(**{"name": name, **given, **defaults, **kwargs}))
     model.build(keras.tree.map_structure(lambda x: x.shape, model.symbolic_inputs()))
     unbuilt = [layer.name for layer in model._flatten_layers() if not layer.built]
-    if unbuilt:  # Keras would lose their weights on loading, without a word
+    if unbuilt:  # Keras would lose their weights on loading, silently
         raise RuntimeError(f"{name}: no build() of its layers builds {', '.join(unbuilt)}")
     return model
 
@@ -268,7 +268,7 @@ def upsample2x(x):
     return ops.reshape(ops.concatenate([x, x], axis=-1), (-1, 2 * height, 2 * width, channels))
 
 
-def doubled_shape(shape):
+def upsampled_shape(shape):
     """The shape that `upsample2x` makes of a map of the shape `(B, H, W, C)`."""
     batch, height, width, channels = shape
     return (batch, 2 * height, 2 * width, channels)

@@ -16,7 +16,7 @@ _replica = contextvars.ContextVar("replica", default=None)
 
 
 def replica(number):
-    """Within it, the layers of this module draw what belongs to replica `number`, an int tensor."""
+    """Within it, the layers of this module use the masks of replica `number`, an int tensor."""
     return having(_replica, number)
 
 
@@ -38,7 +38,7 @@ class Dropout(keras.layers.Layer):
 
     Args:
         rate: Probability, below 1; what is kept is divided by `1 - rate`.
-        seed: Of the masks; drawn if None.
+        seed: Of the masks; random if None.
 
     Call arguments:
         x: float, of any shape.
@@ -80,7 +80,7 @@ class DropPath(Dropout):
 
     Args:
         rate: Probability; what is kept is divided by `1 - rate`.
-        seed: Of the draws; drawn if None.
+        seed: Of the masks; random if None.
 
     Call arguments:
         x: float `(B, ...)`.

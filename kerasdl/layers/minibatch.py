@@ -1,4 +1,4 @@
-"""What a discriminator is told of the other images of its batch."""
+"""Statistics of the batch as an input of a discriminator."""
 
 import keras
 from keras import ops
@@ -13,7 +13,7 @@ class MinibatchStd(keras.layers.Layer):
     """Append how much the features differ within the batch, as one more channel.
 
     It is the standard deviation over the batch of every feature at every place, averaged to one
-    number. In inference its moving average is used, as in batch norm: images are judged one by one.
+    number. In inference its moving average is used, as in batch norm: an image is scored alone.
 
     Args:
         momentum: Of the moving average.

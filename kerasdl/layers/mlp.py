@@ -14,7 +14,7 @@ from kerasdl.layers.dropout import Dropout
 
 @register
 class Dense(keras.layers.Dense):
-    """`keras.layers.Dense` that takes the tokens of known sequences as one long batch.
+    """`keras.layers.Dense` that takes the tokens of static sequences as one long batch.
 
     Keras' own works out the shape of what it multiplies at every call, in a TFLite file in more
     operations than all others of a small Transformer together.
@@ -64,7 +64,7 @@ class MLP(keras.layers.Layer):
         self.dense1 = dense(hidden_dim, "dense1", self.stddevs[0])
         self.activation = make_activation(activation)
         self.drop1 = Dropout(drop_rate, name="drop1")
-        self.dense2 = None  # made in build(), once D is known
+        self.dense2 = None  # made in build(), once D is given
         self.drop2 = Dropout(drop_rate, name="drop2")
 
     def build(self, input_shape):
@@ -101,7 +101,7 @@ class SwiGLU(keras.layers.Layer):
         self.stddevs = stddevs or (None, None)
         self.gate = dense(hidden_dim, "gate", self.stddevs[0], use_bias=False)
         self.up = dense(hidden_dim, "up", self.stddevs[0], use_bias=False)
-        self.down = None  # made in build(), once D is known
+        self.down = None  # made in build(), once D is given
 
     def build(self, input_shape):
         self.down = dense(input_shape[-1], "down", self.stddevs[1], use_bias=False)

@@ -37,7 +37,7 @@ class MixtureOfExperts(keras.layers.Layer):
 
     Returns:
         float `(B, N, D)`; with `return_balance` also `(B,)`: `E sum_e f_e P_e`, with `f_e` the
-        share of choices that fell on expert `e` and `P_e` the mean of its probability over all
+        fraction of choices that fell on expert `e` and `P_e` the mean of its probability over all
         experts, both over the tokens of one sequence. It is 1 where choices or probabilities are
         uniform. Fedus et al. take both over the batch; over a sequence, the loss of an example
         does not depend on the others.
@@ -49,7 +49,9 @@ class MixtureOfExperts(keras.layers.Layer):
     def __init__(self, num_experts, hidden_dim, top_k=2, stddevs=None, **kwargs):
         super().__init__(**kwargs)
         if not 1 <= top_k <= num_experts:
-            raise UserError(f"top_k {top_k}: must be 1 to num_experts, which is {num_experts}")
+            raise UserError(
+                f"top_k {top_k}: must be at least 1 and at most num_experts={num_experts}"
+            )
         self.num_experts = num_experts
         self.hidden_dim = hidden_dim
         self.top_k = top_k
@@ -85,6 +87,6 @@ class MixtureOfExperts(keras.layers.Layer):
         y = ops.matmul(ops.reshape(hidden, (b, n, units)), self.down)
         if not return_balance:
             return y
-        share = ops.mean(ops.sum(chosen, axis=-2), axis=1) / self.top_k  # (B, E), no gradient
+        fraction = ops.mean(ops.sum(chosen, axis=-2), axis=1) / self.top_k  # (B, E), no gradient
         probability = ops.mean(ops.softmax(scores), axis=1)
-        return y, e * ops.sum(share * probability, axis=-1)
+        return y, e * ops.sum(fraction * probability, axis=-1)

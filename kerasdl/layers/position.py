@@ -80,7 +80,9 @@ class SinusoidalPosition(keras.layers.Layer):
 
     def build(self, input_shape):
         if input_shape[-1] % 2:
-            raise UserError(f"sinusoidal positions: {input_shape[-1]} channels are not even")
+            raise UserError(
+                f"sinusoidal positions need an even number of channels, got {input_shape[-1]}"
+            )
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -105,7 +107,7 @@ class LearnedPosition(keras.layers.Layer):
         float, the shape of `x`.
 
     Raises:
-        ValueError: A position is known to lie beyond `max_length`.
+        ValueError: A position lies beyond `max_length`.
     """
 
     def __init__(self, max_length, **kwargs):
@@ -128,23 +130,25 @@ class LearnedPosition(keras.layers.Layer):
 
 
 def check_positions(position, count, length):
-    """Refuse `count` tokens from `position` on where they are known not to fit into `length`.
+    """Refuse `count` tokens from `position` on that do not fit into `length`, where all are given.
 
     Args:
         position: int or int scalar tensor.
-        count: int, or None if it is not known yet.
+        count: int, or None where it is dynamic.
         length: Likewise.
 
     Raises:
         ValueError: They do not fit.
     """
-    first = known(position) or 0
+    first = static_value(position) or 0
     if count is not None and length is not None and (first < 0 or first + count > length):
-        raise UserError(f"{count} tokens from position {first} on: there are {length} positions")
+        raise UserError(
+            f"{count} tokens from position {first} on: there are only {length} positions"
+        )
 
 
-def known(number):
-    """The int that an int or an int scalar tensor is, or None where that is not known yet."""
+def static_value(number):
+    """The int that an int or an int scalar tensor is, or None where it is dynamic."""
     try:
         return int(number)
     except TypeError:

@@ -23,7 +23,7 @@ from kerasdl.ops import recurrence
 
 
 class _Recurrent(keras.layers.Layer):
-    """What the three layers share; each has a `cell` and says how it is laid out in Keras' weights.
+    """Base of the three layers; each has a `cell` and says how it is laid out in Keras' weights.
 
     Axis letters: `U` units, `G` gates.
     """
@@ -51,7 +51,7 @@ class _Recurrent(keras.layers.Layer):
             shape=self._bias_shape(), initializer=self._first_bias, name="bias"
         )
         if self.stateful and input_shape[0] is None:
-            raise UserError(f"{self.name} is stateful: its batch size must be known")
+            raise UserError(f"{self.name} is stateful, so its batch size must be static")
         self.memory = [
             self.add_weight(
                 shape=(input_shape[0], self.units),
@@ -134,7 +134,7 @@ class SimpleRNN(_Recurrent):
         Outputs `(B, T, U)` and the final state, a list of one `(B, U)`.
 
     Raises:
-        ValueError: A stateful layer of unknown batch size; `units` or `truncate` below 1.
+        UserError: A stateful layer with a dynamic batch size; `units` or `truncate` below 1.
     """
 
     cell = recurrence.SimpleCell()

@@ -24,7 +24,7 @@ def remat(on=True):
 class Block(keras.layers.Layer):
     """Base of the units that a model repeats: a layer that `remat` makes compute twice.
 
-    The second time it sees the same weights, statistics and seeds as the first: dropout draws the
+    The second time it sees the same weights, statistics and seeds as the first: dropout uses the
     same masks, and what the first time changed is changed once. Of blocks within blocks the
     outermost counts. `call` takes tensors, nests of them, and what is none, and returns such; a
     mask is an argument, not one that Keras hangs on a tensor.

@@ -25,7 +25,7 @@ class TokenEmbedding(keras.layers.Layer):
         stddev: Of the normal distribution that the vectors start from.
 
     Call arguments:
-        token_ids: int `(B, N)`, each at least 0 and below `V`.
+        token_ids: int `(B, N)`, 0 or more and below `V`.
 
     Returns:
         float `(B, N, D)`.

@@ -1,6 +1,6 @@
 """Writing token by token: how the next one is chosen, and loops that go on until the end.
 
-The loops know a model by `decode_step(token_ids (B, n), state, position)`, which returns
+The loops call a model's `decode_step(token_ids (B, n), state, position)`, which returns
 `(logits (B, n, V), state)`; the `state` is a flat list of tensors with the batch first.
 
 Source: Fan et al. 2018, https://arxiv.org/abs/1805.04833 (top-k); Holtzman et al. 2019,
@@ -18,8 +18,10 @@ NEVER = -1e9  # a logit, or a log probability, that is never chosen
 
 def suppress(logits, ids):
     """Logits `(..., V)` with those of the token ids in `ids`, a tuple of ints, made `NEVER`."""
-    banned = ops.any(ops.arange(logits.shape[-1])[:, None] == ops.convert_to_tensor(ids), axis=-1)
-    return ops.where(banned, ops.cast(NEVER, logits.dtype), logits)
+    suppressed = ops.any(
+        ops.arange(logits.shape[-1])[:, None] == ops.convert_to_tensor(ids), axis=-1
+    )
+    return ops.where(suppressed, ops.cast(NEVER, logits.dtype), logits)
 
 
 def greedy(logits):
@@ -29,12 +31,12 @@ def greedy(logits):
 
 
 def filter_logits(logits, top_k=None, top_p=None):
-    """Keep the tokens that may be drawn; the others' logits become `NEVER`.
+    """Keep the likeliest tokens; the others' logits become `NEVER`.
 
     Args:
         logits: float `(B, V)`.
         top_k: int `(B,)`, how many of the likeliest; 0 is all.
-        top_p: float `(B,)` in (0, 1], the least set of likeliest tokens with this probability.
+        top_p: float `(B,)` in (0, 1], the smallest set of likeliest tokens with this probability.
 
     Returns:
         float `(B, V)`.
@@ -54,12 +56,12 @@ def filter_logits(logits, top_k=None, top_p=None):
 
 
 def sample(logits, key, position, temperature, top_k=None, top_p=None):
-    """Draw a token from `softmax(logits / temperature)`, by Gumbel noise that the key decides.
+    """Sample a token of `softmax(logits / temperature)`, by Gumbel noise that the key decides.
 
     Args:
         logits: float `(B, V)`.
         key: uint32 `(B, 2)`.
-        position: int scalar; another position of a key draws other noise.
+        position: int scalar; another position of a key has other noise.
         temperature: float `(B,)`; 0 takes the likeliest.
         top_k, top_p: See `filter_logits`; the temperature is applied first.
 
@@ -124,7 +126,7 @@ def length_penalty(length, alpha):
     return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
 
 
-def search(decode_step, state, batch, total, width=1, alpha=0.0, banned=(PAD, BOS)):
+def search(decode_step, state, batch, total, width=1, alpha=0.0, suppressed=(PAD, BOS)):
     """Beam search from `BOS` for the likeliest sequence, length-normalized.
 
     A sequence that has ended stays in its beam with its score, so a width of all sequences there
@@ -137,11 +139,11 @@ def search(decode_step, state, batch, total, width=1, alpha=0.0, banned=(PAD, BO
         total: int, tokens of the longest sequence, without `BOS`, with `EOS`.
         width: `W`.
         alpha: Of `length_penalty`.
-        banned: Ids that are never written.
+        suppressed: Ids that are never written.
 
     Returns:
         int32 `(B, total)`, `PAD` after `EOS`; float32 `(B,)`, its log probability divided by the
-        penalty of its length; one that is cut at `total` has no `EOS`.
+        penalty of its length; one that is truncated at `total` has no `EOS`.
     """
     state = [ops.repeat(tensor, width, axis=0) for tensor in state]
     tokens = ops.concatenate(
@@ -159,7 +161,7 @@ def search(decode_step, state, batch, total, width=1, alpha=0.0, banned=(PAD, BO
 
     def step(position, tokens, score, length, done, *state):
         logits, state = decode_step(column(tokens, position), list(state), position)
-        logits = suppress(ops.cast(logits[:, 0], "float32"), banned)
+        logits = suppress(ops.cast(logits[:, 0], "float32"), suppressed)
         count = logits.shape[-1]
         following = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, width, count))
         # What has ended goes on with PAD alone, at no cost.

@@ -31,7 +31,7 @@ TIMES = ("uniform", "logit_normal")
 WEIGHTS = ("simple", "min_snr", "vlb")
 SAMPLERS = ("ddpm", "ddim", "euler", "heun")
 SIGMA_MIN, SIGMA_MAX = 0.01, 50.0  # of the variance-exploding schedule
-LEAST = 1e-6  # what alpha and sigma are taken for where they are divided by
+MIN_DIVISOR = 1e-6  # of alpha and sigma where something is divided by them
 MIN_SNR = 5.0
 
 
@@ -56,7 +56,7 @@ class Diffusion:
         prediction: "eps", "x" or "v".
 
     Raises:
-        ValueError: `v` under "ve", which has none, or `eps` under "flow", which says nothing of
+        UserError: `v` with "ve", which has none, or `eps` with "flow", which does not determine
             the image at its start, where `alpha` is 0.
     """
 
@@ -65,9 +65,13 @@ class Diffusion:
 
     def __post_init__(self):
         if (self.schedule, self.prediction) == ("ve", "v"):
-            raise UserError("prediction=v: is of linear, cosine and flow; with ve take eps or x")
+            raise UserError(
+                "prediction=v applies to linear, cosine and flow only; with ve use eps or x"
+            )
         if (self.schedule, self.prediction) == ("flow", "eps"):
-            raise UserError("prediction=eps: is of linear, cosine and ve; with flow take v or x")
+            raise UserError(
+                "prediction=eps applies to linear, cosine and ve only; with flow use v or x"
+            )
 
     @property
     def discrete(self) -> bool:
@@ -145,7 +149,7 @@ class Diffusion:
         if kind == "simple":
             return ops.ones_like(t)
         alpha, sigma = self.levels(t)
-        sigma = ops.maximum(sigma, LEAST)
+        sigma = ops.maximum(sigma, MIN_DIVISOR)
         snr = ops.square(alpha / sigma)
         if kind == "min_snr":
             of_clean = ops.minimum(snr, MIN_SNR)
@@ -157,7 +161,7 @@ class Diffusion:
         if self.prediction == "x":
             return of_clean
         if self.prediction == "eps":
-            return of_clean / ops.maximum(snr, LEAST)
+            return of_clean / ops.maximum(snr, MIN_DIVISOR)
         return of_clean * ops.square(sigma)
 
     def _to_clean(self, alpha, sigma, xp=np):
@@ -166,7 +170,7 @@ class Diffusion:
             return xp.zeros_like(alpha), xp.ones_like(alpha)
         if self.prediction == "v":
             return (xp.ones_like(alpha) if self.schedule == "flow" else alpha), -sigma
-        alpha = xp.maximum(alpha, LEAST)
+        alpha = xp.maximum(alpha, MIN_DIVISOR)
         return 1.0 / alpha, -sigma / alpha
 
 
@@ -202,7 +206,7 @@ class Sampler:
         name: "ddpm" (ancestral, with the variance of the posterior), "ddim", and of "ve" and
             "flow" "euler" or "heun" (twice the work per step, but for the last one).
         steps: At most `T` of a discrete schedule.
-        eta: Of "ddim": 0 draws no noise on the way, 1 as much as "ddpm".
+        eta: Of "ddim": 0 adds no noise on the way, 1 as much as "ddpm".
         clip: Whether the image that is expected is kept in [-1, 1].
 
     Raises:
@@ -218,17 +222,17 @@ class Sampler:
     def __post_init__(self):
         if self.name in ("euler", "heun") and self.diffusion.discrete:
             raise UserError(
-                f"sampler={self.name}: is of the schedules ve and flow; with "
-                f"{self.diffusion.schedule} take ddim or ddpm"
+                f"sampler={self.name} applies to the schedules ve and flow only; with "
+                f"{self.diffusion.schedule} use ddim or ddpm"
             )
         if self.diffusion.discrete and self.steps > T:
             raise UserError(f"steps={self.steps}: must be at most {T}")
         if self.eta and self.name != "ddim":
-            raise UserError(f"eta={self.eta}: is of the sampler ddim alone")
+            raise UserError(f"eta={self.eta} applies to the sampler ddim only")
 
     @property
     def adds_noise(self) -> bool:
-        """Whether noise is drawn on the way."""
+        """Whether noise is added on the way."""
         return self.name == "ddpm" or self.eta > 0
 
     def times(self) -> np.ndarray:
@@ -265,7 +269,7 @@ class Sampler:
         Args:
             predict: `(x, t) -> prediction`, of `(B, H, W, C)` and `(B,)`.
             x: float `(B, H, W, C)`.
-            key: uint32 `(B, 2)`; needed where noise is drawn.
+            key: uint32 `(B, 2)`; needed where noise is added.
             start: int.
             stop: int; all that remain if None.
             stream: Of the key; a stream per step, from this one on.

@@ -1,6 +1,6 @@
 """The rows of all replicas, for losses that couple the examples of a batch.
 
-The loop says how rows are joined (`over`); where nothing is said, there is one replica. Gradients
+The loop sets how rows are joined (`over`); by default there is one replica. Gradients
 flow back through what is gathered: the gradient of the sum of all replicas' losses with respect to
 a replica's rows holds what the other replicas' losses contribute.
 

@@ -1,6 +1,6 @@
 """Log likelihoods of images, the divergence of normal distributions, averages in the log domain.
 
-Everything is in nats and summed over all axes but the first, or the last where that is said.
+Everything is in nats and summed over all axes but the first; see each function.
 
 Source: Kingma and Welling 2013, https://arxiv.org/abs/1312.6114 (appendices B and C); Burda et al.
         2015, https://arxiv.org/abs/1509.00519 (importance weights).
@@ -16,7 +16,7 @@ LOG_2_PI = math.log(2.0 * math.pi)
 def bernoulli_nll(x, logits):
     """Negative log likelihood of intensities under independent Bernoulli distributions.
 
-    An intensity between 0 and 1 counts as that share of a one; its least value is its entropy.
+    An intensity between 0 and 1 counts as that fraction of a one; the minimum is its entropy.
 
     Args:
         x: float `(B, ...)` in [0, 1].
@@ -50,13 +50,13 @@ def normal_kl(mean, log_variance):
         mean, log_variance: float `(B, ...)`.
 
     Returns:
-        float `(B,)`, at least 0.
+        float `(B,)`, 0 or more.
     """
     return _sum(0.5 * (ops.square(mean) + ops.exp(log_variance) - 1.0 - log_variance))
 
 
 def reparameterize(mean, log_variance, noise):
-    """`mean + exp(log_variance / 2) noise`: a draw that gradients pass through.
+    """`mean + exp(log_variance / 2) noise`: a sample that gradients pass through.
 
     Args:
         mean, log_variance, noise: float `(B, ...)`; `noise` is standard normal.
@@ -75,7 +75,7 @@ def log_weight(nll, z, mean, log_variance):
         z, mean, log_variance: float `(B, D)`: samples, and the distribution that they are of.
 
     Returns:
-        float `(B,)`; its mean over draws of `z` is the evidence lower bound.
+        float `(B,)`; its mean over samples of `z` is the evidence lower bound.
     """
     prior = gaussian_nll(z, ops.zeros_like(z), 0.0)
     return gaussian_nll(z, mean, log_variance) - prior - nll

@@ -1,7 +1,7 @@
 """Random numbers as pure functions of a key, a stream and a position: Threefry-2x32.
 
-An example's key comes from (seed, epoch, index), so what is drawn for it depends neither on its
-place in the batch, nor on the number of replicas, nor on what was drawn before.
+An example's key comes from (seed, epoch, index), so its random numbers depend neither on its
+place in the batch, nor on the number of replicas, nor on earlier ones.
 
 Source: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3 (table 2; 13 rounds pass
         BigCrush); Box and Muller 1958.
@@ -33,7 +33,7 @@ def threefry(key, counter, rounds=13):
 
 
 def _block(k0, k1, x0, x1, rounds=13):
-    """Threefry on separate words, which broadcast."""
+    """Threefry on separate 32-bit halves, which broadcast."""
     schedule = (k0, k1, ops.bitwise_xor(ops.bitwise_xor(k0, k1), _u32(PARITY)))
     x0, x1 = x0 + k0, x1 + k1
     for i in range(rounds):
@@ -70,7 +70,7 @@ def keys(seed, epoch, index):
 
 
 def sample_keys(seed, num):
-    """The keys of things that are drawn, as `keys` are those of examples.
+    """The keys of samples, as `keys` are those of examples.
 
     Args:
         seed: integer `(2,)`.
@@ -86,7 +86,7 @@ def sample_keys(seed, num):
 
 
 def bits(key, count, stream=0):
-    """`count` random words per example.
+    """`count` random 32-bit numbers per example.
 
     Args:
         key: uint32 `(B, 2)`.
@@ -108,7 +108,7 @@ def uniform(key, shape, stream=0, dtype=None):
 
     Args:
         key: uint32 `(B, 2)`.
-        shape: Static shape of one example's draws.
+        shape: Static shape of one example's numbers.
         stream: See `bits`.
         dtype: A float type; `keras.config.floatx()` by default. float64 has the resolution 2^-32.
 
@@ -121,7 +121,7 @@ def uniform(key, shape, stream=0, dtype=None):
 
 
 def _to_unit(words, dtype):
-    """The highest bits of uint32 words as numbers in [0, 1), none of which rounds to 1."""
+    """The highest bits of uint32 numbers as floats in [0, 1), none of which rounds to 1."""
     keep = {"float64": 32, "float32": 24, "float16": 11, "bfloat16": 8}[dtype]
     wide = "float64" if dtype == "float64" else "float32"
     words = ops.right_shift(words, _u32(32 - keep)) if keep < 32 else words
@@ -133,7 +133,7 @@ def normal(key, shape, stream=0, dtype=None):
 
     Args:
         key: uint32 `(B, 2)`.
-        shape: Static shape of one example's draws.
+        shape: Static shape of one example's numbers.
         stream: See `bits`.
         dtype: A float type; `keras.config.floatx()` by default.
 
@@ -143,8 +143,8 @@ def normal(key, shape, stream=0, dtype=None):
     dtype = keras.backend.standardize_dtype(dtype or keras.config.floatx())
     wide = "float64" if dtype == "float64" else "float32"
     count = math.prod(shape)
-    # Logarithm and cosine differ in the last bit between the vectorised part of an array and the
-    # rest at its end. Whole vectors per example keep an example's draws the same in any batch.
+    # Logarithm and cosine differ in the last bit between the vectorized part of an array and the
+    # rest at its end. Whole vectors per example keep an example's numbers the same in any batch.
     half = -(-count // (2 * LANES)) * LANES
     words = bits(key, 2 * half, stream)
     u = _to_unit(words, wide)
@@ -159,7 +159,7 @@ def standardized(key, shape, distribution, stream=0):
 
     Args:
         key: uint32 `(B, 2)`.
-        shape: Static shape of one example's draws.
+        shape: Static shape of one example's numbers.
         distribution: "normal" or "uniform".
         stream: See `bits`.
 
@@ -181,7 +181,7 @@ def randint(key, shape, low, high, stream=0):
 
     Args:
         key: uint32 `(B, 2)`.
-        shape: Static shape of one example's draws.
+        shape: Static shape of one example's numbers.
         low: The smallest.
         high: One more than the largest.
         stream: See `bits`.

@@ -9,7 +9,7 @@ Source: the papers named in `kerasdl/layers/recurrent.py`.
 import keras
 from keras import ops
 
-UNROLL = 32  # a sequence known to be this short needs no loop
+UNROLL = 32  # a sequence no longer than this needs no loop
 PARALLEL = 16  # steps of a loop that may overlap
 
 # A cell is one step and its gradient, without weights of its own. `z` is what the input adds to the
@@ -164,7 +164,7 @@ def _scan(step, carry, xs, reverse, extra=()):
     """`carry, kept = step(carry, x)` for each `x` along the first axis of all `xs`.
 
     Args:
-        step: What `kept` it returns has the shapes of `carry`, then those that `extra` says.
+        step: What `kept` it returns has the shapes of `carry`, then those of `extra`.
         carry: Tensors `(B, U)`.
         xs: Tensors `(T, B, D)` of one type.
         reverse: Whether to begin at the end.
@@ -181,7 +181,7 @@ def _scan(step, carry, xs, reverse, extra=()):
         return carry, [ops.stack(sequence) for sequence in zip(*kept, strict=True)]
     count, rows = len(carry), ops.shape(carry[0])[0]
     ends = [sum(x.shape[-1] for x in xs[: i + 1]) for i in range(len(xs) - 1)]
-    if length is None and ends:  # Keras 3.15 scans several only where it knows how far
+    if length is None and ends:  # Keras 3.15 scans several only where the length is given
         xs = [ops.concatenate(xs, axis=-1)]
 
     def body(carry, x):  # a scan keeps what its carry looks like, and no more

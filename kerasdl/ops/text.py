@@ -1,4 +1,4 @@
-"""Token ids that every tokenizer shares, and how ids become text again."""
+"""Token ids that all tokenizers have, and how ids become text again."""
 
 import json
 
@@ -12,9 +12,9 @@ class Pieces:
     """The text of token ids: each id stands for some bytes, and these are joined.
 
     Args:
-        tokenizer: JSON of `kerasdl.data.tokenizer.Tokenizer`; its `pieces` are Latin-1 texts, one
-            character per byte, in the order of the ids, and of the specials the first three are
-            empty.
+        tokenizer: JSON of a `kerasdl.data.text.tokenizer.Tokenizer`; its `pieces` are Latin-1
+            texts, one character per byte, in the order of the ids; the first three specials
+            are empty.
     """
 
     def __init__(self, tokenizer: str):

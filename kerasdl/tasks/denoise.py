@@ -107,7 +107,7 @@ class Denoise(Task):
         alpha, sigma = self.diffusion.levels(t)
         clean = self.diffusion.clean(x, predicted, t) - x0
         # eps = (x - alpha x_0) / sigma
-        ratio = alpha / ops.maximum(sigma, diffusion.LEAST)
+        ratio = alpha / ops.maximum(sigma, diffusion.MIN_DIVISOR)
         return loss, {"noise_error": _mean_square(clean) * ops.square(ratio)}
 
     def _scaled(self, batch):

@@ -46,23 +46,23 @@ def load(name, model, weights="imagenet"):
         weights: "imagenet" or the path of a weights file.
 
     Returns:
-        Whether all dense layers were taken too: those of a model of 1000 classes, and of VGGs for
+        Whether all dense layers were assigned: those of a model of 1000 classes, and of VGGs for
         images of 224x224 pixels.
 
     Raises:
-        ValueError: An unknown name, another architecture, or weights that cannot be had.
+        ValueError: An unknown name, another architecture, or weights that cannot be loaded.
     """
     if name not in NAMES:
         raise UserError(
             f"keras:{name}: no weights of that name{nearest(name, NAMES)}; "
-            f"there are {', '.join(f'keras:{n}' for n in NAMES)}"
+            f"available: {', '.join(f'keras:{n}' for n in NAMES)}"
         )
     try:
         with _timeout(TIMEOUT):
             source = getattr(keras.applications, name)(weights=weights)
     except Exception as error:  # get_file raises a bare Exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"keras:{name}: cannot get its weights: {reason}") from error
+        raise UserError(f"keras:{name}: its weights cannot be loaded: {reason}") from error
     try:
         return copy_weights(model, source, bgr=name in BGR)
     except ValueError as error:
@@ -108,7 +108,7 @@ def copy_weights(model, source, bgr=False):
                 raise UserError(f"{ours.path} is assigned twice")
             if tuple(ours.shape) != value.shape:
                 raise UserError(
-                    f"{ours.path} has shape {tuple(ours.shape)}, its {name} has {value.shape}"
+                    f"{ours.path} needs the shape {tuple(ours.shape)}, but {name} has {value.shape}"
                 )
             values[ours.path] = (ours, value)
 
@@ -167,7 +167,7 @@ def _resnet(backbone):
     blocks = getattr(backbone, "blocks", [])
     if not blocks or not hasattr(blocks[0], "conv3"):
         raise UserError(
-            "the model is no ResNet with bottlenecks, no DenseNet for ImageNet and no VGG"
+            "the model must be a ResNet with bottlenecks, a DenseNet for ImageNet or a VGG"
         )
     if any(tuple(block.conv1.conv.strides) != (block.stride,) * 2 for block in blocks):
         raise UserError("the weights are for strides in the first 1x1 convolutions (v1)")
@@ -185,7 +185,7 @@ def _resnet(backbone):
 def _densenet(backbone):
     """Like `_resnet`; no convolution has a bias there."""
     if backbone.small:
-        raise UserError("the model is no DenseNet for ImageNet")
+        raise UserError("the model must be a DenseNet for ImageNet")
     pairs = _conv_norm(backbone.stem, "conv1")
     layers = iter(backbone.dense_layers)
     for s, stage in enumerate(backbone.stages):

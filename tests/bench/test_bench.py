@@ -167,7 +167,7 @@ def test_a_step_loses_the_same_with_and_without_remat():
 
 
 def test_the_command_prints_and_writes_a_table_and_json(monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(paired, "LEAST", 0.0)
+    monkeypatch.setattr(paired, "MIN_SECONDS", 0.0)
     fake = {
         "layers": {
             "keras.layers": [lambda: [("one", dict.fromkeys(_keys(), lambda: None))]],

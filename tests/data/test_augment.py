@@ -197,7 +197,7 @@ def test_mixup_mixes_image_and_label_alike():
 
 
 def test_cutmix_label_weight_is_the_area_that_is_left():
-    assert augment.kept_share(8, 10, 32, 32) == 0.921875
+    assert augment.kept_fraction(8, 10, 32, 32) == 0.921875
     for lam, y, x in [(0.5, 0.5, 0.5), (0.2, 0.0, 0.99), (1.0, 0.3, 0.3), (0.0, 0.5, 0.5)]:
         top, left, h, w, kept = (float(v) for v in augment.cutmix_box(32, 24, lam, y, x))
         assert 0 <= top <= top + h <= 32 and 0 <= left <= left + w <= 24

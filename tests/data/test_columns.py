@@ -58,7 +58,7 @@ def test_optional_columns_may_be_absent_or_of_another_kind():
     task = wants(("mask", "label"), mask="mask", label="number")
     assert list(open_source("digits", task=task).info.columns) == ["image"]
     refused(
-        r"^digits gives image and label, but the model's task needs image and mask: synthetic, "
+        r"^digits has image and label, but the model's task needs image and mask, as in synthetic, "
         "scenes, tfds:NAME$",
         "digits",
         task=wants(mask="mask"),
@@ -144,10 +144,10 @@ def test_colored_scenes_and_their_texts():
 
 
 def test_scenes_refuse_what_they_cannot_draw():
-    refused("after the colon may stand colors=1 or colors=6", "scenes:colors=3")
+    refused("the argument must be colors=1 or colors=6", "scenes:colors=3")
     refused("--image-size 8 48: scenes need", "scenes", image_size=(8, 48))
     refused("5500 scenes of 1000x1000 pixels do not fit into memory", "scenes", image_size=(1000,))
-    refused("unknown source 'scene:x'.*did you mean scenes", "scene:x")
+    refused("unknown data set 'scene:x'.*did you mean scenes", "scene:x")
 
 
 def test_synthetic_makes_every_kind():

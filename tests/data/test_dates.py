@@ -83,5 +83,5 @@ def test_seeded(source):
     assert pairs(source, "test") != pairs(other, "test")
     again = open_source("dates", seed=1, info=source.info)
     assert again.info.tokenizer == source.info.tokenizer and again.info == source.info
-    with pytest.raises(ValueError, match="nothing after a colon"):
+    with pytest.raises(ValueError, match="dates takes no argument; write dates"):
         open_source("dates:x")

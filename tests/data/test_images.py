@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kerasdl.data.images import STEP, decode, fit, to_float
+from kerasdl.data.images import STEP, decode, resize, to_float
 
 
 def encoded(array, mode=None, kind="PNG"):
@@ -94,13 +94,13 @@ def test_undecodable_bytes_raise(data):
 
 def test_fit_is_the_identity_where_the_size_agrees():
     image = tf.constant(np.random.default_rng(0).random((7, 5, 3)), tf.float32)
-    np.testing.assert_array_equal(fit(image, (7, 5)), image)
+    np.testing.assert_array_equal(resize(image, (7, 5)), image)
 
 
 @pytest.mark.parametrize("size", [(14, 10), (3, 4), (28, 2)])
 def test_fit_is_near_pillow_and_of_255ths(size):
     image = color(28, 20)
-    result = fit(to_float(tf.constant(image)), size).numpy()
+    result = resize(to_float(tf.constant(image)), size).numpy()
     expected = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
     assert result.shape == (*size, 3)
     np.testing.assert_allclose(result * 255, expected, atol=2)
@@ -110,15 +110,15 @@ def test_fit_is_near_pillow_and_of_255ths(size):
 def test_graph_eager_and_batch_agree_bit_for_bit():
     image = color(28, 20)
     data = encoded(image)
-    eager = fit(decode(data, 3), (9, 9)).numpy()
-    graph = tf.function(lambda b: fit(decode(b, 3), (9, 9)))
+    eager = resize(decode(data, 3), (9, 9)).numpy()
+    graph = tf.function(lambda b: resize(decode(b, 3), (9, 9)))
     np.testing.assert_array_equal(graph(data), eager)
-    batch = fit(to_float(tf.constant(np.stack([image] * 5))), (9, 9)).numpy()
+    batch = resize(to_float(tf.constant(np.stack([image] * 5))), (9, 9)).numpy()
     for one in batch:
         np.testing.assert_array_equal(one, eager)
     served = tf.function(
         lambda many: tf.map_fn(
-            lambda b: fit(decode(b, 3), (9, 9)),
+            lambda b: resize(decode(b, 3), (9, 9)),
             many,
             fn_output_signature=tf.TensorSpec((9, 9, 3), tf.float32),
         ),

@@ -270,11 +270,18 @@ def test_mixing_needs_one_label_and_nothing_else(setting):
             augment.from_recipe(recipe, task, columns)
         assert "\n" not in str(caught.value)
 
-    refused(f"--{setting}: .* uses: class \\(label\\), mask$", "image", "class", "mask")
+    refused(
+        f"--{setting} can be used only .* uses: class \\(label\\), mask$", "image", "class", "mask"
+    )
     refused("one class label each.* uses: boxes, labels \\(label\\)$", "image", "boxes", "labels")
     refused(" uses: none$", "image")
-    refused(f"--{setting}: the model's task compares views", "image", "class", task=Views)
-    refused("are of images alone", "caption")
+    refused(
+        f"--{setting} cannot be used here: the model's task compares views",
+        "image",
+        "class",
+        task=Views,
+    )
+    refused("apply to image data only", "caption")
     columns = {name: COLUMNS[name] for name in ("image", "video", "class")}
     assert augment.from_recipe(recipe, Task, columns).mixes
 

@@ -102,7 +102,7 @@ def test_bad_files(tmp_path):
         open_source(save(tmp_path, lines()), val_split=0.5)
     with pytest.raises(ValueError, match="--val-split 0: "):
         open_source(save(tmp_path, lines()), val_split=0)
-    with pytest.raises(ValueError, match="--image-size: .* has no images"):
+    with pytest.raises(ValueError, match="--image-size applies to images only; .* has no images"):
         open_source(save(tmp_path, lines()), image_size=(8,))
     with pytest.raises(ValueError, match="--tokenizer bep: .*did you mean bpe"):
         open_source(save(tmp_path, lines()), tokenizer="bep")
@@ -153,8 +153,8 @@ def test_tfds_translation(translations, tmp_path):
     assert texts(same, "test") == texts(source, "test")
 
     output = (
-        r"gives source_ids \(tokens\) and target_ids \(tokens\) or token_ids \(tokens\), but the "
-        "model's task needs image and label: digits, "
+        r"has source_ids \(tokens\) and target_ids \(tokens\) or token_ids \(tokens\), but the "
+        "model's task needs image and label, as in digits, "
     )
     with pytest.raises(ValueError, match=output):
         open_source(name, data_dir=str(tmp_path), task=Classify)

@@ -181,9 +181,9 @@ def test_evaluation_reads_all_in_order_and_fills_up_with_weight_zero():
 def test_a_batch_larger_than_the_split_is_refused():
     split = make_split(7)
     assert steps_per_epoch(split, 3) == 2
-    with pytest.raises(ValueError, match="--batch-size 8: there are only 7 examples"):
+    with pytest.raises(ValueError, match="--batch-size 8: must be at most the 7 examples"):
         steps_per_epoch(split, 8)
-    with pytest.raises(ValueError, match="only 7"):
+    with pytest.raises(ValueError, match="at most the 7"):
         training_batches(split, columns_of(split), batch_size=8, seed=0, stop_step=1)
 
 

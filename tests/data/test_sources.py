@@ -83,7 +83,7 @@ def test_digit_rows_are_the_digits():
     for part in ("train", "validation", "test"):
         for name, array in getattr(digits, part).arrays.items():
             np.testing.assert_array_equal(array, getattr(rows, part).arrays[name])
-    refused("nothing after a colon", "digit_rows:x")
+    refused("digit_rows takes no argument; write digit_rows", "digit_rows:x")
 
 
 def test_image_size_resizes_once_when_read():
@@ -148,20 +148,20 @@ def test_idx_with_one_part_divides_it_and_says_so(tmp_path):
 
 def test_idx_broken(tmp_path):
     refused("no folder", f"idx:{tmp_path / 'none'}")
-    refused("no train-images", f"idx:{tmp_path}")
+    refused("there are no files train-images", f"idx:{tmp_path}")
     name = mnist(tmp_path, ["train"])
     images = tmp_path / "train-images-idx3-ubyte"
     data = images.read_bytes()
     images.write_bytes(data[:-7])
-    refused(r"has 1509 bytes, its header promises 1516", name)
+    refused(r"has 1509 bytes, but must have 1516 by its header", name)
     images.write_bytes(b"hello")
     refused("not an IDX file", name)
     images.write_bytes(data[:10])
-    refused("promises", name)
+    refused("must have .* by its header", name)
     images.write_bytes(gzip.compress(data)[:-20])
     refused("broken gzip", name)
     images.unlink()
-    refused("not both", name)
+    refused("must have both images and labels", name)
 
 
 def test_npz_with_all_parts(tmp_path):
@@ -194,20 +194,20 @@ def test_npz_bad_content(tmp_path):
     def bad(match, **arrays):
         refused(match, save_npz(tmp_path, **arrays))
 
-    bad("needs x_train and y_train", a=x)
-    bad("has 'x_test', but not both", x_train=x, y_train=y, x_test=x)
-    bad("3 or 4 axes, these have 2", image=x[:, 0, 0], label=y)
-    bad("labels must be integers, these are float64", image=x, label=y + 0.5)
-    bad("labels must be 0 or more, found -1..2", image=x, label=y - 1)
-    bad(r"labels must be 0..1, found 0..3", image=x, label=y, class_names=np.array(["a", "b"]))
+    bad("must have x_train and y_train", a=x)
+    bad("must have both of x_test and y_test, but has only x_test", x_train=x, y_train=y, x_test=x)
+    bad("3 or 4 axes, got 2", image=x[:, 0, 0], label=y)
+    bad("labels must be integers, got float64", image=x, label=y + 0.5)
+    bad("labels must be 0 or more, got -1..2", image=x, label=y - 1)
+    bad(r"labels must be 0..1, got 0..3", image=x, label=y, class_names=np.array(["a", "b"]))
     bad(r"\(test\): labels must be 0..3", x_train=x, y_train=y, x_test=x, y_test=y + 1)
-    bad("40 images, but labels of the shape", image=x, label=y[:9])
+    bad(r"40 images need labels of the shape \(40,\), got \(9,\)", image=x, label=y[:9])
     bad("NaN", image=np.full((40, 4, 4), np.nan), label=y)
-    bad(r"in \[0, 1\], found 0..254", image=np.arange(0, 255.0).reshape(-1, 1, 1), label=y)
+    bad(r"in \[0, 1\], got 0..254", image=np.arange(0, 255.0).reshape(-1, 1, 1), label=y)
     bad("must lie in 0..255", image=x.astype(int) * 9, label=y)
-    bad("is empty", image=x[:0], label=y[:0])
-    bad("part is empty", image=x[:1], label=y[:1])
-    bad("differ in shape", x_train=x, y_train=y, x_test=x[:, 1:], y_test=y)
+    bad("there are no images", image=x[:0], label=y[:0])
+    bad("part holds no examples", image=x[:1], label=y[:1])
+    bad("must have one shape, got", x_train=x, y_train=y, x_test=x[:, 1:], y_test=y)
     bad("Object arrays", image=np.array([None]), label=y)
     name = save_npz(tmp_path, image=x, label=y)
     refused("--val-split 0", name, val_split=0)
@@ -258,10 +258,10 @@ def test_folder_on_demand_equals_memory(tmp_path, monkeypatch):
 
 def test_folder_bad_content(tmp_path):
     refused("there is no folder", f"folder:{tmp_path / 'none'}")
-    refused("no images", f"folder:{tmp_path}")
+    refused("there must be images .* in sub-folders", f"folder:{tmp_path}")
     (tmp_path / "cat").mkdir()
     (tmp_path / "cat" / "notes.txt").write_text("x")
-    refused("no images", f"folder:{tmp_path}")
+    refused("there must be images .* in sub-folders", f"folder:{tmp_path}")
     name = save_images(tmp_path, n=10)
     (tmp_path / "cat" / "bad.png").write_bytes(b"not an image")
     whole = (tmp_path / "dog" / "000.png").read_bytes()
@@ -292,11 +292,11 @@ def test_gray_with_alpha_and_color_mix_to_color(tmp_path):
 
 def test_unknown_names_end_in_seconds(tmp_path):
     started = time.time()
-    refused(r"unknown source 'foldr:x' \(did you mean folder\?\)", "foldr:x")
+    refused(r"unknown data set 'foldr:x' \(did you mean folder\?\)", "foldr:x")
     refused(r"did you mean digits\?.*folder:PATH", "digitss", data_dir=str(tmp_path))
     refused("did you mean mnist", "mnistt", data_dir=str(tmp_path))
     refused("needs a path", "npz:")
-    refused("nothing after a colon", "digits:3")
+    refused("digits takes no argument; write digits", "digits:3")
     assert time.time() - started < 30
 
 

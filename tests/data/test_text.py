@@ -147,11 +147,11 @@ def test_a_folder_with_parts(tmp_path):
 def test_bad_files(tmp_path):
     refused("there is no file or folder", f"text:{tmp_path / 'none'}")
     (tmp_path / "empty").mkdir()
-    refused("there is no text", f"text:{tmp_path / 'empty'}")
-    refused("there is no text", save(tmp_path / "a.txt", ""))
+    refused("the training part holds no text", f"text:{tmp_path / 'empty'}")
+    refused("the training part holds no text", save(tmp_path / "a.txt", ""))
     refused(r"b\.txt is not UTF-8 at byte 3", save(tmp_path / "b.txt", b"abc\xff"))
     refused(
-        r"the validation part has 100 tokens, and one window takes 129 \(--max-length 128\)",
+        r"the validation part has 100 tokens, but one window needs 129 \(--max-length 128\)",
         save(tmp_path / "c.txt", "0123456789" * 100),
     )
     name = save(tmp_path / "d" / "a.txt", "word " * 100)
@@ -164,23 +164,25 @@ def test_bad_files(tmp_path):
 
 
 def test_sources_that_do_not_fit_the_task(tmp_path):
-    output = r"digits gives image and label, but the model's task needs token_ids \(tokens\): {}"
+    output = (
+        r"digits has image and label, but the model's task needs token_ids \(tokens\), as in {}"
+    )
     texts = "synthetic, python_docs, text:FILE_OR_FOLDER, tfds:NAME$"
     refused(output.format(texts), "digits", task=GenerateText)
     refused(
-        r"python_docs gives token_ids \(tokens\), but the model's task needs source_ids \(tokens\) "
-        r"and target_ids \(tokens\): synthetic, dates, pairs:FILE.tsv, tfds:NAME$",
+        r"python_docs has token_ids \(tokens\), but the model's task needs source_ids \(tokens\) "
+        r"and target_ids \(tokens\), as in synthetic, dates, pairs:FILE.tsv, tfds:NAME$",
         "python_docs",
         task=Translate,
     )
     refused(
-        "but the model's task needs image and label: digits, synthetic, folder:PATH, npz:PATH, "
-        "idx:FOLDER, digit_rows, tfds:NAME$",
+        "but the model's task needs image and label, as in digits, synthetic, folder:PATH, "
+        "npz:PATH, idx:FOLDER, digit_rows, tfds:NAME$",
         "python_docs",
         task=Classify,
     )
-    refused("--tokenizer: digits has no text", "digits", tokenizer="char")
-    refused("--max-length: digits has no text", "digits", max_length=8)
+    refused("--tokenizer applies to text only; digits has no text", "digits", tokenizer="char")
+    refused("--max-length applies to text only; digits has no text", "digits", max_length=8)
 
 
 def test_the_tokenizer_of_an_earlier_run_is_used_again(tmp_path):
@@ -280,5 +282,5 @@ def test_tfds_text(tfds_texts, tmp_path):
     train = stream(source, "train") + stream(source, "validation")
     assert train.count("a") == 300 and "t" not in train
     assert len(source.test) == 10 * 32 // 8 - 1
-    refused(r"gives token_ids \(tokens\), but .* needs source_ids .*: .*dates", tfds_texts,
+    refused(r"has token_ids \(tokens\), but .* needs source_ids .*, as in .*dates", tfds_texts,
             data_dir=str(tmp_path), task=Translate)  # fmt: skip

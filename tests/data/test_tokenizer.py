@@ -104,9 +104,9 @@ def test_text_that_is_not_utf8(trained, kind):
         for ids in (tokenizer.ids, tf.function(lambda x: tokenizer.ids(x)[0])):
             with pytest.raises(tf.errors.InvalidArgumentError):
                 ids(tf.constant(broken))
-        with pytest.raises(ValueError, match="text 2 is not valid Unicode at 3"):
+        with pytest.raises(ValueError, match="text 2 is not valid Unicode at position 3"):
             tokenizer.encode(broken)
-    with pytest.raises(ValueError, match="text 1 is not valid Unicode at 1"):
+    with pytest.raises(ValueError, match="text 1 is not valid Unicode at position 1"):
         tokenizer.encode(["a\ud800"])
 
 
@@ -228,7 +228,7 @@ def test_only_words_need_more_than_tensorflow(trained):
     "match,arguments",
     [
         ("--tokenizer bpee: not one of .*did you mean bpe", ("bpee", TEXTS)),
-        ("no text", ("char", [""])),
+        ("at least one text that is not empty", ("char", [""])),
         ("--vocab-size 4: char needs at least 5", ("char", TEXTS, 4)),
         ("--vocab-size 100: bpe needs at least 260", ("bpe", TEXTS, 100)),
         ("--vocab-size 50: wordpiece needs at least", ("wordpiece", TEXTS, 50)),

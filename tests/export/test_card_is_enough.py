@@ -83,12 +83,12 @@ def test_texts(name, file, bare, request):
 
 
 @pytest.mark.parametrize("file", ["", LITE])
-def test_images_drawn(vae, bare, file):
-    before = sampling.draw_images(vae / "assets.extra" / "model.keras", {"num": 3, "seed": 5})
-    result = sampling.draw_images(bare(vae) / file, {"num": 3, "seed": 5})
+def test_images_sampled(vae, bare, file):
+    before = sampling.sample_images(vae / "assets.extra" / "model.keras", {"num": 3, "seed": 5})
+    result = sampling.sample_images(bare(vae) / file, {"num": 3, "seed": 5})
     np.testing.assert_allclose(result, before, atol=1e-4)
-    with pytest.raises(ValueError, match="--label 1: the model is unconditional"):
-        sampling.draw_images(vae / file, {"label": "1"})
+    with pytest.raises(ValueError, match="--label 1 needs a conditional model"):
+        sampling.sample_images(vae / file, {"label": "1"})
 
 
 def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
@@ -97,7 +97,7 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
         argv = ["predict", "--saved-model", path, str(picture)]
         assert cli.main(argv) == 2
         error = capsys.readouterr().err
-        assert error == ("error: vae gives an image: --output FILE.png says where it is written\n")
+        assert error == ("error: vae makes an image: give --output FILE.png to write it to\n")
         out = tmp_path / f"{Path(path).name}.png"
         assert cli.main([*argv, "--output", str(out)]) == 0
         assert capsys.readouterr().out == f"{out}\n"
@@ -114,12 +114,12 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
     [
         ("{", "cannot be read"),
         ("[]", "is no card"),
-        ("{}", "does not say how to ask it"),
-        ('{"model": "vae", "data": 3, "interface": 4}', "does not say how to ask it"),
+        ("{}", "does not describe its inputs"),
+        ('{"model": "vae", "data": 3, "interface": 4}', "does not describe its inputs"),
         (
             '{"model": "vae", "data": {"columns": {}}, "interface": {"context": 3, "tflite": '
             '{"serving_default": {}}, "savedmodel": {"serve_bytes": {"inputs": {"x": 3}}}}}',
-            "does not say how to ask it",
+            "does not describe its inputs",
         ),
         (b"\xff\xfe", "cannot be read"),
         (None, "holds no assets.extra/card.json"),

@@ -289,8 +289,8 @@ def test_chosen_signatures_and_versions(chosen, parts, tmp_path):
     assert some["warmup_requests"] == 2
     folder = Path(full["folder"]).parents[1]
     for line, options in [
-        ("--version 7: .* has it; the next is 9", {"version": 7}),
-        ("--version 0: must be at least 1", {"version": 0}),
+        ("--version 7: .* has it already; the next is 9", {"version": 7}),
+        ("--version 0: must be next, or a number of at least 1", {"version": 0}),
         ("did you mean serve_bytes", {"signatures": ("serve_byte",)}),
     ]:
         with pytest.raises(ValueError, match=line):

@@ -133,14 +133,14 @@ def test_one_text_goes_with_every_image(answers, picture):
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (["half.png"], "answers takes an image file and a text, not an image file alone"),
-        ([TEXT], "answers takes an image file and a text, not a text alone"),
+        (["half.png"], "answers takes an image file and a text, not only an image file"),
+        ([TEXT], "answers takes an image file and a text, not only a text"),
         (["half.png", ""], "text 1: text is empty"),
         (["half.png", "what is this? is this what"], "text 1: text has over 20 tokens"),
-        (["gone.png", TEXT], "gone.png: cannot be read"),
-        (["half.png", "half.png", TEXT, TEXT, TEXT], "2 files and 3 texts: give as many"),
-        (["half.png", TEXT, "--output", "out.png"], "answers gives a class, no picture"),
-        (["half.png", TEXT, "--top-k", "3"], "--top-k: answers takes no such setting"),
+        (["gone.png", TEXT], "gone.png cannot be read"),
+        (["half.png", "half.png", TEXT, TEXT, TEXT], "2 files and 3 texts: give equal numbers"),
+        (["half.png", TEXT, "--output", "out.png"], "answers makes a class, not a picture"),
+        (["half.png", TEXT, "--top-k", "3"], "--top-k does not apply to answers"),
     ],
 )
 def test_what_it_does_not_take_is_one_line(answers, picture, given, line, monkeypatch, capsys):

@@ -20,7 +20,7 @@ KINDS = "gray gray_alpha color rgba larger smaller jpeg gray_jpeg".split()
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_decode_and_fit(kind, signatures, parts, pictures):
     outputs = signatures[1]["serve_bytes"](image_bytes=tf.constant([pictures[kind]]))
-    image = images.fit(images.decode(pictures[kind], 1), (8, 8))[None]
+    image = images.resize(images.decode(pictures[kind], 1), (8, 8))[None]
     expected = parts.task.predict(parts.model, {"image": image})
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-5)

@@ -111,7 +111,7 @@ def test_bad_texts_and_settings_are_named(writer, translator, some):
         ("context of 24", [some], {"max_new_tokens": 20}),
         ("--seed 9999999999: must be below", [some], {"seed": 9999999999}),
         ("text 1: top_k must be 0 or more", [some], {"top_k": -2}),
-        ("--top-k: a TFLite file takes no such setting", [some], {"top_k": 3}),
+        ("--top-k does not apply to a TFLite file", [some], {"top_k": 3}),
     ]:
         file = writer / FILES["tflite"] if "TFLite" in line else writer
         with pytest.raises(ValueError, match=line):
@@ -120,7 +120,7 @@ def test_bad_texts_and_settings_are_named(writer, translator, some):
         texts.predict_texts(translator, [some * 20])
     with pytest.raises(ValueError, match="text 1: source is empty"):
         texts.predict_texts(translator, [""])
-    with pytest.raises(ValueError, match="--seed: transformer_small takes no such setting"):
+    with pytest.raises(ValueError, match="--seed does not apply to transformer_small"):
         texts.predict_texts(translator, [some], {"seed": 1})
     missing = texts.predict_texts(writer, [some[:2] + "é"], {"max_new_tokens": 1})[0]
     assert missing["unknown"] == ["é"]

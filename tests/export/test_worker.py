@@ -28,7 +28,7 @@ def test_export_run(run, parts, tmp_path, exported):
     lines = []
     card = worker.export_run(run, ["savedmodel"], tmp_path, say=lines.append)
     assert card["folder"] == str(tmp_path / "resnet20" / "1")
-    assert card["figures"] == {"test": {"top1": 0.25}}
+    assert card["metrics"] == {"test": {"top1": 0.25}}
     assert lines[:2] == ["model.keras", "SavedModel"]
     assert list(card["artifacts"]) == ["savedmodel"]
     assert card["artifacts"]["savedmodel"]["test"] == pytest.approx(

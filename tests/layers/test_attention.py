@@ -199,7 +199,9 @@ def test_a_cache_that_is_too_short_is_refused(x):
     layer = SelfAttention(2, causal=True)
     cache = [np.zeros((2, 2, 6, 4), "float32")] * 2
     for position in (2, tf.constant(2)):
-        with pytest.raises(ValueError, match="5 tokens from position 2 on: there are 6 positions"):
+        with pytest.raises(
+            ValueError, match="5 tokens from position 2 on: there are only 6 positions"
+        ):
             layer(x, cache=cache, position=position)
     with pytest.raises(ValueError, match="causal"):
         SelfAttention(2)(x, cache=cache)
@@ -207,9 +209,11 @@ def test_a_cache_that_is_too_short_is_refused(x):
 
 def test_heads_that_do_not_divide_are_refused(x):
     for layer, inputs in ((SelfAttention(3), (x,)), (CrossAttention(3), (x, x))):
-        with pytest.raises(ValueError, match="num_heads 3: it must divide the 8 channels"):
+        with pytest.raises(ValueError, match="num_heads 3: must divide the 8 channels"):
             layer(*inputs)
-    with pytest.raises(ValueError, match="num_kv_heads 3: it must divide num_heads 4"):
+    with pytest.raises(ValueError, match="num_kv_heads 3: must divide num_heads 4"):
         SelfAttention(4, num_kv_heads=3)(x)
-    with pytest.raises(ValueError, match="8 channels in 8 heads are 1 each, which is not even"):
+    with pytest.raises(
+        ValueError, match="an even number of channels per head: 8 channels in 8 heads are 1 each"
+    ):
         SelfAttention(8, rotary=True)(x)

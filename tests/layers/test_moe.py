@@ -114,7 +114,9 @@ def test_experts_that_are_not_chosen_learn_nothing(rng):
 
 @pytest.mark.parametrize("top_k", [0, 4])
 def test_a_number_of_choices_that_cannot_be_is_refused(top_k):
-    with pytest.raises(ValueError, match=f"top_k {top_k}: must be 1 to num_experts, which is 3"):
+    with pytest.raises(
+        ValueError, match=f"top_k {top_k}: must be at least 1 and at most num_experts=3"
+    ):
         MixtureOfExperts(3, 7, top_k)
 
 

@@ -57,10 +57,10 @@ def test_later_tokens_may_come_alone(layer, position, rng):
 
 def test_what_has_no_position_is_refused(rng):
     x = rng.normal(size=(2, 9, 5)).astype("float32")
-    with pytest.raises(ValueError, match="9 tokens from position 0 on: there are 8 positions"):
+    with pytest.raises(ValueError, match="9 tokens from position 0 on: there are only 8 positions"):
         LearnedPosition(8)(x)
     for position in (8, -1, tf.constant(8)):
         with pytest.raises(ValueError, match=f"1 tokens from position {position}"):
             LearnedPosition(8)(x[:, :1], position=position)
-    with pytest.raises(ValueError, match="5 channels are not even"):
+    with pytest.raises(ValueError, match="need an even number of channels, got 5"):
         SinusoidalPosition()(x)

@@ -189,7 +189,7 @@ def test_a_stateful_layer_goes_on_as_that_of_keras(kind, rng):
 
 
 def test_a_stateful_layer_refuses_an_unknown_batch_size():
-    with pytest.raises(ValueError, match="batch size must be known"):
+    with pytest.raises(ValueError, match="batch size must be static"):
         LSTM(3, stateful=True).build((None, 4, 2))
 
 

@@ -56,14 +56,14 @@ def test_sizes(rng, side, smallest, maps):
     ],
 )
 def test_other_sizes_are_refused(shape, nearest):
-    with pytest.raises(ValueError, match=rf"square images of 4 \* 2\^n .* nearest: {nearest}"):
+    with pytest.raises(ValueError, match=rf"square images of 4 \* 2\^n .* nearest are {nearest}"):
         dcgan.dcgan(image_shape=shape)
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="takes .side, side, channels."):
+    with pytest.raises(ValueError, match="needs .side, side, channels."):
         dcgan.dcgan(image_shape=(8, 8))
-    with pytest.raises(ValueError, match="norm 'layer'; it is batch or none"):
+    with pytest.raises(ValueError, match="norm 'layer': not one of batch, none"):
         dcgan.dcgan(norm="layer")
     with pytest.raises(ValueError, match="base_filters 0"):
         dcgan.dcgan(base_filters=0)

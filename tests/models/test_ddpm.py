@@ -75,8 +75,8 @@ def test_the_small_one_takes_8_to_32_pixels(side):
 @pytest.mark.parametrize(
     ("kwargs", "words"),
     [
-        ({"image_shape": (30, 32, 1)}, "divide by 4; the nearest to 30 that work: 28 and 32"),
-        ({"image_shape": (8, 3, 1)}, "the nearest to 3 that work: 4"),
+        ({"image_shape": (30, 32, 1)}, "be a multiple of 4; the nearest to 30 are 28 and 32"),
+        ({"image_shape": (8, 3, 1)}, "the nearest to 3 are 4"),
         ({"image_shape": (8, 8)}, "height, width, channels"),
         ({"dim": 7}, "dim 7: must be even"),
         ({"depth": 0}, "depth 0"),

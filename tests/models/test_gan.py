@@ -46,7 +46,7 @@ def test_discriminator_drops_pixels_and_units_while_training(rng):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="latent_prior 'unifrom'.*uniform"):
         gan.gan_mlp(latent_prior="unifrom")
-    with pytest.raises(ValueError, match="norm 'bach'.*batch or none"):
+    with pytest.raises(ValueError, match="norm 'bach': not one of batch, none"):
         gan.gan_mlp(norm="bach")
     with pytest.raises(ValueError, match="latent_dim 0"):
         gan.gan_mlp(latent_dim=0)

@@ -194,28 +194,33 @@ def test_it_starts_at_a_uniform_guess(rng):
 
 def test_more_than_the_context_is_refused(ids):
     model = make({"positions": "rotary"})
-    with pytest.raises(ValueError, match="13 tokens from position 0 on: there are 12 positions"):
+    with pytest.raises(
+        ValueError, match="13 tokens from position 0 on: there are only 12 positions"
+    ):
         model(np.ones((1, 13), "int32"))
     for length in (13, tf.constant(13)):
-        with pytest.raises(ValueError, match="there are 12 positions"):
+        with pytest.raises(ValueError, match="there are only 12 positions"):
             model.init_cache(1, length)
     state = model.init_cache(3, 8)
     for position in (0, tf.constant(0)):
-        with pytest.raises(ValueError, match="there are 8 positions"):
+        with pytest.raises(ValueError, match="there are only 8 positions"):
             model.decode_step(ids, state, position)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"num_heads": 3}, "num_heads 3: it must divide the 16 channels"),
-        ({"num_kv_heads": 3}, "num_kv_heads 3: it must divide num_heads 4"),
-        ({"num_heads": 16, "positions": "rotary"}, "which is not even"),
-        ({"positions": "absolute"}, "positions 'absolute': it is one of learned, rotary"),
-        ({"norm": "batch"}, "norm 'batch': it is one of layer, rms"),
-        ({"mlp": "relu"}, "mlp 'relu': it is one of gelu, swiglu"),
-        ({"num_experts": 2}, "num_experts 2: experts are SwiGLUs"),
-        ({"num_experts": 2, "mlp": "swiglu", "top_k": 3}, "top_k 3: must be 1 to num_experts"),
+        ({"num_heads": 3}, "num_heads 3: must divide the 16 channels"),
+        ({"num_kv_heads": 3}, "num_kv_heads 3: must divide num_heads 4"),
+        ({"num_heads": 16, "positions": "rotary"}, "an even number of channels per head"),
+        ({"positions": "absolute"}, "positions 'absolute': not one of learned, rotary"),
+        ({"norm": "batch"}, "norm 'batch': not one of layer, rms"),
+        ({"mlp": "relu"}, "mlp 'relu': not one of gelu, swiglu"),
+        ({"num_experts": 2}, "num_experts 2 needs mlp='swiglu'"),
+        (
+            {"num_experts": 2, "mlp": "swiglu", "top_k": 3},
+            "top_k 3: must be at least 1 and at most num_experts",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):

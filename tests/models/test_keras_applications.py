@@ -104,21 +104,23 @@ def vgg16_source():
 
 
 @pytest.mark.parametrize(
-    ("kwargs", "taken"),
+    ("kwargs", "assigned"),
     [
         ({}, ("fc1", "fc2", "head")),
         ({"num_classes": 7}, ("fc1", "fc2")),
         ({"image_shape": (32, 32, 3)}, ()),  # the first dense layer sees another map
     ],
 )
-def test_dense_layers_are_taken_up_to_the_first_that_does_not_fit(vgg16_source, kwargs, accepted):
+def test_dense_layers_are_assigned_up_to_the_first_that_does_not_fit(
+    vgg16_source, kwargs, assigned
+):
     sizes = {"image_shape": (64, 32, 3), "num_classes": 10, "fc_dim": 64}
     model = vgg.vgg16(**{**sizes, **kwargs})
     before = {name: getattr(model, name).kernel.numpy() for name in ("fc1", "fc2", "head")}
-    assert copy_weights(model, vgg16_source) is (len(accepted) == 3)
+    assert copy_weights(model, vgg16_source) is (len(assigned) == 3)
     for name, kernel in before.items():
         theirs = vgg16_source.get_layer(name.replace("head", "predictions")).kernel.numpy()
-        expected = theirs.reshape(kernel.shape) if name in accepted else kernel
+        expected = theirs.reshape(kernel.shape) if name in assigned else kernel
         np.testing.assert_array_equal(getattr(model, name).kernel.numpy(), expected)
     theirs = vgg16_source.get_layer("block5_conv3").kernel.numpy()
     np.testing.assert_array_equal(model.backbone.blocks[-1].conv.kernel.numpy(), theirs)
@@ -145,11 +147,11 @@ def test_a_vgg_alone_and_one_with_batch_norm(vgg16_source):
         (
             resnet.resnet50,
             {"image_shape": (32, 32, 1), "depths": (1,)},
-            "stem/conv/kernel has shape",
+            "stem/conv/kernel needs the shape",
         ),
         (resnet.resnet50, {"stride_in_3x3": True, "depths": (1, 1)}, "strides in the first 1x1"),
-        (resnet.resnet18, {"depths": (1,)}, "no ResNet with bottlenecks"),
-        (densenet.densenet_bc_40_12, {"depths": (1, 1)}, "no DenseNet for ImageNet"),
+        (resnet.resnet18, {"depths": (1,)}, "must be a ResNet with bottlenecks"),
+        (densenet.densenet_bc_40_12, {"depths": (1, 1)}, "must be a DenseNet for ImageNet"),
     ],
 )
 def test_other_architectures_are_refused(resnet50_source, builder, kwargs, message):

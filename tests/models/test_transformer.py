@@ -161,10 +161,12 @@ def test_a_saved_model_is_the_same(name, x, tmp_path):
 
 
 def test_what_cannot_be_is_refused(x):
-    with pytest.raises(ValueError, match="num_heads 3: it must divide the 16 channels"):
+    with pytest.raises(ValueError, match="num_heads 3: must divide the 16 channels"):
         make(num_heads=3)
     model = make()
-    with pytest.raises(ValueError, match="13 tokens from position 0 on: there are 12 positions"):
+    with pytest.raises(
+        ValueError, match="13 tokens from position 0 on: there are only 12 positions"
+    ):
         model.init_cache(x["source_ids"], 13)
-    with pytest.raises(ValueError, match="9 tokens from position 0 on: there are 8 positions"):
+    with pytest.raises(ValueError, match="9 tokens from position 0 on: there are only 8 positions"):
         model.decode_step(x["target_ids"], model.init_cache(x["source_ids"], 8), 0)

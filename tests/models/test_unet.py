@@ -86,7 +86,7 @@ def test_blocks_can_be_built_from_shapes(norm, rng):
         ({"image_shape": (48, 52, 1)}, r"multiples of 8 .* \(48, 48, 1\), --image-size 48 48"),
         ({"image_shape": (4, 4, 1)}, r"the nearest is \(8, 8, 1\)"),
         ({"image_shape": (48, 48)}, r"must be \(height, width, channels\)"),
-        ({"norm": "layer"}, "norm 'layer': must be one of batch, none"),
+        ({"norm": "layer"}, "norm 'layer': not one of batch, none"),
         ({"depth": 0}, "depth 0: must be a whole number from 1 on"),
         ({"fliters": 8}, "no argument 'fliters' .*filters"),
     ],

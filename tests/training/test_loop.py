@@ -199,7 +199,7 @@ def test_frozen_backbones_and_averages_come_back(tmp_path):
         ({"model_kwargs": {"dims": 3}}, "--model-kwargs dims=3"),
         ({"model_kwargs": {"dim": 3}}, "did you mean dims"),
         ({"drop_path": 0.1}, "mlp has no argument 'drop_path'"),
-        ({"batch_size": 5000}, "there are only 1257 examples"),
+        ({"batch_size": 5000}, "must be at most the 1257 examples"),
         ({"model": "resnet50", "model_kwargs": {}, "image_size": (8,)}, "at least 32x32"),
     ],
 )

@@ -79,9 +79,9 @@ def test_predict_and_evaluate(writer, translator, capsys):
         (["--model-kwargs", "depth=0"], "depth 0: must be a whole number from 1 on"),
         (["--tokenizer", "bype"], "did you mean"),
         (["--max-length", "9999"], "one window takes"),
-        (["--augment", "shift"], "are of images alone"),
+        (["--augment", "shift"], "apply to image data only"),
         (["--task-kwargs", "top_k=-1"], "top_k=-1: must be a whole number from 0"),
-        (["--model-kwargs", "num_heads=3"], "num_heads 3: it must divide"),
+        (["--model-kwargs", "num_heads=3"], "num_heads 3: must divide"),
         (["--dataset", "digits"], "digits"),
     ],
 )

@@ -55,34 +55,39 @@ def open_source(
         name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
             `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
             `pairs:FILE.tsv`, `tfds:NAME[:config]` or any other TFDS name.
-        image_size: What images are resized to: `()` for as they are, `(side,)` or
+        image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
-        val_split: Share of the training examples held out where there is no validation part.
+        val_split: Fraction of the training examples held out where there is no validation part.
         data_dir: Where TFDS keeps its data.
         skip_bad_files: Leave out unreadable images and texts instead of refusing.
-        seed: Of divisions that are drawn, and of `synthetic`, `scenes` and `dates`.
+        seed: Of random divisions, and of `synthetic`, `scenes` and `dates`.
         task: A task, or its class, whose specs say which columns are wanted; all if None.
-        tokenizer: Kind of the tokenizer of texts, or None for what suits the data.
-        vocab_size: Tokens of its vocabulary at most, or None.
-        max_length: Tokens of a window of text, or of the longest source and target; or None.
-        info: Facts of the data of an earlier run, whose tokenizer and `max_length` are then used
-            instead; or None.
+        tokenizer: Kind of the tokenizer of texts; None for the data's default.
+        vocab_size: Maximum size of its vocabulary, or None.
+        max_length: Maximum tokens of a window of text, or of a source and a target; or None.
+        info: The `DataInfo` of an earlier run, whose tokenizer and `max_length` are then used;
+            or None.
 
     Raises:
-        ValueError: An unknown name, missing or broken files, or data without the columns.
+        UserError: An unknown name, missing or broken files, or data without the columns.
     """
     kind, _, where = str(name).partition(":")
     if kind not in NAMES:
         if where:
             raise UserError(
-                f"unknown source {name!r}{nearest(kind, NAMES)}; there are {', '.join(names())}"
+                f"unknown data set {name!r}{nearest(kind, NAMES)}; it must be one of "
+                f"{', '.join(names())}"
             )
         kind, where = "tfds", kind
     if kind in PATHS and not where:
-        raise UserError(f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:...")
+        raise UserError(
+            f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
+        )
     size = tuple(int(side) for side in image_size)
     if len(size) > 2 or any(side < 1 for side in size):
-        raise UserError(f"--image-size {size}: must be a side, or a height and a width")
+        raise UserError(
+            f"--image-size {size}: must be one side, or a height and a width, each 1 or more"
+        )
     size = size * 2 if len(size) == 1 else size
     module = _module(kind)
     if module.GIVES is not None:
@@ -121,10 +126,10 @@ def names(task=None) -> list[str]:
     ]
 
 
-def unfit(task) -> str:
-    """What is said where a source does not give what a task needs."""
-    columns = wanted.words(wanted.kinds(wanted.needed(task)))
-    return f"the model's task needs {columns}: {', '.join(names(task))}"
+def needs_of(task) -> str:
+    """The columns that a task needs, and the sources that have them, in words."""
+    columns = wanted.describe(wanted.kinds(wanted.needed(task)))
+    return f"the model's task needs {columns}, as in {', '.join(names(task))}"
 
 
 def _module(name):
@@ -134,11 +139,11 @@ def _module(name):
 def _check_fits(name, given, task):
     """UserError where columns `{name: kind}` lack what a task needs."""
     if not wanted.fits(given, task):
-        raise UserError(f"{name} gives {wanted.words(given)}, but {unfit(task)}")
+        raise UserError(f"{name} has {wanted.describe(given)}, but {needs_of(task)}")
 
 
 def _check_used(options, info):
-    """ValueError where a setting has nothing to say about the data."""
+    """UserError where a setting does not apply to the data."""
     settings = {
         "--image-size": (options.image_size, info.first(*PIXELS, "mask", "instances")),
         "--tokenizer": (options.tokenizer, info.tokenizer),
@@ -148,7 +153,7 @@ def _check_used(options, info):
     for name, (value, used) in settings.items():
         if value and used is None:
             kind = "images" if name == "--image-size" else "text"
-            raise UserError(f"{name}: {options.name} has no {kind}")
+            raise UserError(f"{name} applies to {kind} only; {options.name} has no {kind}")
 
 
 def from_recipe(recipe, task, info=None) -> Source:
@@ -157,7 +162,7 @@ def from_recipe(recipe, task, info=None) -> Source:
     Args:
         recipe: The settings.
         task: The task's class.
-        info: Facts of the data of a run that goes on, or is exported, or None.
+        info: The `DataInfo` of a run that is resumed or exported, or None.
     """
     image_size = recipe.image_size
     pixels = info and info.first(*PIXELS)
@@ -183,8 +188,8 @@ def input_statistics(split: Split, columns: dict) -> tuple[tuple, tuple]:
 
     Args:
         split: The training part; of one that is read on demand at most 2,000 evenly spaced examples
-            are looked at.
-        columns: `{name: Column}`; the first one of pixels is looked at.
+            are measured.
+        columns: `{name: Column}`; the first one of pixels is measured.
 
     Returns:
         `(mean, std)`, tuples of floats; a channel that never varies has the deviation 1.

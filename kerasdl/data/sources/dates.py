@@ -6,7 +6,7 @@ import hashlib
 import numpy as np
 
 from kerasdl.data.sources.pairs import translation_source
-from kerasdl.errors import UserError
+from kerasdl.data.splits import check_no_argument
 
 GIVES = {"source_ids": "tokens", "target_ids": "tokens", "group": "label"}
 FIRST, LAST = datetime.date(1900, 1, 1), datetime.date(2099, 12, 31)
@@ -47,10 +47,9 @@ def load(where, options):
     """Pairs such as "Wednesday, March 3rd, 1999" and "1999-03-03".
 
     A day is training, validation or test by its hash, so test days are unseen in every format. The
-    seed draws days, formats and upper and lower case. `group` is the format's number.
+    seed decides days, formats and upper and lower case. `group` is the format's number.
     """
-    if where:
-        raise UserError(f"{options.name}: dates takes nothing after a colon")
+    check_no_argument(where, options)
     days = {part: [] for part in COUNTS}
     for number in range((LAST - FIRST).days + 1):
         day = FIRST + datetime.timedelta(number)
@@ -69,7 +68,7 @@ def load(where, options):
     return translation_source(
         options,
         parts,
-        (f"dates: one format each of {len(FORMATS)}; test days stand in no other part",),
+        (f"dates: one format each of {len(FORMATS)}; no test day is in another part",),
         kind="char",
         max_length=None,
         groups=groups,
@@ -94,7 +93,7 @@ def write(day, style) -> str:
 
 
 def cased(text, rng) -> str:
-    """A text as it is, in lower or in upper case, or, one in ten, with each letter's case drawn."""
+    """A text as it is, in lower or in upper case, or, one in ten, with random case."""
     choice = rng.random()
     if choice < 0.4:
         return text

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
-from kerasdl.data.images import FORMATS, decode, fit
-from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, cut, make_source
+from kerasdl.data.images import FORMATS, decode, resize
+from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, make_source, split_indices
 from kerasdl.errors import UserError
 
 GIVES = {"image": "image", "label": "label"}
@@ -20,23 +20,24 @@ GRAY_MODES = ("1", "L", "LA", "I", "F", "I;16", "I;16B", "I;16L")
 def load(where, options):
     """A folder of classes, or of `train/`, `val/` and `test/`, each with a folder per class.
 
-    Class names are the sub-folders', sorted. Parts that are missing are drawn from the training
-    images with the seed. Images are gray if all of them are. Up to 512 MiB of decoded images are
-    read at once, and an unreadable one is found then; of more, only the headers are looked at.
+    Class names are the sub-folders', sorted. Missing parts are sampled from the training images
+    with the seed. Images are gray if all of them are. Up to 512 MiB of decoded images are
+    read at once, and unreadable ones are refused then; of more, only the headers are read.
     """
     root = Path(where)
     if not root.is_dir():
         raise UserError(f"{options.name}: there is no folder {where}")
-    result = _find(root)
-    class_names = sorted({name for files in result.values() for name, _ in files})
+    files_of = _find(root)
+    class_names = sorted({name for files in files_of.values() for name, _ in files})
     if not class_names:
         raise UserError(
-            f"{options.name}: no images ({' '.join(FORMATS)}) in sub-folders, one per class"
+            f"{options.name}: there must be images ({' '.join(FORMATS)}) in sub-folders, "
+            "one per class"
         )
-    paths = [path for files in result.values() for _, path in files]
+    paths = [path for files in files_of.values() for _, path in files]
     label = {name: k for k, name in enumerate(class_names)}
-    labels = np.array([label[n] for files in result.values() for n, _ in files], np.int32)
-    part = np.repeat(list(result), [len(files) for files in result.values()])
+    labels = np.array([label[n] for files in files_of.values() for n, _ in files], np.int32)
+    part = np.repeat(list(files_of), [len(files) for files in files_of.values()])
 
     with ThreadPoolExecutor() as pool:
         headers = list(pool.map(_header, paths))
@@ -106,7 +107,7 @@ def _check_bad(paths, bad, options):
         first = next(p for p, b in zip(paths, bad, strict=True) if b)
         raise UserError(
             f"{options.name}: {bad.sum()} of {len(paths)} images cannot be read, the first is "
-            f"{first}; --skip-bad-files goes on without them"
+            f"{first}; --skip-bad-files leaves them out"
         )
 
 
@@ -120,7 +121,7 @@ def _shape(headers, paths, options):
         if size != sizes[0]:
             raise UserError(
                 f"{options.name}: images differ in size ({sizes[0][0]}x{sizes[0][1]} {paths[0]}, "
-                f"{size[0]}x{size[1]} {path}): give --image-size"
+                f"{size[0]}x{size[1]} {path}); give --image-size"
             )
     return (*sizes[0], channels)
 
@@ -132,7 +133,7 @@ def _decode_all(paths, skip, shape):
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(path):
-        image = fit(decode(tf.io.read_file(path), shape[2]), shape[:2])
+        image = resize(decode(tf.io.read_file(path), shape[2]), shape[:2])
         return tf.cast(tf.round(image * 255.0), tf.uint8)
 
     def one(i):
@@ -141,14 +142,14 @@ def _decode_all(paths, skip, shape):
         except tf.errors.OpError:
             bad[i] = True
 
-    pixels.get_concrete_function()  # traced once, before the threads ask for it
+    pixels.get_concrete_function()  # traced once, before the threads call it
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, np.flatnonzero(~skip)))
     return images, bad
 
 
 def _divide(part, usable, options, notes):
-    """`{part: numbers of its files}`; what is missing is drawn from the training files."""
+    """`{part: numbers of its files}`; missing parts are sampled from the training files."""
     rows = {name: np.flatnonzero((part == name) & usable) for name in dict.fromkeys(part)}
     if "train" not in rows:
         raise UserError(f"{options.name}: the train folder holds no images")
@@ -157,12 +158,12 @@ def _divide(part, usable, options, notes):
         if name in rows:
             continue
         check_val_split(options)
-        # Both shares are of the files that were there.
-        share = min(options.val_split * len(whole) / max(len(rows["train"]), 1), 1.0)
-        kept, held = cut(len(rows["train"]), share, [options.seed, number])
+        # Both fractions are of the files that were there.
+        fraction = min(options.val_split * len(whole) / max(len(rows["train"]), 1), 1.0)
+        kept, held = split_indices(len(rows["train"]), fraction, [options.seed, number])
         rows[name], rows["train"] = rows["train"][held], rows["train"][kept]
         notes.append(
             f"{name} part: {len(held)} of {len(whole)} training images, "
-            f"drawn with seed {options.seed}"
+            f"sampled with seed {options.seed}"
         )
     return rows

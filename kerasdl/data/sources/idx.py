@@ -16,7 +16,7 @@ from kerasdl.errors import UserError
 GIVES = {"image": "image", "label": "label"}
 DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 PARTS = {"train": "train", "test": "t10k"}
-TEST_SHARE = 0.2  # where only one part is there
+TEST_FRACTION = 0.2  # where only one part is there
 
 
 def load(where, options):
@@ -25,21 +25,23 @@ def load(where, options):
     folder = Path(where)
     if not folder.is_dir():
         raise UserError(f"{options.name}: there is no folder {where}")
-    parts, result = {}, []
+    parts, prefixes = {}, []
     for part, prefix in PARTS.items():
         files = [_find(folder, f"{prefix}-{kind}") for kind in ("images", "labels")]
         if all(files):
             parts[part] = tuple(read_idx(file) for file in files)
-            result.append(prefix)
+            prefixes.append(prefix)
         elif any(files):
-            raise UserError(f"{options.name}: {prefix} has images or labels, but not both")
+            raise UserError(f"{options.name}: {prefix} must have both images and labels")
     if not parts:
-        raise UserError(f"{options.name}: no train-images* and train-labels*, nor t10k-*, files")
+        raise UserError(
+            f"{options.name}: there are no files train-images* and train-labels*, nor t10k-*"
+        )
     notes = []
     if len(parts) == 1:
         parts = {"train": next(iter(parts.values()))}
-        notes.append(f"only the {result[0]} files are there")
-    return from_arrays(parts, options, notes=notes, test_share=TEST_SHARE)
+        notes.append(f"only the {prefixes[0]} files are there")
+    return from_arrays(parts, options, notes=notes, test_fraction=TEST_FRACTION)
 
 
 def _find(folder, start):
@@ -48,7 +50,7 @@ def _find(folder, start):
 
 
 def read_idx(path):
-    """The array in an IDX file; ValueError where it is none, or is cut short."""
+    """The array in an IDX file; UserError where it is none, or is incomplete."""
     data = Path(path).read_bytes()
     try:
         data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
@@ -60,5 +62,5 @@ def read_idx(path):
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
     expected = start + math.prod(shape) * dtype.itemsize
     if len(data) != expected:
-        raise UserError(f"{path}: has {len(data)} bytes, its header promises {expected}")
+        raise UserError(f"{path}: has {len(data)} bytes, but must have {expected} by its header")
     return np.frombuffer(data, dtype, offset=start).reshape(shape)

@@ -9,7 +9,7 @@ from kerasdl.ops.text import BOS, EOS, PAD
 CLASSES = 10
 NAMES = tuple("0123456789")
 LETTERS = "abcdefgh"
-OBJECTS = 4  # of an example, at most
+OBJECTS = 4  # maximum per example
 FREE = 16  # length of an axis that a spec leaves free
 RATE = 16_000  # of audio, samples per second
 

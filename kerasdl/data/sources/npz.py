@@ -19,7 +19,7 @@ PARTS = {
 
 def load(where, options):
     """An archive with `x_train`, `y_train` (or `image`, `label`), and where it has them `x_test`,
-    `y_test`, `x_val`, `y_val` and `class_names`. Missing parts are drawn from the first."""
+    `y_test`, `x_val`, `y_val` and `class_names`. Missing parts are sampled from the first."""
     arrays = read_npz(Path(where), options.name)
     parts = {}
     for part, pairs in PARTS.items():
@@ -29,12 +29,12 @@ def load(where, options):
                 parts[part] = tuple(arrays[name] for name in pair)
             elif any(have):
                 raise UserError(
-                    f"{options.name}: has {pair[have.index(True)]!r}, but not both "
-                    f"of {' and '.join(pair)}"
+                    f"{options.name} must have both of {' and '.join(pair)}, but has only "
+                    f"{pair[have.index(True)]}"
                 )
     if "train" not in parts:
         raise UserError(
-            f"{options.name}: needs x_train and y_train, or image and label; "
+            f"{options.name} must have x_train and y_train, or image and label; "
             f"it holds {', '.join(arrays) or 'nothing'}"
         )
     names = arrays.get("class_names")
@@ -50,7 +50,7 @@ def read_npz(path, name):
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             if not hasattr(archive, "files"):
-                raise UserError("one array, not an archive")
+                raise UserError("it holds one array and is no archive")
             return {key: archive[key] for key in archive.files}
     except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

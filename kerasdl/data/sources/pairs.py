@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasdl.columns import DataInfo
-from kerasdl.data.sources.text import check_shares, read_text, tokenizer_for
+from kerasdl.data.sources.text import check_fractions, read_text, tokenizer_for
 from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
 from kerasdl.ops.text import BOS, EOS, PAD, UNK
@@ -18,8 +18,8 @@ MAX_LENGTH = 128
 def load(where, options):
     """A file of lines `source<TAB>target`.
 
-    A share `val_split` each is validation and test, by a hash of the source, so that no source
-    stands in two parts.
+    Validation and test are a fraction `val_split` each, by a hash of the source, so that no source
+    is in two parts.
     """
     if not Path(where).is_file():
         raise UserError(f"{options.name}: there is no file {where}")
@@ -28,9 +28,9 @@ def load(where, options):
     for number, line in enumerate(lines, 1):
         columns = line.split("\t")
         if len(columns) != 2:
-            result = f"{len(columns)} column{'s' * (len(columns) > 1)}" if line else "nothing"
+            columns = f"{len(columns)} column{'s' * (len(columns) > 1)}" if line else "nothing"
             raise UserError(
-                f"{options.name}: line {number} has {result}, not a source, a tab and a target"
+                f"{options.name}: line {number} has {columns}, not a source, a tab and a target"
             )
         if not all(column.strip() for column in columns):
             raise UserError(f"{options.name}: line {number} has an empty column")
@@ -39,16 +39,16 @@ def load(where, options):
 
 
 def divide(pairs, options, missing=("test", "validation")):
-    """`{part: pairs}` by a hash of the source: a share for each of `missing`, the rest is train."""
-    check_shares(options, len(missing))
+    """`{part: pairs}` by a hash of the source: `val_split` of them for each of `missing`."""
+    check_fractions(options, len(missing))
     parts = {part: [] for part in (*missing, "train")}
     for pair in pairs:
         place = int(hashlib.sha256(pair[0].encode()).hexdigest()[:8], 16) / 2**32
         parts[[*parts][min(int(place / options.val_split), len(missing))]].append(pair)
-    for part, result in parts.items():
-        if not result:
+    for part, chosen in parts.items():
+        if not chosen:
             raise UserError(
-                f"{options.name}: {len(pairs)} pairs are too few: none falls into the {part} part"
+                f"{options.name}: {len(pairs)} pairs are too few: none is in the {part} part"
             )
     return parts
 
@@ -61,9 +61,9 @@ def translation_source(
     Args:
         options: Of `open_source`.
         parts: `{part: [(source, target), ...]}` of train, validation and test.
-        notes: What else is to be said.
-        kind: Of the tokenizer, where none is asked for.
-        max_length: Of the longest source and target in tokens, where nothing is asked for; None
+        notes: Further lines for the user.
+        kind: Of the tokenizer, where none is requested.
+        max_length: Of the longest source and target in tokens, where none is requested; None
             for the longest that there is. Longer pairs are left out. It is `info.max_length`: the
             longest source has one token more, `EOS`, and the longest target two, `BOS` and `EOS`.
         groups: `{part: int per pair}`, the column `group`, or None.

@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 from kerasdl.data.sources.text import BETWEEN, language_source
+from kerasdl.data.splits import check_no_argument
 from kerasdl.errors import UserError
 
 GIVES = {"token_ids": "tokens"}
@@ -24,27 +25,26 @@ PARTS = (("train", 0.8), ("validation", 0.9), ("test", 1.0))
 def load(where, options):
     """All docstrings, one document per module, divided by a hash of the module's name.
 
-    About a tenth of the modules each is validation and test; those whose lines are mostly copies of
-    lines in training modules are moved to these.
+    Validation and test are about a tenth of the modules each; those that mostly repeat lines of
+    training modules are moved to training.
     """
-    if where:
-        raise UserError(f"{options.name}: python_docs takes nothing after a colon")
+    check_no_argument(where, options)
     root = Path(sysconfig.get_paths()["stdlib"])
-    result = docstrings(root)
-    if not result:
+    texts = docstrings(root)
+    if not texts:
         raise UserError(
             f"{options.name}: Python {platform.python_version()} has no source files in {root}, so "
-            "there are no docstrings to read; text:FILE_OR_FOLDER reads any text"
+            "there are no docstrings to read; text:FILE_OR_FOLDER reads other text"
         )
-    parts, moved = divide(result)
-    count = sum(map(len, result.values()))
+    parts, moved = divide(texts)
+    count = sum(map(len, texts.values()))
     notes = [
-        f"python_docs of Python {platform.python_version()}: {len(result)} modules, "
+        f"python_docs of Python {platform.python_version()}: {len(texts)} modules, "
         f"{count:,} characters; divided by module into "
         + ", ".join(f"{len(names)} {part}" for part, names in parts.items())
-        + f"; {moved} that copy training modules are among these"
+        + f"; {moved} of these were moved to train, since they copy its modules"
     ]
-    documents = {part: [result[name] for name in names] for part, names in parts.items()}
+    documents = {part: [texts[name] for name in names] for part, names in parts.items()}
     return language_source(options, documents, notes)
 
 
@@ -70,33 +70,33 @@ def docstrings(root) -> dict[str, str]:
     return result
 
 
-def divide(result):
+def divide(documents):
     """Divide modules.
 
     Args:
-        result: `{module: text}`.
+        documents: `{module: text}`.
 
     Returns:
         `{part: modules}`, and how many were moved to training since they copy it.
     """
     parts = {part: [] for part, _ in PARTS}
-    for name in result:
-        share = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
-        parts[next(part for part, end in PARTS if share < end)].append(name)
-    lines = {name: [line.strip() for line in text.split("\n")] for name, text in result.items()}
-    known = {line for name in parts["train"] for line in lines[name]}
+    for name in documents:
+        place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
+        parts[next(part for part, end in PARTS if place < end)].append(name)
+    lines = {name: [line.strip() for line in text.split("\n")] for name, text in documents.items()}
+    seen = {line for name in parts["train"] for line in lines[name]}
     moved = 0
     while True:
         copies = [
             (part, name)
             for part in ("validation", "test")
             for name in parts[part]
-            if sum(len(x) for x in lines[name] if x in known) > COPIED * sum(map(len, lines[name]))
+            if sum(len(x) for x in lines[name] if x in seen) > COPIED * sum(map(len, lines[name]))
         ]
         if not copies:
             return {part: sorted(names) for part, names in parts.items()}, moved
         for part, name in copies:
             parts[part].remove(name)
             parts["train"].append(name)
-            known.update(lines[name])
+            seen.update(lines[name])
         moved += len(copies)

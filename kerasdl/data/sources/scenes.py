@@ -25,12 +25,12 @@ MEMORY_BYTES = 4 * 2**30
 def load(where, options):
     """4,000 training scenes of the seed, and the same 500 and 1,000 for validation and test.
 
-    They are gray, or colored where `colors=6` stands after the colon, and 48x48 pixels if
-    `image_size` does not say otherwise. They are drawn at once, a few thousand a second: called
-    from TensorFlow's threads, Python may never end.
+    They are gray, or colored with the argument `colors=6`, and 48x48 pixels if
+    `image_size` does not say otherwise. All are made at once, a few thousand a second: called from
+    TensorFlow's threads, Python may never end.
     """
     if where not in COLORS:
-        raise UserError(f"{options.name}: after the colon may stand colors=1 or colors=6")
+        raise UserError(f"{options.name}: the argument must be colors=1 or colors=6")
     size, colors = options.image_size or scenes.SIZE, COLORS[where]
     objects = scenes.MAX_DIGITS
     columns = {
@@ -52,7 +52,7 @@ def load(where, options):
     if count * sum(value.nbytes for value in sample("test", 0).values()) > MEMORY_BYTES:
         raise UserError(
             f"{options.name}: {count} scenes of {size[0]}x{size[1]} pixels do not fit into memory "
-            f"({MEMORY_BYTES >> 30} GiB): give a smaller --image-size"
+            f"({MEMORY_BYTES >> 30} GiB); give a smaller --image-size"
         )
     splits = {
         part: ArraySplit(_stacked(lambda index, part=part: sample(part, index), n))
@@ -62,7 +62,7 @@ def load(where, options):
 
 
 def _stacked(sample, count):
-    """`{column: array (count, ...)}` of what `sample(index)` gives; texts as bytes."""
+    """`{column: array (count, ...)}` of the examples `sample(index)`; texts as bytes."""
     arrays = {}
     for index in range(count):
         for name, value in sample(index).items():

@@ -6,10 +6,9 @@ from kerasdl.data import wanted
 from kerasdl.data.sources import made_up
 from kerasdl.data.sources.pairs import translation_source
 from kerasdl.data.sources.text import language_source
-from kerasdl.data.splits import ArraySplit, from_arrays, make_source
-from kerasdl.errors import UserError
+from kerasdl.data.splits import ArraySplit, check_no_argument, from_arrays, make_source
 
-GIVES = None  # whatever the task wants
+GIVES = None  # whatever the task needs
 COUNTS = {"train": 512, "validation": 128, "test": 128}
 SIZE = (32, 32)
 MAX_LENGTH = 32  # of a window of text
@@ -17,9 +16,8 @@ MAX_LENGTH = 32  # of a window of text
 
 def load(where, options):
     """Ten patterns in noise, each a class; for other tasks sentences of a small grammar, pairs of a
-    word and its mirror image, or whatever the task's specs say."""
-    if where:
-        raise UserError(f"{options.name}: synthetic takes nothing after a colon")
+    word and its mirror image, or any columns of the task's specs."""
+    check_no_argument(where, options)
     rng = np.random.default_rng(options.seed)
     specs = wanted.specs(options.task)
     tokens = {name for name, spec in wanted.needed(options.task).items() if spec.kind == "tokens"}

@@ -55,8 +55,8 @@ def load(where, options):
     """A text file, or all of a folder: `*.txt`, or every file where there is none of these.
 
     A folder's `train/`, `val/` and `test/` are its parts. Of what has none, and for parts that are
-    missing, each training file is cut: its last share, `val_split`, is the test part, and the part
-    before it validation.
+    missing, each training file is divided: its last part, a fraction `val_split`, is the test part,
+    and as much before it is validation.
     """
     root = Path(where)
     if not root.exists():
@@ -68,25 +68,25 @@ def load(where, options):
     }
     if bad:
         notes.append(f"left out {len(bad)} unreadable files, the first {bad[0]}")
-    texts = {part: [text for text in result if text] for part, result in texts.items()}
+    texts = {part: [text for text in whole if text] for part, whole in texts.items()}
     if not texts.get("train"):
-        raise UserError(f"{options.name}: there is no text")
-    cut_missing(options, texts, notes)
+        raise UserError(f"{options.name}: the training part holds no text")
+    split_missing(options, texts, notes)
     return language_source(options, texts, notes)
 
 
-def cut_missing(options, texts, notes):
-    """Cut the parts that are not in `{part: texts}` off the end of each training text."""
+def split_missing(options, texts, notes):
+    """Take the parts that are not in `{part: texts}` from the end of each training text."""
     missing = [part for part in ("validation", "test") if part not in texts]
     if not missing:
         return
-    check_shares(options, len(missing))
-    whole, share = texts["train"], options.val_split
-    ends = [1 - share * k for k in range(len(missing), -1, -1)]
+    check_fractions(options, len(missing))
+    whole, fraction = texts["train"], options.val_split
+    ends = [1 - fraction * k for k in range(len(missing), -1, -1)]
     for part, start, end in zip(["train", *missing], [0, *ends], ends, strict=False):
         texts[part] = [text[round(len(text) * start) : round(len(text) * end)] for text in whole]
     for part in missing:
-        notes.append(f"{part} part: {share:.0%} of each training text, from its end")
+        notes.append(f"{part} part: {fraction:.0%} of each training text, from its end")
 
 
 def _find(root):
@@ -133,13 +133,13 @@ def read_text(path, options, bad=None) -> str:
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
-def check_shares(options, parts=2):
-    """ValueError where `parts` held-out parts cannot each be `val_split` of the examples."""
+def check_fractions(options, parts=2):
+    """UserError where `parts` held-out parts cannot each be `val_split` of the examples."""
     check_val_split(options)
     if options.val_split * parts >= 1:
         raise UserError(
             f"--val-split {options.val_split}: must be below {1 / parts:g}, since the validation "
-            "and the test part each take this share"
+            "and the test part each take this fraction"
         )
 
 
@@ -149,7 +149,7 @@ def tokenizer_for(options, texts, kind):
     Args:
         options: Of `open_source`.
         texts: Of the training part.
-        kind: What is trained where `options.tokenizer` is None.
+        kind: Kind of a new one where `options.tokenizer` is None.
     """
     if options.info is not None and options.info.tokenizer:
         return tokenizers.Tokenizer.from_json(options.info.tokenizer)
@@ -163,9 +163,9 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
         options: Of `open_source`.
         documents: `{"train": texts, "validation": ..., "test": ...}`; an empty line is put between
             the texts of a part.
-        notes: What else is to be said.
-        kind: Of the tokenizer, where none is asked for.
-        max_length: Of a window, where nothing is asked for.
+        notes: Further lines for the user.
+        kind: Of the tokenizer, where none is requested.
+        max_length: Of a window, where none is requested.
     """
     documents = {
         part: [text + BETWEEN for text in texts[:-1]] + texts[-1:]
@@ -180,11 +180,11 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
         counts[part] = sum(map(len, documents[part]))
         if not len(splits[part]):
             raise UserError(
-                f"{options.name}: the {part} part has {len(tokens)} tokens, and one window takes "
+                f"{options.name}: the {part} part has {len(tokens)} tokens, but one window needs "
                 f"{length + 1} (--max-length {length})"
             )
-    shares = ", ".join(f"{part} {count:,}" for part, count in counts.items())
-    notes = [*notes, f"characters: {shares}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}"]
+    lengths = ", ".join(f"{part} {count:,}" for part, count in counts.items())
+    notes = [*notes, f"characters: {lengths}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}"]
     test = splits["test"].tokens
     if unknown := int(np.sum(test == UNK)):
         notes.append(f"{unknown:,} of {len(test):,} test tokens are unknown")

@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.data import sources, wanted
-from kerasdl.data.images import fit, to_float
+from kerasdl.data.images import resize, to_float
 from kerasdl.data.sources.pairs import divide, translation_source
-from kerasdl.data.sources.text import BETWEEN, cut_missing, language_source
+from kerasdl.data.sources.text import BETWEEN, language_source, split_missing
 from kerasdl.data.splits import from_arrays
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
@@ -17,38 +17,38 @@ READ_AS = {
     "pairs": {"source_ids": "tokens", "target_ids": "tokens"},
     "text": {"token_ids": "tokens"},
 }
-OFFLINE = "offline there are " + ", ".join(n for n in sources.names() if not n.startswith("tfds"))
+OFFLINE = "available offline: " + ", ".join(n for n in sources.names() if not n.startswith("tfds"))
 MEMORY_BYTES = 4 * 2**30
 
 
 def load(where, options):
     """A data set of TFDS; all of it is held in memory.
 
-    What is read of it is what the task wants: an image and a class label, a text, or a translation,
-    whose source is the language that the configuration names first. If no task says, it is the
-    first of these that there is. Its validation part is cut off the training part where it has
-    none; its test part is `test`, or else its validation part.
+    The task decides what is read: an image and a class label, a text, or a translation, whose
+    source is the language that the configuration names first. Without a task it is the first of
+    these that the data set has. A missing validation part is held out of the training part; the
+    test part is `test`, or else the validation part.
     """
     import tensorflow_datasets as tfds
 
     builder = _prepared(tfds, where.replace(":", "/"), options)
-    result = {
+    keys_of = {
         "images": _image_keys(tfds, builder.info),
         "pairs": _pair_keys(tfds, builder.info),
         "text": _text_key(tfds, builder.info),
     }
-    result = {kind: keys for kind, keys in result.items() if keys}
-    if not result:
+    keys_of = {kind: keys for kind, keys in keys_of.items() if keys}
+    if not keys_of:
         raise UserError(
-            f"{options.name}: has neither images with one class label each, nor text, nor "
-            "translations"
+            f"{options.name} must have images with one class label each, text, or translations, "
+            "and has none of these"
         )
-    kind = next((kind for kind in result if wanted.fits(READ_AS[kind], options.task)), None)
+    kind = next((kind for kind in keys_of if wanted.fits(READ_AS[kind], options.task)), None)
     if not kind:
-        given = " or ".join(wanted.words(READ_AS[kind]) for kind in result)
-        raise UserError(f"{options.name} gives {given}, but {sources.unfit(options.task)}")
+        given = " or ".join(wanted.describe(READ_AS[kind]) for kind in keys_of)
+        raise UserError(f"{options.name} has {given}, but {sources.needs_of(options.task)}")
     if "train" not in builder.info.splits:
-        raise UserError(f"{options.name}: has no train part")
+        raise UserError(f"{options.name} has no train part")
     names = {"train": "train", "validation": "validation", "test": "test"}
     notes = []
     if "test" not in builder.info.splits and "validation" in builder.info.splits:
@@ -56,7 +56,7 @@ def load(where, options):
         notes.append("test part: the validation part, since there is no other")
     names = {part: split for part, split in names.items() if split in builder.info.splits}
     make = {"images": _images, "pairs": _pairs, "text": _text}[kind]
-    return make(builder, result[kind], names, options, notes)
+    return make(builder, keys_of[kind], names, options, notes)
 
 
 def _image_keys(tfds, info):
@@ -87,7 +87,7 @@ def _pair_keys(tfds, info):
 
 
 def _text_key(tfds, info):
-    """The path of the text, or None; of several texts, that which is called so, or is the input."""
+    """The path of the text, or None; of several, the one that is called `text` or is the input."""
     features = info.features
     names = [name for name, f in features.items() if isinstance(f, tfds.features.Text)]
     first = [name for name in ("text", *(info.supervised_keys or ())) if name in names]
@@ -104,10 +104,10 @@ def _images(builder, keys, names, options, notes):
 
 def _text(builder, keys, names, options, notes):
     texts = {part: list(_strings(builder, split, keys, options)) for part, split in names.items()}
-    texts = {part: [text for (text,) in result] for part, result in texts.items()}
+    texts = {part: [text for (text,) in rows] for part, rows in texts.items()}
     if len(texts) < 3:
         texts["train"] = [BETWEEN.join(texts["train"])]
-        cut_missing(options, texts, notes)
+        split_missing(options, texts, notes)
     return language_source(options, texts, notes)
 
 
@@ -150,12 +150,12 @@ def _prepared(tfds, name, options):
     try:
         builder = tfds.builder(name, data_dir=options.data_dir)
     except Exception as error:  # a registry of hundreds of modules: anything may be raised
-        known = tfds.list_builders(with_community_datasets=False)
+        names = tfds.list_builders(with_community_datasets=False)
         base = name.split("/")[0].split(":")[0]
-        if base in known:
+        if base in names:
             raise UserError(f"{options.name}: {_line(error)}") from error
         raise UserError(
-            f"unknown source {options.name!r}{nearest(base, [*known, 'digits', 'synthetic'])}: "
+            f"unknown data set {options.name!r}{nearest(base, [*names, 'digits', 'synthetic'])}: "
             f"TFDS has no such data set; {OFFLINE}"
         ) from error
     if builder.info.splits:
@@ -165,7 +165,7 @@ def _prepared(tfds, name, options):
         builder.download_and_prepare()
     except Exception as error:
         raise UserError(
-            f"{options.name}: is not in {builder.data_dir} and cannot be downloaded "
+            f"{options.name} is not in {builder.data_dir} and cannot be downloaded "
             f"({type(error).__name__}); {OFFLINE}"
         ) from error
     finally:
@@ -174,7 +174,7 @@ def _prepared(tfds, name, options):
 
 
 def _line(error):
-    """The first line that an error says."""
+    """The first line of an error's message."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
@@ -183,13 +183,13 @@ def _shape(shape, builder, options):
     if options.image_size:
         shape = (*options.image_size, shape[2])
     if None in shape[:2]:
-        raise UserError(f"{options.name}: images differ in size: give --image-size")
+        raise UserError(f"{options.name}: images differ in size; give --image-size")
     shape = (*shape[:2], shape[2] or 3)
     count = sum(split.num_examples for split in builder.info.splits.values())
     if count * np.prod(shape) > MEMORY_BYTES:
         raise UserError(
             f"{options.name}: {count} images of {shape} do not fit into memory "
-            f"({MEMORY_BYTES >> 30} GiB): give a smaller --image-size"
+            f"({MEMORY_BYTES >> 30} GiB); give a smaller --image-size"
         )
     return shape
 
@@ -199,7 +199,7 @@ def _arrays(builder, split, keys, shape):
 
     def example(row):
         image = tf.ensure_shape(row[keys[0]], (None, None, shape[2]))
-        image = fit(to_float(image), shape[:2])
+        image = resize(to_float(image), shape[:2])
         return tf.cast(tf.round(image * 255.0), tf.uint8), row[keys[1]]
 
     data = builder.as_dataset(split=split, shuffle_files=False)

@@ -48,11 +48,11 @@ class NGram:
             code = context * self.vocab_size + word
             place = np.minimum(np.searchsorted(codes, code), len(codes) - 1)
             seen = (context >= 0) & (context < len(total))
-            known = seen & (codes[place] == code)
+            counted = seen & (codes[place] == code)
             c, t = total[context * seen], kinds[context * seen]
-            mixed = (count[place] * known + t * here) / np.maximum(c + t, 1)
+            mixed = (count[place] * counted + t * here) / np.maximum(c + t, 1)
             here[:] = np.where(seen & (c > 0), mixed, here)
-            context = np.where(known, place, -1)[:-1]
+            context = np.where(counted, place, -1)[:-1]
         return result
 
 
@@ -61,7 +61,7 @@ def metrics(train, test, vocab_size: int, tokens_per_character: float = 1.0) -> 
 
     Args:
         train: Tokens of the training stream, int `(M,)`.
-        test: Tokens of the test stream; the first is context alone.
+        test: Tokens of the test stream; the first is only context.
         vocab_size: `V`.
         tokens_per_character: Of the test stream.
 

@@ -1,6 +1,6 @@
 """Text as token ids and back, in TensorFlow's graph: characters, bytes, BPE, WordPiece, unigrams.
 
-A `Tokenizer` is a JSON text of a few facts, so it can stand in a run, a checkpoint and a
+A `Tokenizer` is a short JSON text, so it can be kept in a run, a checkpoint and a
 SavedModel. The first four ids are always those of `kerasdl.ops.text`: padding, begin, end, unknown.
 
 Source: Sennrich et al. 2016, Neural machine translation of rare words with subword units (`bpe`,
@@ -23,14 +23,14 @@ from kerasdl.ops.text import EOS, PAD, SPECIAL, UNK, Pieces
 from kerasdl.system.names import nearest
 
 KINDS = ("char", "byte", "bpe", "wordpiece", "sentencepiece")
-VOCAB_SIZE = 8000  # of the kinds that are trained, at most
+VOCAB_SIZE = 8000  # default maximum of the kinds that are trained
 NAMES = ["[PAD]", "[BOS]", "[EOS]", "[UNK]"]
 SPACE = r"\t\n\x0b\f\r \p{Z}"
 # Where BPE joins nothing across; every character is matched. RE2 and Oniguruma read it alike.
 SPLIT = rf" ?\p{{L}}+| ?\p{{N}}+| ?[^{SPACE}\p{{L}}\p{{N}}]+|[{SPACE}]+"
 WORD = 32  # bytes after which BPE splits as well, so that its time is linear in the text's length
 NOT_UTF8 = b"\xff"  # stands in no valid text
-CHUNK = 2**20  # characters that `encode` takes at once, unless one text alone has more
+CHUNK = 2**20  # characters that `encode` reads at once, unless a single text has more
 
 
 class Tokenizer(tf.Module):
@@ -169,9 +169,9 @@ class Tokenizer(tf.Module):
         return tensorflow_text.SentencepieceTokenizer(self._model, tf.int32).tokenize(strings)
 
     def _characters(self, points):
-        known, ids = self._table
-        place = tf.minimum(tf.searchsorted(known, points), len(known) - 1)
-        return tf.where(tf.gather(known, place) == points, tf.gather(ids, place), UNK)
+        characters, ids = self._table
+        place = tf.minimum(tf.searchsorted(characters, points), len(characters) - 1)
+        return tf.where(tf.gather(characters, place) == points, tf.gather(ids, place), UNK)
 
     def _bpe(self, strings):
         """Split into words, and join in each, again and again, the pair of the lowest rank."""
@@ -203,10 +203,10 @@ class Tokenizer(tf.Module):
         pair = tf.cast(x[:, :-1], tf.int64) * self.vocab_size + tf.cast(x[:, 1:], tf.int64)
         place = tf.minimum(tf.searchsorted(keys, tf.reshape(pair, (-1,))), len(keys) - 1)
         place = tf.reshape(place, tf.shape(pair))
-        result = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
-        rank = tf.where(result, tf.gather(ranks, place), len(keys))
+        joins = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
+        rank = tf.where(joins, tf.gather(ranks, place), len(keys))
         best = tf.argmin(rank, axis=1, output_type=tf.int32)  # the first of equal ones
-        some = tf.reduce_any(result, axis=1)
+        some = tf.reduce_any(joins, axis=1)
         x, rows, best = (tf.boolean_mask(v, some) for v in (x, rows, best))
         new = tf.gather(joined, tf.boolean_mask(tf.reduce_min(rank, axis=1), some))
         column = tf.range(tf.shape(x)[1])
@@ -223,8 +223,8 @@ def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
         kind: `char` (the characters of the texts, the most frequent ones up to `vocab_size`),
             `byte`, `bpe`, `wordpiece` or `sentencepiece`.
         texts: Strings, at least one of which is not empty.
-        vocab_size: At most so many ids, with the four special ones; 8,000 if None, but all
-            characters for `char`.
+        vocab_size: Maximum number of ids, the four special ones included; None is 8,000, and for
+            `char` all characters.
 
     Raises:
         ValueError: An unknown kind, no text, or a vocabulary that is too small.
@@ -233,12 +233,14 @@ def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
     if kind not in KINDS:
         raise UserError(f"--tokenizer {kind}: not one of {', '.join(KINDS)}{nearest(kind, KINDS)}")
     if not texts:
-        raise UserError("a tokenizer cannot be trained on no text")
+        raise UserError("a tokenizer needs at least one text that is not empty")
     if kind == "char":
         return _train_char(texts, vocab_size)
     if kind == "byte":
         if vocab_size is not None:
-            raise UserError(f"--vocab-size {vocab_size}: byte has {SPECIAL + 256} ids, always")
+            raise UserError(
+                f"--vocab-size {vocab_size}: byte always has {SPECIAL + 256} ids; leave it out"
+            )
         return _make(kind, [bytes([value]) for value in range(256)])
     return {"bpe": _train_bpe, "wordpiece": _train_wordpiece, "sentencepiece": _train_unigram}[
         kind
@@ -303,7 +305,7 @@ def _train_wordpiece(texts, vocab_size):
     model = Tokenizer(models.WordPiece(unk_token=NAMES[UNK]))
     model.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
     model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    # Given in order, since the trainer numbers those that it finds by chance.
+    # Given in order, since the trainer numbers the others in no fixed order.
     characters = sorted(set().union(*texts))
     suffixes = [f"##{character}" for character in characters if not character.isspace()]
     trainer = trainers.WordPieceTrainer(
@@ -348,8 +350,8 @@ def _train_unigram(texts, vocab_size):
         )
     except RuntimeError as error:
         raise UserError(
-            f"--vocab-size {vocab_size}: too small for the {len(set().union(*texts))} characters "
-            "of these texts and 256 bytes that sentencepiece keeps"
+            f"--vocab-size {vocab_size}: too small for sentencepiece, which needs the "
+            f"{len(set().union(*texts))} characters of these texts and 256 bytes"
         ) from error
     trained = sentencepiece.SentencePieceProcessor(model_proto=model.getvalue())
     pieces = []
@@ -368,7 +370,7 @@ def _wordpiece(pieces):
     words = [piece.decode() for piece in pieces[SPECIAL:]]
     words = [word[1:] if word.startswith(" ") else f"##{word}" for word in words]
     layer = keras_hub.tokenizers.WordPieceTokenizer(NAMES + words, oov_token=NAMES[UNK])
-    graph = tf.function(layer)  # outside of graphs the layer answers with lists
+    graph = tf.function(layer)  # outside of graphs the layer returns lists
     return lambda strings: graph(strings)  # no part of the module: a SavedModel holds signatures
 
 
@@ -406,6 +408,6 @@ def _utf8(text, number, strict):
             bytes(text).decode()
     except UnicodeError as error:
         raise UserError(
-            f"text {number + 1} is not valid Unicode at {error.start}: {error.reason}"
+            f"text {number + 1} is not valid Unicode at position {error.start}: {error.reason}"
         ) from error
     return bytes(text)

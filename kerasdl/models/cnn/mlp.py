@@ -88,7 +88,7 @@ class PerceptronBackbone(Backbone):
         check_size(self.image_shape, 1, self.name)
         check_activation(activation)
         if not dims or min(dims) < 1:
-            raise UserError(f"dims {tuple(dims)}: give the units of at least one hidden layer")
+            raise UserError(f"dims {tuple(dims)}: must hold the units of at least one hidden layer")
         self.stages = [
             HiddenLayer(dim, activation, pieces, name=f"stage{i + 1}") for i, dim in enumerate(dims)
         ]

@@ -39,7 +39,7 @@ class ResidualBlock(Block):
         self.option = option
         self.conv1 = ConvNorm(filters, 3, stride, activation="relu", name="conv1")
         self.conv2 = ConvNorm(filters, 3, name="conv2")
-        self.project = None  # made in build(), once C is known
+        self.project = None  # made in build(), once C is given
 
     def build(self, input_shape):
         build_chain(input_shape, self.conv1, self.conv2)
@@ -90,7 +90,7 @@ class Bottleneck(Block):
         self.conv1 = ConvNorm(filters, 1, first, activation="relu", name="conv1")
         self.conv2 = ConvNorm(filters, 3, second, activation="relu", name="conv2")
         self.conv3 = ConvNorm(4 * filters, 1, name="conv3")
-        self.project = None  # made in build(), once C is known
+        self.project = None  # made in build(), once C is given
 
     def build(self, input_shape):
         build_chain(input_shape, self.conv1, self.conv2, self.conv3)

@@ -20,7 +20,7 @@ MAP = 7  # side of the last map of a 224x224 image, which the first dense layer 
 
 @register
 class ConvBlock(Block):
-    """3x3 convolution with a bias, batch norm where asked for, ReLU.
+    """3x3 convolution with a bias, batch norm if `norm`, ReLU.
 
     Args:
         filters: Channels of the output, `D`.

@@ -26,11 +26,11 @@ class Autoencoder(Model):
         dims: Units of the encoder's hidden layers; the decoder's are the same, reversed.
 
     Attributes:
-        variational: False: a code is a point, and has no prior to draw from.
+        variational: False: a code is a point, and has no prior to sample from.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
-        training: Taken for the protocol's sake.
+        training: Accepted for the protocol's sake.
 
     Returns:
         `image` `(B, H, W, C)` in [0, 1] and `code` `(B, D)`, at least float32.
@@ -81,7 +81,7 @@ class Autoencoder(Model):
         return loss, {"reconstruction": loss, "kl": ops.zeros_like(loss)}
 
     def nll(self, image, logits):
-        """Cross entropy in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""
+        """Cross entropy in nats `(B,)` of images and the result of `decode`, `(B, H, W, C)`."""
         return bernoulli_nll(image, logits)
 
     def call(self, x, training=False):

@@ -103,7 +103,7 @@ class DcganDiscriminator(keras.layers.Layer):
         kernel_size: Side of the kernels.
         smallest: Side of the smallest map.
         norm: "batch" (of all convolutions but the first) or "none".
-        minibatch_std: Whether the last layer is told how much the images of the batch differ.
+        minibatch_std: Whether the last layer reads how much the images of the batch differ.
 
     Call arguments:
         x: float `(B, S, S, C)` in [0, 1].
@@ -179,16 +179,16 @@ class Dcgan(Gan):
     Args:
         image_shape: `(S, S, C)`.
         latent_dim: `D`.
-        latent_prior: Law of the latents, "normal" or "uniform"; the paper's is uniform.
+        latent_prior: Distribution of the latents, "normal" or "uniform"; the paper's is uniform.
         base_filters: Of the largest hidden maps; they double with each smaller one.
         kernel_size: Side of the kernels.
         smallest: Side of the smallest maps, `S / 2^n`.
         norm: The discriminator's, "batch" or "none". A gradient penalty wants none: batch norm
             couples the images, and on one device TensorFlow's second derivative of it is wrong.
-        minibatch_std: Whether the discriminator is told how much the images of the batch differ.
+        minibatch_std: Whether the discriminator reads how much the images of the batch differ.
 
     Raises:
-        ValueError: Names the nearest sizes that it takes.
+        ValueError: Names the nearest accepted sizes.
     """
 
     def __init__(
@@ -232,15 +232,15 @@ class Dcgan(Gan):
 def _check_size(image_shape, smallest):
     """Refuse images that are not square of `smallest * 2^n` pixels a side, `n` at least 1."""
     if len(image_shape) != 3:
-        raise UserError(f"image_shape {tuple(image_shape)}: dcgan takes (side, side, channels)")
+        raise UserError(f"image_shape {tuple(image_shape)}: dcgan needs (side, side, channels)")
     height, width = image_shape[:2]
     side = max(height, width)
     below = smallest * 2 ** max(1, int(math.log2(max(side / smallest, 1))))
     if not height == width == below:
         nearest = {below, below if side <= below else 2 * below}
         raise UserError(
-            f"image_shape {tuple(image_shape)}: dcgan takes square images of {smallest} * 2^n "
-            f"pixels a side; the nearest: {', '.join(f'{s}x{s}' for s in sorted(nearest))}; "
+            f"image_shape {tuple(image_shape)}: dcgan needs square images of {smallest} * 2^n "
+            f"pixels a side; the nearest are {', '.join(f'{s}x{s}' for s in sorted(nearest))}; "
             f"--image-size resizes them"
         )
 

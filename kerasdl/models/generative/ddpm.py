@@ -18,9 +18,9 @@ from kerasdl.layers.core import (
     build_chain,
     check_counts,
     construct,
-    doubled_shape,
     register,
     upsample2x,
+    upsampled_shape,
 )
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.norm import GroupNorm
@@ -84,7 +84,7 @@ class ResBlock(Block):
         self.norm2 = norm(filters, "norm2")
         self.drop = Dropout(drop_rate, name="drop")
         self.conv2 = conv(filters, "conv2", zeros=True)
-        self.norm1 = self.project = None  # made in build(), once C is known
+        self.norm1 = self.project = None  # made in build(), once C is given
 
     def build(self, x_shape, embedding_shape):
         c, inner = x_shape[-1], (*x_shape[:-1], self.filters)
@@ -136,7 +136,7 @@ class UNet(Model):
     """What is predicted at a noisy image, a time and, where there are any, a class.
 
     Args:
-        image_shape: `(H, W, C)`; each side divides by 2 once for every level but the last.
+        image_shape: `(H, W, C)`; each side is halved once for every level but the last.
         num_classes: `K`; None makes it unconditional.
         dim: Channels of the first level.
         multipliers: Of the channels of every level, the first at full size.
@@ -153,7 +153,7 @@ class UNet(Model):
         float32 (or float64) `(B, H, W, C)`.
 
     Raises:
-        ValueError: A size that cannot be halved so often, or a level that there is not.
+        ValueError: A size that cannot be halved so often, or a level that does not exist.
     """
 
     def __init__(
@@ -234,7 +234,7 @@ class UNet(Model):
             if isinstance(layer, ResBlock):
                 shape = (*shape[:-1], shape[-1] + skips.pop())
             elif isinstance(layer, keras.layers.Conv2D):
-                shape = doubled_shape(shape)
+                shape = upsampled_shape(shape)
             shape = through(layer, shape)
         build_chain(shape, self.norm, self.head)
 
@@ -259,7 +259,7 @@ class UNet(Model):
 
     def call(self, x, training=False):
         if ("label" in x) != bool(self.num_classes):
-            what = "needs a label" if self.num_classes else "takes no label: it is unconditional"
+            what = "needs a label" if self.num_classes else "is unconditional and takes no label"
             raise UserError(f"{self.name} {what}")
         embedding = self.embed(x)
         y = self.stem(x["image"])
@@ -309,7 +309,8 @@ def check_sizes(image_shape, dim, multipliers, depth, attention_levels):
             near = " and ".join(nearest_multiples(side, part))
             raise UserError(
                 f"image_shape {tuple(image_shape)}: with {len(multipliers)} levels each side must "
-                f"divide by {part}; the nearest to {side} that work: {near}; --image-size resizes"
+                f"be a multiple of {part}; the nearest to {side} are {near}; "
+                "--image-size resizes images"
             )
 
 

@@ -19,7 +19,7 @@ from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.minibatch import MinibatchStd
 from kerasdl.system.names import nearest
 
-LATENT_LAWS = ("normal", "uniform")
+LATENT_PRIORS = ("normal", "uniform")
 # Goodfellow et al. 2014, twice; Lim and Ye 2017; Gulrajani et al. 2017
 LOSSES = ("non_saturating", "minimax", "hinge", "wasserstein_gp")
 
@@ -32,7 +32,7 @@ class Gan(Model):
         discriminator: Layer: such images to logits `(B,)` of their being real.
         image_shape: `(H, W, C)`.
         latent_dim: `D`.
-        latent_prior: Law of the latents, "normal" or "uniform"; of variance 1.
+        latent_prior: Distribution of the latents, "normal" or "uniform"; of variance 1.
 
     Call arguments:
         x: `{"image": float (B, H, W, C) in [0, 1], "latent": float (B, D)}`.
@@ -45,10 +45,10 @@ class Gan(Model):
 
     def __init__(self, generator, discriminator, image_shape, latent_dim, latent_prior, **kwargs):
         super().__init__(**kwargs)
-        if latent_prior not in LATENT_LAWS:
+        if latent_prior not in LATENT_PRIORS:
             raise UserError(
-                f"latent_prior {latent_prior!r}{nearest(latent_prior, LATENT_LAWS)}; it is one of "
-                f"{', '.join(LATENT_LAWS)}"
+                f"latent_prior {latent_prior!r}: not one of {', '.join(LATENT_PRIORS)}"
+                f"{nearest(latent_prior, LATENT_PRIORS)}"
             )
         self.image_shape = tuple(image_shape)
         self.latent_dim = latent_dim
@@ -115,7 +115,7 @@ class Gan(Model):
 
 
 def _unknown(loss):
-    return ValueError(f"loss {loss!r}{nearest(loss, LOSSES)}; it is one of {', '.join(LOSSES)}")
+    return ValueError(f"loss {loss!r}: not one of {', '.join(LOSSES)}{nearest(loss, LOSSES)}")
 
 
 @register
@@ -171,7 +171,7 @@ class MaxoutDiscriminator(keras.layers.Layer):
         pieces: Affine pieces per unit.
         input_drop_rate: Dropout of the pixels.
         drop_rate: Dropout of the units.
-        minibatch_std: Whether the last layer is told how much the images of the batch differ.
+        minibatch_std: Whether the last layer reads how much the images of the batch differ.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
@@ -232,14 +232,14 @@ class GanMlp(Gan):
     Args:
         image_shape: `(H, W, C)`.
         latent_dim: `D`.
-        latent_prior: Law of the latents, "normal" or "uniform".
+        latent_prior: Distribution of the latents, "normal" or "uniform".
         hidden_dim: Units of each of the generator's hidden layers.
         norm: Of the generator's hidden layers, "batch" or "none".
         units: Of each of the discriminator's maxout layers.
         pieces: Affine pieces per maxout unit.
         input_drop_rate: Dropout of the discriminator's pixels.
         drop_rate: Dropout of its units.
-        minibatch_std: Whether its last layer is told how much the images of the batch differ.
+        minibatch_std: Whether its last layer reads how much the images of the batch differ.
     """
 
     def __init__(
@@ -274,7 +274,7 @@ class GanMlp(Gan):
 def check_norm(norm):
     """Raise a ValueError unless `norm` is "batch" or "none"."""
     if norm not in ("batch", "none"):
-        raise UserError(f"norm {norm!r}{nearest(norm, ('batch', 'none'))}; it is batch or none")
+        raise UserError(f"norm {norm!r}: not one of batch, none{nearest(norm, ('batch', 'none'))}")
 
 
 def gan_mlp(image_shape=(28, 28, 1), **kwargs):

@@ -3,8 +3,8 @@
 Paper:   Auto-Encoding Variational Bayes, Kingma and Welling 2013,
          https://arxiv.org/abs/1312.6114 (section 3, appendix C; `vae_mlp`); beta-VAE, Higgins et
          al. 2017 (`beta`).
-Differs: pixels' intensities count as shares of a one, as in the paper's code; Adam for Adagrad. The
-         variance of the Gaussian decoder is one number for all pixels, learned with the weights
+Differs: pixels' intensities count as fractions of a one, as in the paper's code; Adam for Adagrad.
+         The variance of the Gaussian decoder is one number for all pixels, learned with the weights
          (Rybkin et al. 2021, https://arxiv.org/abs/2006.13202): with one per pixel the density of a
          pixel that is the same in all images has no bound. `vae` is a convolutional form of our
          own: the paper has none.
@@ -23,19 +23,19 @@ from kerasdl.layers.core import (
     build_chain,
     check_counts,
     construct,
-    doubled_shape,
     register,
     upsample2x,
+    upsampled_shape,
 )
 from kerasdl.ops import likelihood as schedules
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 FIRST_LOG_VARIANCE = -2.0  # of a pixel under the Gaussian likelihood
-LEAST_LOG_VARIANCE = 2.0 * math.log(1 / 256 / math.sqrt(12))  # what rounding to 256 levels adds
+MIN_LOG_VARIANCE = 2.0 * math.log(1 / 256 / math.sqrt(12))  # what rounding to 256 levels adds
 
 
 class VariationalAutoencoder(Model):
-    """`q(z | x)` and `p(x | z)` with normal `z`: what the forms below share.
+    """`q(z | x)` and `p(x | z)` with normal `z`: the base of the forms below.
 
     Args:
         image_shape: `(H, W, C)`.
@@ -44,11 +44,11 @@ class VariationalAutoencoder(Model):
         beta: Weight of the divergence in the loss; 1 is the evidence lower bound.
 
     Attributes:
-        variational: True: codes have a distribution, and a prior that images can be drawn from.
+        variational: True: codes have a distribution, and a prior that images can be sampled from.
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
-        training: Taken for the protocol's sake.
+        training: Accepted for the protocol's sake.
 
     Returns:
         `image` `(B, H, W, C)`, the mean intensities given the mean code; `mean` and
@@ -65,7 +65,7 @@ class VariationalAutoencoder(Model):
         self.beta = beta
         check_counts(latent_dim=latent_dim)
         if likelihood not in LIKELIHOODS:
-            raise UserError(f"likelihood {likelihood!r}: must be {' or '.join(LIKELIHOODS)}")
+            raise UserError(f"likelihood {likelihood!r}: not one of {', '.join(LIKELIHOODS)}")
         if not isinstance(beta, int | float) or not 0 <= beta < math.inf:
             raise UserError(f"beta {beta!r}: must be a number from 0 on")
         self.mean = dense_head(latent_dim, "mean")
@@ -100,7 +100,7 @@ class VariationalAutoencoder(Model):
         Args:
             image: float `(B, H, W, C)` in [0, 1].
             noise: float `(B, D)`, standard normal: `epsilon` of the code.
-            training: Taken for the protocol's sake.
+            training: Accepted for the protocol's sake.
 
         Returns:
             The loss `(B,)`, `reconstruction + beta kl`; and these two, in nats.
@@ -112,10 +112,10 @@ class VariationalAutoencoder(Model):
         return reconstruction + self.beta * kl, {"reconstruction": reconstruction, "kl": kl}
 
     def nll(self, image, logits):
-        """`-log p(x | z)` in nats `(B,)` of images and what `decode` says, `(B, H, W, C)`."""
+        """`-log p(x | z)` in nats `(B,)` of images and the result of `decode`, `(B, H, W, C)`."""
         if self.likelihood == "bernoulli":
             return schedules.bernoulli_nll(image, logits)
-        log_variance = ops.maximum(self.pixel_log_variance, LEAST_LOG_VARIANCE)
+        log_variance = ops.maximum(self.pixel_log_variance, MIN_LOG_VARIANCE)
         return schedules.gaussian_nll(image, ops.sigmoid(logits), log_variance)
 
     def call(self, x, training=False):
@@ -135,7 +135,7 @@ class MLPVariationalAutoencoder(VariationalAutoencoder):
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
-        training: Taken for the protocol's sake.
+        training: Accepted for the protocol's sake.
 
     Returns:
         `image`, `mean` and `log_variance`.
@@ -185,7 +185,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
 
     Call arguments:
         x: float `(B, H, W, C)` in [0, 1].
-        training: Taken for the protocol's sake.
+        training: Accepted for the protocol's sake.
 
     Returns:
         `image`, `mean` and `log_variance`.
@@ -205,7 +205,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         self.filters = tuple(filters)
         check_counts(hidden_dim=hidden_dim, **{f"filters[{i}]": f for i, f in enumerate(filters)})
         if not self.filters:
-            raise UserError("filters (): give the channels of at least one stage")
+            raise UserError("filters (): must hold the channels of at least one stage")
         self.small = small_map(self.image_shape, len(self.filters))
         self.stages = [
             Conv(f, 3, 2, activation="silu", name=f"down{i + 1}")
@@ -236,7 +236,7 @@ class ConvVariationalAutoencoder(VariationalAutoencoder):
         build_chain((None, self.latent_dim), self.decoder1, self.decoder2)
         shape = (None, *self.small, self.filters[-1])
         for up in self.ups:
-            shape = build_chain(doubled_shape(shape), up)
+            shape = build_chain(upsampled_shape(shape), up)
         self.pixels.build(shape)
 
     def features(self, image, training=False):

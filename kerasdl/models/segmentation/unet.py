@@ -137,7 +137,7 @@ class UNet(Model):
         super().__init__(**kwargs)
         check_counts(num_classes=num_classes, depth=depth, filters=filters)
         if norm not in NORMS:
-            raise UserError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
+            raise UserError(f"norm {norm!r}: not one of {', '.join(NORMS)}")
         self.image_shape = check_sides(image_shape, depth)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
         self.downs = [ConvPair(filters * 2**i, norm, name=f"down{i + 1}") for i in range(depth)]

@@ -92,7 +92,7 @@ class RecurrentLanguageModel(Model):
         """Read on.
 
         Args:
-            token_ids: int `(B, n)`; `n` may be 0 where it is not known before.
+            token_ids: int `(B, n)`; `n` may be 0 where it is dynamic.
             state: As `init_cache` or this method gave it.
             position: Not used: that of the first token.
 

@@ -20,7 +20,12 @@ from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import MLP, SwiGLU, dense
 from kerasdl.layers.moe import MixtureOfExperts
 from kerasdl.layers.norm import RMSNorm
-from kerasdl.layers.position import LearnedPosition, SinusoidalPosition, check_positions, known
+from kerasdl.layers.position import (
+    LearnedPosition,
+    SinusoidalPosition,
+    check_positions,
+    static_value,
+)
 from kerasdl.layers.transformer import ResidualBlock, TokenEmbedding, layer_norm
 
 EPSILON = 1e-5  # of both norms
@@ -88,7 +93,7 @@ class GPT(Model):
 
     Args:
         vocab_size: `V`.
-        max_length: The context: most tokens that are looked at.
+        max_length: The context: maximum number of tokens that are attended to.
         dim: Channels of a token, `D`.
         depth: Blocks, `L`.
         num_heads: Heads of each block; divides `dim`.
@@ -150,9 +155,9 @@ class GPT(Model):
         )
         for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
             if value not in CHOICES[key]:
-                raise UserError(f"{key} {value!r}: it is one of {', '.join(CHOICES[key])}")
+                raise UserError(f"{key} {value!r}: not one of {', '.join(CHOICES[key])}")
         if num_experts and mlp != "swiglu":
-            raise UserError(f"num_experts {num_experts}: experts are SwiGLUs; give mlp='swiglu'")
+            raise UserError(f"num_experts {num_experts} needs mlp='swiglu': experts are SwiGLUs")
         rotary = positions == "rotary"
         check_heads(num_heads, dim, num_kv_heads, rotary)
         self.max_length = self.context = max_length
@@ -219,12 +224,12 @@ class GPT(Model):
 
         Args:
             batch_size: int, or int scalar tensor.
-            length: Positions that will be used at most, likewise; at most `max_length`.
+            length: Maximum number of positions that will be used, likewise; at most `max_length`.
 
         Returns:
             A list of float `(B, k, length, D / h)`: keys and values of each block in turn.
         """
-        check_positions(0, known(length), self.max_length)
+        check_positions(0, static_value(length), self.max_length)
         heads, channels = self.cache_shape
         shape = (batch_size, heads, length, channels)
         return [ops.zeros(shape, self.compute_dtype) for _ in range(2 * len(self.blocks))]

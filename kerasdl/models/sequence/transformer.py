@@ -13,7 +13,7 @@ from keras import ops
 from kerasdl.layers.attention import check_heads
 from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
-from kerasdl.layers.position import SinusoidalPosition, check_positions, known
+from kerasdl.layers.position import SinusoidalPosition, check_positions, static_value
 from kerasdl.layers.transformer import (
     DecoderBlock,
     EncoderBlock,
@@ -27,12 +27,12 @@ from kerasdl.layers.transformer import (
 class Transformer(Model):
     """Encoder blocks read the source, decoder blocks write the target, one embedding serves both.
 
-    Source, target and the scores of the next token share one embedding; tokens are scaled by
+    Source, target and the scores of the next token have one embedding; tokens are scaled by
     `sqrt(D)` before the sinusoids are added (section 3.4).
 
     Args:
         vocab_size: `V`, of source and target together.
-        max_length: Most positions that a decoding may use; no weight depends on it.
+        max_length: Maximum number of positions of a decoding; no weight depends on it.
         dim: Channels of a token, `D`.
         depth: Blocks of the encoder, and of the decoder.
         num_heads: Heads of each attention; divides `dim`.
@@ -115,14 +115,14 @@ class Transformer(Model):
 
         Args:
             source_ids: int32 `(B, S)`.
-            length: Target positions that will be used at most, at most `max_length`; int or int
-                scalar tensor.
+            length: Maximum number of target positions that will be used, at most `max_length`; int
+                or int scalar tensor.
 
         Returns:
             A list: bool `(B, 1, 1, S)`, where the source is no padding; then for each block keys
             and values of the source `(B, h, S, D / h)` and of the target `(B, h, length, D / h)`.
         """
-        check_positions(0, known(length), self.max_length)
+        check_positions(0, static_value(length), self.max_length)
         memory, mask = self._encode(source_ids)
         shape = (ops.shape(memory)[0], self.num_heads, length, self.dim // self.num_heads)
         state = [mask]

@@ -88,7 +88,7 @@ class Tokens(keras.layers.Layer):
         self.patches = keras.layers.Conv2D(
             dim, patch_size, patch_size, kernel_initializer="lecun_normal", name="patches"
         )
-        self.positions = None  # made in build(), once the grid is known
+        self.positions = None  # made in build(), once the grid is given
 
     def build(self, input_shape):
         _, height, width, _ = input_shape
@@ -151,7 +151,7 @@ class ViTBackbone(Backbone):
         check_size(self.image_shape, patch_size, f"a ViT of {patch_size}x{patch_size} patches")
         check_patches(self.image_shape, patch_size)
         if dim % num_heads:
-            raise UserError(f"num_heads {num_heads}: it must divide dim {dim}")
+            raise UserError(f"num_heads {num_heads}: must divide dim {dim}")
         self.dim = dim
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         self.tokens = Tokens(dim, patch_size, name="tokens")

@@ -51,9 +51,9 @@ def test_predict_files(place, exported, pictures, tmp_path):
 def test_bad_files_are_named(place, pictures, tmp_path):
     (tmp_path / "good.png").write_bytes(pictures["rgba"])
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"bad.png: is no image"):
+    with pytest.raises(ValueError, match=r"bad.png is not an image"):
         predict.predict(place[0], [tmp_path / "good.png", tmp_path / "bad.png"])
-    with pytest.raises(ValueError, match=r"gone.png: cannot be read"):
+    with pytest.raises(ValueError, match=r"gone.png cannot be read"):
         predict.predict(place[0], [tmp_path / "good.png", tmp_path / "gone.png"])
 
 
@@ -63,7 +63,7 @@ def test_evaluate(place, exported):
     assert result == pytest.approx(expected, abs=1e-4)
 
 
-def test_evaluate_all_gives_the_cards_figures(exported):
+def test_evaluate_all_gives_the_cards_metrics(exported):
     result = artifact.evaluate_all(Path(exported["folder"]).parent)
     assert list(result) == list(exported["artifacts"])
     for name, metrics in result.items():
@@ -78,7 +78,7 @@ def test_unknown_split(exported):
 def test_broken_files(tmp_path):
     (tmp_path / "net.tflite").write_bytes(b"no model")
     (tmp_path / "saved_model.pb").write_bytes(b"no model")
-    with pytest.raises(ValueError, match="no TFLite file"):
+    with pytest.raises(ValueError, match="the TFLite file cannot be read"):
         artifact.open_artifact(tmp_path / "net.tflite")
-    with pytest.raises(ValueError, match="no SavedModel"):
+    with pytest.raises(ValueError, match="the SavedModel cannot be read"):
         artifact.open_artifact(tmp_path)
