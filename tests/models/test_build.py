@@ -109,3 +109,20 @@ def test_as_fast_as_keras_applications(name, theirs):
             seconds[who].append(time.process_time() - start)
     pairs = zip(seconds["ours"][1:], seconds["theirs"][1:], strict=True)
     assert statistics.median(ours / other for ours, other in pairs) < 1.05
+
+
+def test_equal_layers_start_apart_and_a_seed_gives_the_same_again():
+    def kernels():
+        keras.utils.set_random_seed(3)
+        model = catalog.build("resnet20", **catalog.module_of("resnet20").TINY["resnet20"])
+        blocks = model.backbone.blocks
+        return [np.asarray(c.conv.kernel) for b in blocks for c in (b.conv1, b.conv2)]
+
+    first, again = kernels(), kernels()
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    same = [(i, j) for i, a in enumerate(first) for j, b in enumerate(first) if i < j]
+    alike = [(i, j) for i, j in same if first[i].shape == first[j].shape]
+    assert alike
+    for i, j in alike:
+        assert np.abs(first[i] - first[j]).min() > 0

@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import HE_NORMAL, BatchNorm, Conv, build_chain, register
+from kerasdl.layers.core import BatchNorm, Conv, build_chain, he_normal, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.remat import Block
 
@@ -129,7 +129,7 @@ class VGG(Classifier):
     @staticmethod
     def _dense(units, window, name):
         return keras.layers.Conv2D(
-            units, window, activation="relu", kernel_initializer=HE_NORMAL, name=name
+            units, window, activation="relu", kernel_initializer=he_normal(), name=name
         )
 
     def build(self, input_shape):
