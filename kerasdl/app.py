@@ -58,7 +58,7 @@ def train(given: dict, say=print) -> int:
         say(session.loop.ending())
         _finish(session)
     if session.cluster:
-        session.cluster.part()
+        session.cluster.barrier()
     return 0
 
 

@@ -15,7 +15,8 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
 # Files whose tests need not follow each other; those of one variant of a model do.
 BATTERY = ("test_every_model", "test_every_model_trains", "test_every_model_exports")
 APART = (*BATTERY, "test_remat", "test_resume", "test_strategy")
-FIRST = ("test_readme", "test_kills")  # they take longest
+# They take longest, one after the other.
+FIRST = ("test_readme", "test_kills", "test_fifty_kills_lose_nothing")
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +59,14 @@ def _group(item):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Long groups first, and last the many short ones that keep all processes busy to the end."""
+
+    def turn(item):
+        first = item.path.stem in FIRST or item.name in FIRST
+        return -1 if first else int(item.path.stem in APART)
+
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
-    items.sort(key=lambda item: (item.path.stem in APART) - (item.path.stem in FIRST))
+    items.sort(key=turn)
 
 
 # -- processor time -----------------------------------------------------------------------------

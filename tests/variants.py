@@ -38,6 +38,13 @@ def task_of(name):
     return kind(info_of(kind, tiny(name)), Recipe(model=name, task_kwargs=settings))
 
 
+def short_settings(name):
+    """The settings of the row's task with which samples are drawn in few steps."""
+    own = catalog.settings_of(name).get("task_kwargs", {})
+    known = tasks.get(catalog.row(name).task).settings
+    return {**own, **{k: v for k, v in SHORT.items() if k in known}}
+
+
 def info_of(task, arguments):
     """Facts of data with the columns that a task wants, of the shapes that a model takes."""
     classes = tuple(f"class {i}" for i in range(arguments.get("num_classes", 0)))
@@ -70,6 +77,7 @@ def build(name):
     return catalog.build(name, **tiny(name)), task_of(name)
 
 
+SHORT = {"steps": 4, "sample_tokens": 8}  # settings of tasks
 FREE = 5  # length of an axis that is free
 
 

@@ -110,7 +110,7 @@ def metadata(name: str) -> Metadata:
     row = catalog.row(name)
     builder = getattr(catalog.module_of(name), name)
     given = {k: p.default for k, p in inspect.signature(builder).parameters.items()}
-    info, columns = _images(given) if "image_shape" in given else _texts(row, given)
+    info, columns = _images(row, given) if "image_shape" in given else _texts(row, given)
     settings = dict(catalog.settings_of(name).get("task_kwargs", {}))
     if row.task == "denoise":
         settings["steps"] = STEPS
@@ -138,22 +138,25 @@ def parts(name: str):
     return Parts(model, name, task, task.info, task.run_recipe, train, served, result.arguments)
 
 
-def _images(defaults):
-    """The `DataInfo` of digits as large and colorful as a model's images, and such digits."""
+def _images(row, defaults):
+    """The `DataInfo` of images as large and colorful as a model's, and such images."""
     import tensorflow as tf
 
+    from kerasdl import tasks
     from kerasdl.columns import DataInfo
     from kerasdl.data import images
     from kerasdl.data.sources import open_source
     from kerasdl.data.splits import evenly
 
-    part = open_source("digits").test
-    columns = part.read(evenly(len(part), EXAMPLES))
+    source = open_source(row.dataset, task=tasks.get(row.task))
+    columns = source.test.read(evenly(len(source.test), EXAMPLES))
     *size, channels = shape = defaults["image_shape"]
     image = np.asarray(images.resize(images.to_float(tf.constant(columns["image"])), size))
     classes = map(str, range(defaults.get("num_classes") or 10))
     info = DataInfo.of_images(shape, classes, (0.5,) * channels, (0.25,) * channels)
-    return info, {**columns, "image": np.repeat(image, channels, axis=-1)}
+    if "mask" in columns:
+        info = DataInfo({**info.columns, "mask": source.info.columns["mask"]})
+    return info, {**columns, "image": np.repeat(image[..., :1], channels, axis=-1)}
 
 
 def _texts(row, defaults):
@@ -172,7 +175,7 @@ def _texts(row, defaults):
     tokenizer = json.loads(source.info.tokenizer)
     spare = range(0x10FFFF, 0x10FFFF - (defaults["vocab_size"] - len(tokenizer["pieces"])), -1)
     tokenizer["pieces"] += [chr(point).encode().decode("latin-1") for point in spare]
-    info = dataclasses.replace(source.info, tokenizer=json.dumps(tokenizer))
+    info = dataclasses.replace(source.info, tokenizers={"text": json.dumps(tokenizer)})
     if not pairs:
         columns["token_ids"] = columns["token_ids"][:, : TOKENS + 1]
     return info, columns

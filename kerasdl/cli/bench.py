@@ -112,7 +112,7 @@ def parse(argv):
     )
     args = parse_command(parser, argv)
     if args.models and args.part != "export":
-        raise UsageError(f"--models {args.models[0]}: is for export alone")
+        raise UsageError(f"--models {args.models[0]}: applies to bench export only")
     for name in args.models:
         if name not in MODELS:
             raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")

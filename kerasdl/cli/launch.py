@@ -82,7 +82,9 @@ def _parse(argv):
     if (args.workers is None) == (args.hosts is None):
         raise UsageError("give --workers N for this machine, or --hosts A,B,... for several")
     if args.hosts is None and (args.ssh or args.rank is not None):
-        raise UsageError(f"--{'ssh' if args.ssh else 'rank'}: is of --hosts alone")
+        raise UsageError(
+            f"--{'ssh' if args.ssh else 'rank'} applies to --hosts only, not to --workers"
+        )
     if args.ssh and args.rank is not None:
         raise UsageError("--rank: --ssh starts the workers of all ranks")
     lows = {"workers": 1, "max_restarts": 0, "grace": 0, "start_timeout": 1}

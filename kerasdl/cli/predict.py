@@ -17,7 +17,7 @@ def main(argv) -> None:
     parser.add_argument("--max-new-tokens", type=int, help="of a language model (100)")
     parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
     parser.add_argument("--top-k", type=int, help="draw from so many tokens; 0 is all (default)")
-    parser.add_argument("--seed", type=int, help="of what is drawn (0)")
+    parser.add_argument("--seed", type=int, help="seed of samples (0)")
     parser.add_argument("--num", "--sample", type=int, help="images to draw (16)")
     parser.add_argument("--label", help="class to draw; all in turn if not given")
     parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
@@ -27,7 +27,7 @@ def main(argv) -> None:
     parser.add_argument("inputs", nargs="*", metavar="INPUT", help="image files, or texts")
     args = parse_command(parser, argv)
     if not args.output and not args.inputs:
-        raise UsageError("give image files or texts, or --output FILE.png for what a model draws")
+        raise UsageError("give image files or texts, or --output FILE.png for samples")
     quiet_tensorflow()
     from kerasdl.inference import predict, sampling, texts
 
@@ -37,13 +37,13 @@ def main(argv) -> None:
     if not args.inputs:
         for name, value in settings.items():
             if value is not None and name not in drawing:
-                raise UsageError(f"--{flag(name)}: is of language models alone")
+                raise UsageError(f"--{flag(name)} applies to language models only")
         print(sampling.write_images(where, args.output, drawing))
         return
     for name, value in drawing.items():
         if value is not None and name not in settings:
             raise UsageError(
-                f"--{flag(name)}: is of models that draw, with --output FILE.png alone"
+                f"--{flag(name)} applies to models that sample images only, with --output FILE.png"
             )
     results = predict.predict(where, args.inputs, settings, args.output)
     for number, one in enumerate(results, 1):

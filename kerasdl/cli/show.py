@@ -16,7 +16,7 @@ def main(argv):
     if bool(args.model) == bool(args.serving):
         raise UsageError("give the name of a model, or --serving and the folder of an exported one")
     if args.serving and args.image_size:
-        raise UsageError("--image-size: is of the name of a model alone")
+        raise UsageError("--image-size applies to the name of a model, not to --serving")
     if args.serving:
         quiet_tensorflow()
         from kerasdl.export import serving_page

@@ -1,4 +1,4 @@
-"""What judges a whole set, where the mean of a number per example cannot: the protocol."""
+"""What evaluates a whole set, where the mean of a number per example cannot: the protocol."""
 
 
 class Evaluator:

@@ -58,7 +58,7 @@ class Translations(Evaluator):
 
         _, groups, sources, targets, references = zip(*sorted(self.rows), strict=True)
         right = np.array([t == r for t, r in zip(targets, references, strict=True)], float)
-        # References of fewer than four words have no longer n-grams to be judged by.
+        # References of fewer than four words have no longer n-grams to be compared by.
         words = max(len(BLEU().tokenizer(text).split()) for text in references)
         metric = BLEU(max_ngram_order=max(1, min(4, words)))
         bleu = metric.corpus_score(targets, [references])

@@ -1,4 +1,4 @@
-"""The parts of a run's page that show what was drawn, and how it was judged."""
+"""The parts of a run's page that show samples, and how they were evaluated."""
 
 from kerasdl.report.html import data_url, esc, number_text, table
 
@@ -62,8 +62,8 @@ def _pixels(evaluated):
 
 
 def _classes(evaluated):
-    referee = evaluated.get("referee")
-    if not referee:
+    classifier = evaluated.get("referee")
+    if not classifier:
         return ""
     ways = evaluated["ways"].items()
     recognized = any("recognised" in way for _, way in ways)
@@ -82,11 +82,12 @@ def _classes(evaluated):
         rows.append(f"<tr><th>{esc(_name(name))}</th>{''.join(cells)}</tr>")
     kind = "long" if max(map(len, head)) > 8 else ""
     cells = "".join(f'<th><div class="{kind}">{esc(h)}</div></th>' for h in head)
-    note = f"Shares of {evaluated['count']['features']:,} images, as the referee sees them"
+    note = f"Fractions of {evaluated['count']['features']:,} images, as the classifier sees them"
     note += "; and how many it takes for the class that was asked for." if recognized else "."
     return (
-        f"<h3>By class</h3><p class=note>{note} The referee is {_network(referee)}, "
-        f"test top1 {number_text(referee['top1'])}.</p>"
+        f"<h3>By class</h3><p class=note>{note} The reference classifier is "
+        f"{_network(classifier)}, "
+        f"test top1 {number_text(classifier['top1'])}.</p>"
         f"<div class=scroll><table class=confusion><thead><tr><th></th>{cells}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )

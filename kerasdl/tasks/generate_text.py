@@ -1,4 +1,4 @@
-"""Language modeling: each next token from those before it; judged in bits, shown in samples."""
+"""Language modeling: each next token from those before it; measured in bits, shown in samples."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Images coded and decoded: autoencoders, and variational ones judged by their evidence bound."""
+"""Images coded and decoded: autoencoders, variational ones evaluated by their evidence bound."""
 
 from math import prod
 

@@ -1,4 +1,4 @@
-"""What a model is trained for, judged by and served as: the protocol of all tasks."""
+"""What a model is trained for, evaluated by and served as: the protocol of all tasks."""
 
 import math
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class Number:
 
 
 class Task:
-    """What a model is trained for, judged by and served as.
+    """What a model is trained for, evaluated by and served as.
 
     A task never reduces over the batch and never touches an optimizer: `training/step.py` does.
 
@@ -61,7 +61,7 @@ class Task:
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
-        served_examples: How many test examples exported files are judged on.
+        served_examples: How many test examples exported files are evaluated on.
     """
 
     inputs: dict = {}
@@ -158,7 +158,7 @@ class Task:
         return means
 
     def evaluators(self) -> list:
-        """New `kerasdl.metrics.evaluator.Evaluator`s: what judges a whole set."""
+        """New `kerasdl.metrics.evaluator.Evaluator`s: what evaluates a whole set."""
         return []
 
     def pictures(self, model, batch: dict) -> dict:
@@ -205,7 +205,7 @@ class Task:
         return columns
 
     def evaluated_by(self, target: str) -> dict | None:
-        """How an exported file is judged, or None.
+        """How an exported file is evaluated, or None.
 
         Args:
             target: "savedmodel" or "tflite".

@@ -1,4 +1,4 @@
-"""Translation: a target text from a source, by beam search; judged by BLEU and exact matches."""
+"""Translation: a target text from a source, by beam search; evaluated by BLEU and exact matches."""
 
 import numpy as np
 from keras import ops

@@ -18,7 +18,7 @@ from tensorflow.python.eager import context
 from kerasdl.errors import UserError
 
 START_SECONDS = 300  # that workers wait for each other, where KERASDL_START_TIMEOUT does not say
-FINISH_SECONDS = 24 * 3600  # that they wait for the chief to judge and to export
+FINISH_SECONDS = 24 * 3600  # that they wait for the chief to evaluate and to export
 SILENT_SECONDS = 20  # after which a worker counts as dead
 
 
@@ -104,7 +104,7 @@ class Cluster:
     def size(self) -> int:
         return len(self.addresses)
 
-    def meet(self, metadata: dict) -> None:
+    def rendezvous(self, metadata: dict) -> None:
         """Wait until all workers are there, and see that they agree.
 
         The chief listens where TensorFlow will; the others tell it what they know.
@@ -197,8 +197,8 @@ class Cluster:
         )
         return tf.distribute.MultiWorkerMirroredStrategy(self.resolver, options)
 
-    def part(self) -> None:
-        """Wait until all workers are here: the chief comes once it has judged and exported."""
+    def barrier(self) -> None:
+        """Wait until all workers are here: the chief comes once it has evaluated and exported."""
         context.context().wait_at_barrier("kerasdl/finished", 1000 * FINISH_SECONDS)
 
 

@@ -111,7 +111,10 @@ class Session:
             return old
         if not info.first(*PIXELS):
             if choice != Recipe.input_stats:
-                raise UserError(f"--input-stats {choice}: is of images alone")
+                raise UserError(
+                    f"--input-stats {choice} applies to image data only; "
+                    f"{self.source.name} has no images"
+                )
             return info
         if choice == "checkpoint" and initial and initial.input_stats:
             mean, std = initial.input_stats

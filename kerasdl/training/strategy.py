@@ -53,7 +53,7 @@ def make(recipe, say=print, metadata=None):
                 "--strategy multi_worker_mirrored: neither TF_CONFIG nor SLURM nor Kubernetes "
                 "names more than one worker; `launch` starts them"
             )
-        cluster.meet(metadata or {})
+        cluster.rendezvous(metadata or {})
         return cluster.start(), cluster
     if name == "one_device":
         return tf.distribute.get_strategy(), None

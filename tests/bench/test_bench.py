@@ -195,7 +195,7 @@ def _keys():
     ("argv", "message"),
     [
         (["layer"], "invalid choice: 'layer'"),
-        (["train", "--models", "mlp"], "--models mlp: is for export alone"),
+        (["train", "--models", "mlp"], "--models mlp: applies to bench export only"),
         (
             ["export", "--models", "resnet21"],
             r"unknown model 'resnet21' \(did you mean resnet\d+\?",
@@ -312,7 +312,9 @@ def test_a_keras_gpt2_has_as_many_weights():
     assert ours.count_params() == peer.count_params()
 
 
-@pytest.mark.parametrize("name", ["resnet18", "gpt2_small", "transformer_base", "ddpm_unet"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "gpt2_small", "transformer_base", "ddpm_unet", "unet_small"]
+)
 def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
     """Without its weights: the facts that they follow from, and inputs that are real."""
     result = export.metadata(name)

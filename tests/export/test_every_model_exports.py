@@ -4,13 +4,12 @@ import sys
 
 import pytest
 
-from kerasdl import catalog
 from kerasdl.bench import native
 from kerasdl.export import exporter
 from kerasdl.inference import proof
 from tests.export.examples import make_parts, quiet
 from tests.fork_server import WITHOUT_KERAS, python
-from tests.variants import BATTERY
+from tests.variants import BATTERY, short_settings, tiny
 
 FILES = {"savedmodel", *(f"tflite/{k}" for k in ("float32", "float16", "dynamic", "int8"))}
 STARTS = """#!/bin/sh
@@ -35,7 +34,7 @@ def started(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATTERY)
 def test_every_kind_of_model(name, tmp_path, replay, started):
-    parts = make_parts(name, **catalog.module_of(name).TINY[name])
+    parts = make_parts(name, task_kwargs=short_settings(name), **tiny(name))
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
     assert {*card["artifacts"], *card["omitted"]} == FILES

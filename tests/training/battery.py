@@ -14,17 +14,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kerasdl import catalog, tasks
 from kerasdl.inference import evaluation
 from kerasdl.layers import dropout
 from kerasdl.store import checkpoint, runs
 from kerasdl.store.settings import resolve
 from kerasdl.training import loop
 from kerasdl.training.session import Session
-from tests.variants import tiny
+from tests.variants import short_settings, tiny
 
 REPLICAS = {"one_device": 1, "mirrored": 2}
-SHORT = {"steps": 4, "sample_tokens": 8}  # settings of tasks that only what they show takes
 STEPS, LEARNING_STEPS, CUT = 4, 50, 0.8  # so many steps leave at most this part of the loss
 RATE = 0.01
 
@@ -59,12 +57,10 @@ class Watch(keras.callbacks.Callback):
 
 def session(name, folder, callbacks=(), **settings):
     """A few steps of a tiny model on made-up data of its shape."""
-    known = tasks.get(catalog.row(name).task).settings
-    own = catalog.settings_of(name).get("task_kwargs", {})
     given = {
         "model": name,
         "tiny": True,
-        "task_kwargs": {**own, **{k: v for k, v in SHORT.items() if k in known}},
+        "task_kwargs": short_settings(name),
         "dataset": "synthetic",
         "image_size": tiny(name).get("image_shape", ())[:2],
         "max_length": 8 if "max_length" in tiny(name) else None,

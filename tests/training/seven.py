@@ -17,7 +17,7 @@ import numpy as np
 from kerasdl.store.settings import resolve
 from kerasdl.training import strategy
 from kerasdl.training.session import Session
-from tests.training.battery import Losses
+from tests.training.battery import Watch
 
 STEPS = 30
 MADE = {"dataset": "synthetic", "image_size": (8, 12)}
@@ -82,7 +82,7 @@ def main(kind, out):
             given["logical_devices"] = 2
         if name != "transformer_small" and "image_size" not in given:
             given["augment"] = ("shift",)
-        losses = Losses()
+        losses = Watch()
         folder = Path(out).parent / kind / name  # workers share it
         session = Session(resolve(given), folder, print, [losses])
         if made is None:  # the devices of a process are divided once

@@ -83,7 +83,7 @@ def meet(metadata, monkeypatch, seconds="20", ports=None):
 
     def one(index):
         try:
-            cluster.Cluster(None, addresses, index).meet(metadata[index])
+            cluster.Cluster(None, addresses, index).rendezvous(metadata[index])
             result[index] = ""
         except ValueError as error:
             result[index] = str(error)

@@ -319,7 +319,7 @@ def test_samples(tmp_path):
         "400 images",
         "guided 0.375 0.250 1.500 0.900 (0.800 to 1.000) 0.969 free drawn 0.375",
         "ant bee cat doe elk least as asked guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4% free",
-        "The referee is referee-a (weights 0123456789ab ), test top1 0.9688",
+        "The reference classifier is referee-a (weights 0123456789ab ), test top1 0.9688",
         "free drawn 2.500 2.250 0.750 0.500",
         "training images 2.500 2.250 0.750 0.625",
     ):

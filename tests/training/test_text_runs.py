@@ -74,7 +74,7 @@ def test_predict_and_evaluate(writer, translator, capsys):
     [
         (["predict", ""], "text 1: text is empty"),
         (["predict", WORDS], "text 1: text and max_new_tokens are more than the context of 24"),
-        (["--input-stats", "dataset"], "is of images alone"),
+        (["--input-stats", "dataset"], "applies to image data only"),
         (["--tokenizer", "byte", "--vocab-size", "20"], "byte has 260 ids"),
         (["--model-kwargs", "depth=0"], "depth 0: must be a whole number from 1 on"),
         (["--tokenizer", "bype"], "did you mean"),
