@@ -118,7 +118,7 @@ def test_samples_depend_on_the_seed_alone(digits):
     def sampled(count, recipe):
         seen.clear()
         task = Copies(digits[0].train, keep, free={})
-        sample_quality._draw(task, None, {}, recipe.seed, count, 0)
+        sample_quality._sample(task, None, {}, recipe.seed, count, 0)
         return np.concatenate(seen)
 
     few, many = sampled(70, RECIPE), sampled(200, RECIPE)
@@ -128,8 +128,8 @@ def test_samples_depend_on_the_seed_alone(digits):
     assert np.abs(other - few).mean() > 0.1
 
 
-def test_classes_are_asked_for_equally_often(digits):
-    class Asks(Copies):
+def test_classes_are_requested_equally_often(digits):
+    class Requests(Copies):
         def sample(self, model, key, label=None, **settings):
             label = tf.ensure_shape(
                 tf.numpy_function(lambda v: seen.append(v) or v, [label], "int32"), label.shape
@@ -137,8 +137,8 @@ def test_classes_are_asked_for_equally_often(digits):
             return super().sample(model, key, label, **settings)
 
     seen = []
-    task = Asks(digits[0].train)
-    images, requested = sample_quality._draw(task, None, {"guidance": 1.0}, 0, 100, 10)
+    task = Requests(digits[0].train)
+    images, requested = sample_quality._sample(task, None, {"guidance": 1.0}, 0, 100, 10)
     assert len(images) == 100 and requested.dtype == np.int32
     np.testing.assert_array_equal(requested, np.concatenate(seen)[:100])
     np.testing.assert_array_equal(np.bincount(requested), np.full(10, 10))
@@ -217,7 +217,7 @@ def test_real_images_are_thinned_out_where_they_are_many(digits, monkeypatch):
 
 def test_features_of_inception_need_its_file(digits):
     task = Copies(digits[0].train, free={})
-    with pytest.raises(ValueError, match="features of inception: there is no inception_v3_.*notop"):
+    with pytest.raises(ValueError, match="features=inception needs the file inception_v3_.*notop"):
         evaluate(digits, task, features="inception")
 
 

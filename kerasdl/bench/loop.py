@@ -50,7 +50,6 @@ def sides(name: str, folder, **settings) -> dict:
 
 
 def _session(name, folder, settings):
-    from kerasdl.store import settings
     from kerasdl.store.settings import resolve
     from kerasdl.training import session
 

@@ -52,4 +52,4 @@ def train(name, batch, side, arguments, on):
         "key": tf.constant(rng.integers(0, 2**31, (batch, 2)), "uint32"),
     }
     update = tf.function(trainer.update, autograph=False)
-    return lambda: float(update(examples)[0][1])
+    return lambda: float(update(examples)[0][0, 0])

@@ -10,7 +10,7 @@ from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops import noise
 from kerasdl.store import pictures
 from kerasdl.system.names import nearest
-from kerasdl.tasks.sampling import MOST
+from kerasdl.tasks.sampling import MAX_IMAGES
 
 # Each is a flag of `predict`.
 SETTINGS = {"num": 16, "seed": 0, "label": None, "guidance": None}
@@ -34,8 +34,8 @@ def sample_images(path, settings=None) -> np.ndarray:
     artifact = open_artifact(path)
     serving = artifact.interface
     num, seed = given.get("num", SETTINGS["num"]), given.get("seed", SETTINGS["seed"])
-    if not 1 <= num <= MOST:
-        raise UserError(f"--num {num}: must be at least 1 and at most {MOST}")
+    if not 1 <= num <= MAX_IMAGES:
+        raise UserError(f"--num {num}: must be at least 1 and at most {MAX_IMAGES}")
     if not 0 <= seed < 2**32:
         raise UserError(f"--seed {seed}: must be at least 0 and below 2^32")
     name = sampler(serving)

@@ -6,7 +6,7 @@ from kerasdl.columns import Spec
 from kerasdl.ops import noise
 from kerasdl.tasks.task import Limit, Signature
 
-MOST = 1024  # images per request
+MAX_IMAGES = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
 
 
@@ -34,7 +34,7 @@ def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
     def serve(num, seed, **conditions):
         return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
-    limits = [Limit(("num",), f"num must be at least 1 and at most {MOST}", 1, MOST)]
+    limits = [Limit(("num",), f"num must be at least 1 and at most {MAX_IMAGES}", 1, MAX_IMAGES)]
     if num_classes:
         line = f"labels must be at least 0 and at most {num_classes - 1}"
         limits.append(Limit(("label",), line, 0, num_classes - 1))
