@@ -1,4 +1,6 @@
-"""A contrastive loss on replicas: `gathering.py STRATEGY OUT.npz`, in a process of its own.
+"""What replicas share: `gathering.py STRATEGY OUT.npz`, in a process of its own.
+
+A contrastive loss, and what a task does after an update.
 
 `mirrored` writes what one device and what two parts of the CPU compute, each name with its prefix;
 `multi_worker_mirrored` what this worker does.
@@ -13,6 +15,7 @@ import tensorflow as tf
 from kerasdl.ops import gather, losses
 from kerasdl.recipe import Recipe
 from kerasdl.training import collectives, strategy
+from tests.training import queueing
 
 EXAMPLES, INPUTS, DIM, STEPS, RATE = 6, 5, 3, 3, 0.5
 rng = np.random.default_rng(0)
@@ -81,9 +84,10 @@ def main(kind, out):
     logical = 2 if kind == "mirrored" else None
     made, _ = strategy.make(Recipe(model="simclr_small", strategy=kind, logical_devices=logical))
     result = {f"replicas/{k}": v for k, v in train(made).items()}
+    result |= {f"replicas/{k}": v for k, v in queueing.train(made).items()}
     if kind == "mirrored":
         one = tf.distribute.OneDeviceStrategy("CPU:0")
-        result |= {f"one/{k}": v for k, v in train(one).items()}
+        result |= {f"one/{k}": v for k, v in (train(one) | queueing.train(one)).items()}
         cut = train(made, lambda z: tf.stop_gradient(gather.gather(z)))
         result |= {f"cut/{k}": v for k, v in cut.items()}
     np.savez(out, **result)

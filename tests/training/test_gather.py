@@ -57,6 +57,17 @@ def test_a_coupled_loss_and_its_gradients_equal_one_devices(where, computed):
 
 
 @pytest.mark.slow
+@everywhere
+def test_what_follows_an_update_is_the_same_on_every_replica(where, computed):
+    one = computed[0]
+    for name in ("queue", "teacher", "head"):
+        copies = replicas(computed, name, where)
+        assert len(copies) == 2
+        np.testing.assert_array_equal(copies[0], copies[1])
+        np.testing.assert_allclose(copies[0], one[f"one/{name}"][0], rtol=0, atol=1e-9)
+
+
+@pytest.mark.slow
 def test_the_gradient_through_the_other_replicas_counts(computed):
     one, cut = (computed[0][f"{k}/kernel"][0] for k in ("one", "cut"))
     assert abs(one - cut).max() > 1e-3
