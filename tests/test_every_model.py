@@ -116,10 +116,10 @@ import kerasdl
 assert not [name for name in sys.modules if name.startswith("kerasdl.models.")]
 name, file, out = sys.argv[1:]
 model = kerasdl.load(file)
-from tests import test_every_model as battery
-task = battery.task_of(name)
-result = battery.answers(model, task, battery.example_batch(task, 3))
-np.savez(out, **result, **battery.weights_of(model))
+from tests.test_every_model import answers, weights_of
+from tests.variants import example_batch, task_of
+task = task_of(name)
+np.savez(out, **answers(model, task, example_batch(task, 3)), **weights_of(model))
 """
 
 

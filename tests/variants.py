@@ -85,13 +85,13 @@ def examples(task, size, rng):
     """`{column: array}` of made-up examples that meet the task's specs, by kind."""
     result = {}
     for name, spec in {**task.inputs, **task.targets}.items():
-        if name not in task.info.columns:
+        column = task.info.columns.get(name)
+        if not column and name in task.optional:
             continue
-        column = task.info.columns[name]
         shape = column.shape if spec.kind in ("image", "mask") else spec.shape
         shape = (size, *(FREE if isinstance(n, str) else n for n in shape))
         if spec.kind in ("label", "mask"):
-            value = rng.integers(0, len(column.class_names), shape)
+            value = rng.integers(0, len(column.class_names) if column else 1, shape)
             if spec.kind == "mask":
                 value = np.where(rng.random(shape) < 0.1, VOID, value)
         elif spec.kind == "tokens":
