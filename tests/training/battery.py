@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasdl import catalog
 from kerasdl.inference import evaluation
 from kerasdl.layers import dropout
 from kerasdl.store import checkpoint, runs
@@ -185,7 +186,11 @@ class Variant:
     def learn(self):
         """Losses of up to 50 steps on one batch."""
         self.go_back(0)
-        one = self.loop.batches(0, 1, (0, 1)).take(1).cache()
+        one = self.loop.batches(0, 1, (0, 1)).take(1)
+        if catalog.row(self.session.recipe.model).task == "reconstruct":
+            # Black and white: the likelihood of gray pixels has a bound that is soon reached.
+            one = one.map(lambda batch: {**batch, "image": tf.round(batch["image"])})
+        one = one.cache()
         self.loop.batches = lambda *_: one.repeat()
         self.loop.recipe = dataclasses.replace(self.loop.recipe, checkpoint_steps=None)
         self.loop.total_steps = self.loop.steps_per_epoch = LEARNING_STEPS

@@ -16,7 +16,7 @@ POINTS = {  # kind: rate at steps 0, 4, 5, 55, 100, with 5 steps of warm-up of 1
 }
 
 
-@pytest.mark.parametrize("schedule", POINTS)
+@pytest.mark.parametrize("kind", POINTS)
 def test_schedules(kind):
     recipe = Recipe(
         sched=kind, lr=1.0, min_lr=0.1, warmup_epochs=0.5, decay_epochs=2, decay_rate=0.5
