@@ -6,9 +6,8 @@ Source: Everingham et al. 2015, The PASCAL Visual Object Classes Challenge: A Re
 
 import numpy as np
 
+from kerasdl.columns import VOID
 from kerasdl.metrics.evaluator import Evaluator
-
-NOT_LABELED = 255
 
 
 class MeanIoU(Evaluator):
@@ -45,7 +44,7 @@ class MeanIoU(Evaluator):
         if true.shape != predicted.shape:
             raise ValueError(f"predicted masks {predicted.shape}: must be {true.shape} as the true")
         true, predicted = true[real], predicted[real]
-        labeled = true != NOT_LABELED
+        labeled = true != VOID
         true, predicted = true[labeled].astype(np.int64), predicted[labeled].astype(np.int64)
         k = len(self.class_names)
         for what, values in (("true", true), ("predicted", predicted)):
