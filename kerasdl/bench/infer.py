@@ -37,14 +37,14 @@ def cases(batches=BATCHES):
         task, model = _made(name, arguments)
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            saved_model.generate(model, functions(task, model, "savedmodel"), folder / "s")
+            saved_model.write(model, functions(task, model, "savedmodel"), folder / "s")
             loaded = tf.saved_model.load(str(folder / "s"))
             for batch in batches:
                 yield (
                     f"SavedModel of {name}, batch {batch} / a tf.function of the model",
                     _saved(loaded.signatures["serving_default"], task, model, batch),
                 )
-            tflite.generate(task, model, {}, folder / "lite", lambda line: None, quantized=())
+            tflite.write(task, model, {}, folder / "lite", lambda line: None, quantized=())
             with contextlib.redirect_stdout(io.StringIO()):  # Keras prints its outputs
                 peers[name]().export(str(folder / "peer.tflite"), format="litert", verbose=False)
             files = (folder / "lite" / "float32.tflite", folder / "peer.tflite")

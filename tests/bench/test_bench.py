@@ -261,7 +261,7 @@ def test_every_exported_file_is_asked():
 @pytest.mark.parametrize(
     "cases",
     [
-        lambda: networks.cnn_training({"batch": 2, "side": 32, "classes": 3}, ["resnet50"]),
+        lambda: networks.cnn_training({"batch": 8, "side": 64, "classes": 3}, ["resnet50"]),
         lambda: networks.gpt2_training({"batch": 2, "tokens": 4}, GPT2),
     ],
     ids=["keras.applications", "keras_hub"],
@@ -270,7 +270,7 @@ def test_every_exported_file_is_asked():
 def test_other_libraries_train_as_well(cases):
     for name, steps in cases():
         for key, step in steps.items():
-            losses = [step() for _ in range(6)]
+            losses = [step() for _ in range(12)]  # Adam's first ones leap
             assert np.isfinite(losses).all() and min(losses[1:]) < losses[0], (name, key)
 
 
