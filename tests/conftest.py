@@ -56,7 +56,7 @@ def _group(item):
     return item.name if stem in APART else str(item.path)
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(wrapper=True)  # before xdist's own, which puts groups into the tests' names
 def pytest_collection_modifyitems(items):
     """Long groups first, and last the many short ones that keep all processes busy to the end."""
 
@@ -67,6 +67,7 @@ def pytest_collection_modifyitems(items):
     for item in items:
         item.add_marker(pytest.mark.xdist_group(_group(item)))
     items.sort(key=turn)
+    return (yield)
 
 
 # -- processor time -----------------------------------------------------------------------------

