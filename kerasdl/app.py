@@ -11,8 +11,11 @@ from kerasdl.report import page, speed
 from kerasdl.store import pictures, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system.files import write_text
+from kerasdl.training.callbacks import NearEnd
 from kerasdl.training.loop import Stopped
 from kerasdl.training.session import Session
+
+SECONDS_OF_IMPORTS = 15.0  # of the processes of an export: so long before it they are started
 
 
 def train(given: dict, say=print) -> int:
@@ -41,10 +44,17 @@ def train(given: dict, say=print) -> int:
             return 0
     if recipe.export:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
-    session = Session(recipe, folder, say, old=old)
+    with worker.Export(recipe.export, recipe.export_dir) as export:
+        early = [NearEnd(export.start, SECONDS_OF_IMPORTS)] if recipe.export else []
+        return _run(Session(recipe, folder, say, early, old), old, export)
+
+
+def _run(session, old, export):
+    """Train, and finish what was trained; returns the exit status."""
+    say = session.say
     if session.chief:  # the others have read what stood there, or they would not have come this far
         if not old:
-            runs.remove(folder)
+            runs.remove(session.folder)
         session.run.create()
     try:
         session.fit()
@@ -56,13 +66,13 @@ def train(given: dict, say=print) -> int:
         return 130
     if session.chief:
         say(session.loop.ending())
-        _finish(session)
+        _finish(session, export)
     if session.cluster:
         session.cluster.barrier()
     return 0
 
 
-def _finish(session):
+def _finish(session, export):
     """Evaluate, export and report what was trained."""
     recipe, folder, say = session.recipe, session.folder, session.say
     metrics = evaluate(session)
@@ -70,9 +80,7 @@ def _finish(session):
     say(f"{folder}: {summary(metrics)}")
     card = None
     if recipe.export:
-        card = worker.export_run(
-            folder, recipe.export, recipe.export_dir, recipe.export_name, recipe.weights, say=say
-        )
+        card = export.run(folder, recipe.export_name, recipe.weights, say=say)
     metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     if "report" in recipe.log:

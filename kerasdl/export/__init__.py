@@ -3,3 +3,4 @@
 # Kinds of TFLite files besides float32, unless others are requested
 QUANTIZED = ("float16", "dynamic", "int8")
 CALIBRATED = ("int8", "int8_full")  # kinds that examples are needed for; they hold no loops
+EIGHT_BITS = ("dynamic", *CALIBRATED)

@@ -1,25 +1,25 @@
 """The process that converts a SavedModel to TFLite files: the converter may die of what it reads.
 
-`python -m kerasdl.export.convert FOLDER KIND...` reads the SavedModel `FOLDER/source`, of
-calibrated kinds `FOLDER/source_of_8_bits` where that is there; `FOLDER/examples.npz`; and
-`FOLDER/signatures.json`, `{kind: {signature: names of its inputs}}`. Per kind it prints the name
-and writes `<kind>.tflite`, or why there is none to `<kind>.txt`.
+`python -m kerasdl.export.convert` imports what it needs, and then gets the arguments of `write` by
+its standard input, each a line of JSON. It prints a line when it is ready, and the kind when that
+is done.
 """
 
 import json
 import math
-import sys
 import warnings
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
-from tensorflow.lite.tools import flatbuffer_utils
 
 from kerasdl.errors import UserError
-from kerasdl.export import CALIBRATED
+from kerasdl.export import CALIBRATED, EIGHT_BITS
+from kerasdl.system import processes
 
-EIGHT_BITS = ("dynamic", *CALIBRATED)
+with processes.importing():
+    import tensorflow as tf
+    from tensorflow.lite.tools import flatbuffer_utils
+
 LARGE = 2**20  # bytes of a float32 file
 MAX_FRACTION = 0.3  # of the bytes of a large float32 file, for a calibrated one
 NAMED = 2**26  # bytes of a file in which names are next to nothing
@@ -103,24 +103,39 @@ def reason(error) -> str:
     return (named or lines or [type(error).__name__])[0][:300]
 
 
-def main(folder, *kinds):
-    """Convert to all kinds."""
+def write(folder, kind: str) -> None:
+    """Write `<kind>.tflite`, or why there is none to `<kind>.txt`.
+
+    Args:
+        folder: Holds the SavedModel `source`, for calibrated kinds `source_of_8_bits` where that is
+            there; `examples.npz`; `signatures.json`, `{kind: {signature: names of its inputs}}`;
+            and, for kinds of 8 bits, `float32.tflite`.
+        kind: Of `proof.KINDS`.
+    """
     folder = Path(folder)
-    signatures = json.loads((folder / "signatures.json").read_text())
-    with np.load(folder / "examples.npz") as arrays:
-        examples = dict(arrays)
+    signatures = json.loads((folder / "signatures.json").read_text())[kind]
     source, own, float32 = (folder / n for n in ("source", "source_of_8_bits", "float32.tflite"))
-    sources = dict.fromkeys(CALIBRATED, own) if own.exists() else {}
-    for kind in kinds:
-        print(kind, flush=True)
-        whole = float32.stat().st_size if float32.exists() else 0
-        try:
-            content = small(sources.get(kind, source), signatures[kind], kind, examples, whole)
-        except Exception as error:  # its own exceptions have no public class
-            (folder / f"{kind}.txt").write_text(reason(error))
-        else:
-            (folder / f"{kind}.tflite").write_bytes(content)
+    examples = {}
+    if kind in CALIBRATED:
+        source = own if own.exists() else source
+        with np.load(folder / "examples.npz") as arrays:
+            examples = dict(arrays)
+    whole = float32.stat().st_size if kind in EIGHT_BITS and float32.exists() else 0
+    try:
+        content = small(source, signatures, kind, examples, whole)
+    except Exception as error:  # its own exceptions have no public class
+        (folder / f"{kind}.txt").write_text(reason(error))
+    else:
+        (folder / f"{kind}.tflite").write_bytes(content)
+
+
+def main() -> None:
+    """Convert what is requested."""
+    print("ready", flush=True)
+    for request in processes.requests():
+        write(**request)
+        print(request["kind"], flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -1,8 +1,8 @@
 """Write one version of an exported model, prove it, and publish it."""
 
+import contextlib
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import zipfile
@@ -23,6 +23,39 @@ from kerasdl.system import processes
 from kerasdl.system.names import nearest
 
 EXAMPLES = 32  # that every signature answers; see `proof.BATCHES`
+CONVERTERS = 2  # side by side; they share a computer's cores
+
+
+class Helpers:
+    """The processes of an export, which import what they need while something else is done.
+
+    Args:
+        lite: Whether TFLite files are to be written.
+        pause: Called between their starts with what the last one says once it is ready.
+
+    Attributes:
+        converters: Of `tflite.Converter`.
+        proof: The `processes.Process` of `proof.py`.
+    """
+
+    def __init__(self, lite: bool, pause=lambda lines: None):
+        count = min(CONVERTERS, os.cpu_count() or 1) if lite else 0
+        self.converters = []
+        with contextlib.ExitStack() as stack:
+            for _ in range(count):
+                self.converters.append(stack.enter_context(tflite.Converter()))
+                pause(self.converters[-1].lines)
+            # -P keeps this folder's modules from shadowing others.
+            command = [sys.executable, "-P", proof.__file__]
+            variables = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+            self.proof = stack.enter_context(processes.Process(command, variables=variables))
+            self._stack = stack.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self._stack.close()
 
 
 def export(
@@ -34,6 +67,7 @@ def export(
     quantized=QUANTIZED,
     signatures=(),
     version: int | None = None,
+    helpers: Helpers | None = None,
 ) -> dict:
     """Write `export_dir/name/<version>/` and `models.config`.
 
@@ -49,6 +83,7 @@ def export(
         quantized: Kinds of TFLite files besides float32; see `tflite.write`.
         signatures: Names of those that are written; all if empty.
         version: The next one if None; never one that is there.
+        helpers: Its processes, if they have been started already.
 
     Returns:
         The card, as in `assets.extra/card.json`, with its `folder`.
@@ -70,9 +105,11 @@ def export(
     serving.check_version(export_dir, name, version)
     if signatures:
         _check_signatures(parts, signatures)
-    with serving.making(export_dir, name) as folder:
+    lite = "tflite" in formats and not catalog.row(parts.model_name).no_tflite
+    with serving.making(export_dir, name) as folder, contextlib.ExitStack() as stack:
+        helpers = helpers or stack.enter_context(Helpers(lite))
         try:
-            metadata = _write(parts, formats, name, folder, say, quantized, signatures)
+            metadata = _write(parts, formats, name, folder, say, quantized, signatures, helpers)
             published = _publish(folder, metadata, version)
         except OSError as error:
             raise ExportError(f"{folder.parent}: cannot be written: {error}") from error
@@ -98,7 +135,7 @@ def _check_signatures(parts, names):
             )
 
 
-def _write(parts, formats, name, folder, say, quantized, only) -> dict:
+def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     """Write and prove all files but the card; return the card's values."""
     extra = folder / "assets.extra"
     extra.mkdir()
@@ -124,10 +161,18 @@ def _write(parts, formats, name, folder, say, quantized, only) -> dict:
     elif "tflite" in formats:
         batch, lite = 1 if row.tflite_static_batch else None, folder / "tflite"
         omitted = tflite.write(
-            parts.task, parts.model, parts.train, lite, say, batch, quantized, only
+            parts.task,
+            parts.model,
+            parts.train,
+            lite,
+            say,
+            batch,
+            quantized,
+            only,
+            helpers.converters,
         )
     say("comparing with the trained model, without Keras")
-    report = prove(folder, examples, meta)
+    report = prove(folder, examples, meta, helpers.proof)
     serving.allow_batching(folder, report["signatures"])
     omitted |= report["omitted"]
     for missing, reason in omitted.items():
@@ -198,8 +243,14 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
     return {k: _bytes(v) for k, v in arrays.items()}, meta
 
 
-def prove(folder, examples: dict, meta: dict) -> dict:
-    """Run `proof.py` on a version folder, in a process without Keras; return its report.
+def prove(folder, examples: dict, meta: dict, process) -> dict:
+    """Prove a version folder in a process without Keras; return its report.
+
+    Args:
+        folder: The version folder.
+        examples: The arrays, of `examples_of`.
+        meta: Its metadata.
+        process: `Helpers.proof`.
 
     Raises:
         ExportError: It failed, or a difference exceeds its limit.
@@ -207,12 +258,10 @@ def prove(folder, examples: dict, meta: dict) -> dict:
     with tempfile.TemporaryDirectory() as work:
         arrays, report = Path(work) / "examples.npz", Path(work) / "report.json"
         np.savez(arrays, meta=json.dumps(meta), **examples)
-        # -P keeps this folder's modules from shadowing others.
-        command = [sys.executable, "-P", proof.__file__, folder, arrays, report]
-        environment = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            why = processes.why(done.returncode, done.stderr)
+        process.send([str(path) for path in (folder, arrays, report)])
+        status, output = process.wait()
+        if status:
+            why = processes.why(status, output)
             raise ExportError(f"the files do not run without Keras: {why}")
         result = json.loads(report.read_text())
     lines = proof.failures(result)

@@ -1,22 +1,72 @@
-"""Convert a model to TFLite files that hold builtin operations only, in a process of its own."""
+"""Convert a model to TFLite files that hold builtin operations only, in processes of their own."""
 
+import contextlib
 import json
 import shutil
 import sys
 import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kerasdl.errors import ExportError
-from kerasdl.export import CALIBRATED, QUANTIZED, saved_model
+from kerasdl.export import CALIBRATED, EIGHT_BITS, QUANTIZED, saved_model
 from kerasdl.inference.signatures import functions
 from kerasdl.layers import attention
 from kerasdl.system import processes
 
 HIDDEN = 16.0  # of attention's scores; e^-16 of a weight is nothing in 8 bits
 CALIBRATION = 200  # examples that the ranges of int8 are taken from
+SIDE_BY_SIDE = 2**28  # bytes of a SavedModel; larger ones are converted to one file after the other
+
+
+class Converter:
+    """A process that converts, and another one where the converter died of what it read."""
+
+    def __init__(self):
+        self._process = None
+        self.start()
+
+    def start(self) -> None:
+        """Let it import what it needs, before there is something to convert."""
+        if not self._process:
+            command = [sys.executable, "-m", "kerasdl.export.convert"]
+            self._process = processes.Process(command, variables=processes.environment())
+
+    @property
+    def lines(self):
+        """What it says: a line once it is ready, and one for each file."""
+        return self._process.lines
+
+    def convert(self, folder: Path, kind: str) -> str | None:
+        """Write `<kind>.tflite`, as `convert.write`; return why there is none, or None."""
+        self.start()
+        self._process.send({"folder": str(folder), "kind": kind})
+        if any(line.strip() == kind for line in self._process.lines):
+            reason = folder / f"{kind}.txt"
+            return reason.read_text() if reason.exists() else None
+        status, output = self._process.wait()
+        self.close()
+        return f"the converter died: {processes.why(status, output)}"
+
+    def kill(self) -> None:
+        """End what it is doing."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """End it."""
+        if self._process:
+            self._process.close()
+        self._process = None
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
 
 
 def write(
@@ -28,6 +78,7 @@ def write(
     batch: int | None = None,
     quantized=QUANTIZED,
     only=(),
+    converters=(),
 ) -> dict:
     """Write `float32.tflite`, and one file per kind of quantization.
 
@@ -45,6 +96,7 @@ def write(
         batch: Of the inputs; None is any.
         quantized: Of `proof.KINDS`, "float32" aside.
         only: Names of the signatures that are written; all if empty.
+        converters: Of `Converter`, each works on a file at a time; a new one if there are none.
 
     Returns:
         `{"tflite/<kind>": reason}` of quantized files that the converter refused, or died of.
@@ -75,30 +127,44 @@ def write(
         (work / "signatures.json").write_text(json.dumps(jobs))
         requested = {n for names in plain.values() for n in names}
         np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in requested})
-        left = [k for k in jobs if k not in refused]
-        while left:
-            refused |= _convert(work, left, say)
-            if "float32" in refused:
-                raise ExportError(f"TFLite float32: {refused['float32']}")
-            left = [k for k in left if k not in refused and not (work / f"{k}.tflite").exists()]
+        kinds = [k for k in jobs if k not in refused]
+        size = sum(p.stat().st_size for p in (work / "source").rglob("*") if p.is_file())
+        with contextlib.ExitStack() as stack:
+            converters = converters or [stack.enter_context(Converter())]
+            if size > SIDE_BY_SIDE:
+                converters = converters[:1]
+            refused |= _convert(work, kinds, converters, say)
+        if "float32" in refused:
+            raise ExportError(f"TFLite float32: {refused['float32']}")
         for file in work.glob("*.tflite"):
             shutil.copyfile(file, folder / file.name)
     return {f"tflite/{kind}": f"TFLite {kind}: {reason}" for kind, reason in refused.items()}
 
 
-def _convert(work, kinds, say) -> dict:
-    """Run `convert.py` until its end, or its death; returns `{kind: why there is none}`."""
-    command = [sys.executable, "-m", "kerasdl.export.convert", work, *kinds]
-    with processes.child(command) as (lines, wait):
-        kind = kinds[0]
-        for line in lines:
-            if line.strip() in kinds:
-                kind = line.strip()
-                say(f"TFLite {kind}")
-        status, output = wait()
-    refused = {k: (work / f"{k}.txt").read_text() for k in kinds if (work / f"{k}.txt").exists()}
-    if status:
-        refused[kind] = f"the converter died: {processes.why(status, output)}"
+def _convert(work, kinds, converters, say) -> dict:
+    """Convert to all kinds, side by side; returns `{kind: why there is none}`."""
+    left, lock, exact, refused = iter(kinds), threading.Lock(), threading.Event(), {}
+
+    def run(converter):
+        try:
+            while True:
+                with lock:
+                    kind = None if "float32" in refused else next(left, None)
+                    if kind is None:
+                        return
+                    say(f"TFLite {kind}")
+                if kind in EIGHT_BITS:  # no larger than a fraction of it
+                    exact.wait()
+                if reason := converter.convert(work, kind):
+                    refused[kind] = reason
+                if kind == "float32":
+                    exact.set()
+        finally:
+            exact.set()
+
+    with ThreadPoolExecutor(len(converters)) as pool:
+        for _ in pool.map(run, converters):
+            pass
     return refused
 
 

@@ -1,12 +1,13 @@
 """Export a run in a fresh float32 process on the CPU: both ends of it.
 
-`export_run` starts `python -m kerasdl.export.worker`, which prints one line per step and, last,
-its result as a line of JSON. This module imports no framework until that process runs.
+An `Export` starts `python -m kerasdl.export.worker`, which imports what it needs, and what its own
+processes need, and then gets its request. It prints one line per step and, last, its result as
+a line of JSON. This module imports no framework until that process runs.
 """
 
-import argparse
 import contextlib
 import json
+import select
 import sys
 from pathlib import Path
 
@@ -17,59 +18,94 @@ from kerasdl.system import processes
 RESULT = "@result "  # begins the last line
 
 
-def export_run(
-    folder,
-    formats,
-    export_dir,
-    export_name=None,
-    weights: str | None = None,
-    settings: dict | None = None,
-    say=print,
-    **options,
-) -> dict:
-    """Export a run's model in a process of its own.
+class Export:
+    """The process that exports a run; it is warm by the time that there is something to export.
 
     Args:
-        folder: The run's folder.
         formats: Any of "savedmodel" and "tflite".
         export_dir: Folder of the exported models.
-        export_name: Name of the exported model; the catalogue's if None.
-        weights: "best" or "last"; the run's own setting if None.
-        settings: Of the task, in place of the run's; those of `Task.changeable`.
-        say: Called with a line of progress.
-        **options: `quantized`, `signatures` and `version` of `exporter.export`.
-
-    Returns:
-        The card, with the `folder` it stands in.
-
-    Raises:
-        UserError: The request cannot be done, in one line.
-        ExportError: It failed or was killed, in one line that names the step.
     """
-    if export_name:
-        serving.check_writable(export_dir, export_name)  # before seconds of imports
-    command = [sys.executable, "-m", "kerasdl.export.worker", "--run", folder]
-    command += ["--formats", *formats, "--export-dir", export_dir]
-    command += ["--export-name", export_name] if export_name else []
-    command += ["--weights", weights] if weights else []
-    command += ["--task-kwargs", json.dumps(settings)] if settings else []
-    command += ["--options", json.dumps(options)]
 
-    def clean(pid):
-        for left in Path(export_dir).glob(f"*/{serving.temporary_name(pid)}"):
+    def __init__(self, formats, export_dir):
+        self._formats, self._export_dir, self._process = list(formats), str(export_dir), None
+
+    def start(self) -> None:
+        """Let it import what it needs, before there is something to export."""
+        if self._process:
+            return
+        command = [sys.executable, "-m", "kerasdl.export.worker", *self._formats]
+        variables = processes.environment(
+            CUDA_VISIBLE_DEVICES="",  # a GPU would bake its own kernels in
+            KERAS_BACKEND="tensorflow",
+            TF_CPP_MIN_LOG_LEVEL="2",
+        )
+        self._process = processes.Process(command, self._clean, variables)
+
+    def _clean(self, pid):
+        for left in Path(self._export_dir).glob(f"*/{serving.temporary_name(pid)}"):
             serving.remove(left)
             with contextlib.suppress(OSError):
                 left.parent.rmdir()
 
-    variables = {
-        "CUDA_VISIBLE_DEVICES": "",  # a GPU would bake its own kernels in
-        "KERAS_BACKEND": "tensorflow",
-        "TF_CPP_MIN_LOG_LEVEL": "2",
-    }
-    with processes.child(command, clean, **variables) as (lines, wait):
-        step, result = follow(lines, say)
-        status, output = wait()
-    return _outcome(result, status, step, output)
+    def run(
+        self,
+        folder,
+        export_name=None,
+        weights: str | None = None,
+        settings: dict | None = None,
+        say=print,
+        **options,
+    ) -> dict:
+        """Export a run, once.
+
+        Args:
+            folder: The run's folder.
+            export_name: Name of the exported model; the catalogue's if None.
+            weights: "best" or "last"; the run's own setting if None.
+            settings: Of the task, in place of the run's; those of `Task.changeable`.
+            say: Called with a line of progress.
+            **options: `quantized`, `signatures` and `version` of `exporter.export`.
+
+        Returns:
+            The card, with the `folder` it stands in.
+
+        Raises:
+            UserError: The request cannot be done, in one line.
+            ExportError: It failed or was killed, in one line that names the step.
+        """
+        request = {
+            "folder": str(folder),
+            "formats": self._formats,
+            "export_dir": self._export_dir,
+            "name": export_name,
+            "weights": weights,
+            "settings": settings,
+            "options": options,
+        }
+        self.start()
+        self._process.send(request)
+        step, result = follow(self._process.lines, say)
+        status, output = self._process.wait()
+        return _outcome(result, status, step, output)
+
+    def close(self) -> None:
+        """End it, and remove what it has not published."""
+        if self._process:
+            self._process.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+
+def export_run(folder, formats, export_dir, export_name=None, *args, **more) -> dict:
+    """Export a run's model in a process of its own, as `Export.run`."""
+    if export_name:
+        serving.check_writable(export_dir, export_name)  # before seconds of imports
+    with Export(formats, export_dir) as export:
+        return export.run(folder, export_name, *args, **more)
 
 
 def follow(lines, say) -> tuple[str, dict]:
@@ -97,44 +133,44 @@ def _outcome(result, status, step, log) -> dict:
     raise ExportError(f"export failed at: {step}: {why}")
 
 
-def main(arguments=None) -> int:
-    """The process that `export_run` starts; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="kerasdl.export.worker")
-    parser.add_argument("--run", required=True)
-    parser.add_argument("--formats", nargs="*", default=[])
-    parser.add_argument("--export-dir", required=True)
-    parser.add_argument("--export-name")
-    parser.add_argument("--weights", choices=("best", "last"))
-    parser.add_argument("--task-kwargs", type=json.loads)
-    parser.add_argument("--options", type=json.loads, default={})
-    given = parser.parse_args(arguments)
+def main(*formats) -> int:
+    """The process of an `Export`; returns its exit status."""
+    with processes.importing():
+        from kerasdl.export import exporter, parts
+        from kerasdl.store.runs import open_run
 
     def say(line):
         print(line, flush=True)
 
-    try:
-        from kerasdl.store.runs import open_run
+    def in_turn(lines):
+        """One after the other, while a training needs the cores; all at once, when it is over."""
+        select.select([sys.stdin, lines], (), ())
 
-        run = open_run(given.run)
-        serving.check_writable(given.export_dir, given.export_name or run.model_name)
-        from kerasdl.export import exporter, parts
-
-        card = exporter.export(
-            parts.parts_of(run, given.weights, given.task_kwargs),
-            given.formats,
-            given.export_dir,
-            given.export_name,
-            say,
-            **given.options,
-        )
-        result = {"card": card}
-    except UserError as error:
-        result = {"refused": str(error)}
-    except ExportError as error:
-        result = {"failed": str(error)}
+    with exporter.Helpers("tflite" in formats, in_turn) as helpers:
+        request = next(processes.requests(), None)
+        if request is None:  # nothing is to be exported after all
+            return 0
+        try:
+            run = open_run(request["folder"])
+            name, export_dir = request["name"], request["export_dir"]
+            serving.check_writable(export_dir, name or run.model_name)
+            card = exporter.export(
+                parts.parts_of(run, request["weights"], request["settings"]),
+                request["formats"],
+                export_dir,
+                name,
+                say,
+                helpers=helpers,
+                **request["options"],
+            )
+            result = {"card": card}
+        except UserError as error:
+            result = {"refused": str(error)}
+        except ExportError as error:
+            result = {"failed": str(error)}
     say(RESULT + json.dumps(result))
     return 0 if "card" in result else 2
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

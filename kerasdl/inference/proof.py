@@ -3,13 +3,15 @@
 A stand-alone script, run by path in a process of its own: what a server or a device does not have,
 it cannot import. `python proof.py FOLDER EXAMPLES.npz REPORT.json` loads the SavedModel and the
 TFLite files of a version folder, runs every signature on the examples in batches, replays
-the warm-up requests, and writes differences, latencies and test metrics.
+the warm-up requests, and writes differences, latencies and test metrics. Without words it imports
+TensorFlow, and takes them from its standard input, a line of JSON.
 
 The examples hold `in/<signature>/<input>` and `out/<signature>/<output>` of 32 examples (the
 trained model's own answers), or `in/<signature>/<input>/<i>` and `out/<signature>/<output>/<i>` of
 whole requests, `test/<input>` and `test/<target>`, and `meta`, a JSON text.
 """
 
+import gc
 import json
 import os
 import statistics
@@ -483,10 +485,18 @@ def _plain(array):
     return array.astype("S") if array.dtype.kind == "O" else array
 
 
-def main(folder, examples, report):
-    """Check the artifacts of `folder` where neither Keras nor kerasdl can be imported."""
+def main(*words):
+    """Check the artifacts of a folder where neither Keras nor kerasdl can be imported."""
     for name in FORBIDDEN:
         sys.modules[name] = None  # what makes an import of it fail
+    gc.disable()  # of imports there is no garbage, and looking for it takes as long as they do
+    import tensorflow  # noqa: F401
+
+    gc.freeze()
+    gc.enable()
+    if not (words := words or json.loads(sys.stdin.readline() or "[]")):
+        return  # whoever started this has nothing to prove after all
+    folder, examples, report = words
     with np.load(examples) as arrays:
         result = run(folder, dict(arrays))
     present = sorted(m for m in sys.modules if m.split(".")[0] in FORBIDDEN and sys.modules[m])

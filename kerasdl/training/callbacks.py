@@ -75,6 +75,28 @@ class Progress(keras.callbacks.Callback):
         print(text, flush=True)
 
 
+class NearEnd(keras.callbacks.Callback):
+    """Lets the chief call a function once the training ends soon, if it takes all its steps.
+
+    Args:
+        call: Of no arguments.
+        seconds: How long before.
+    """
+
+    def __init__(self, call, seconds: float):
+        super().__init__()
+        self.call, self.seconds = call, seconds
+
+    def on_steps(self):
+        """After each call of the loop."""
+        steps, seconds, _ = self.loop.timed
+        if steps and self.call and self.loop.chief:  # the first call was mostly compilation
+            left = self.loop.total_steps - self.loop.step
+            if left * seconds / steps < self.seconds:
+                call, self.call = self.call, None
+                call()
+
+
 class SummaryCsv(keras.callbacks.Callback):
     """`summary.csv`: a row per epoch, none twice, whatever stopped in between.
 
