@@ -37,7 +37,7 @@ def cases(batches=BATCHES):
         task, model = _made(name, arguments)
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            saved_model.write(model, functions(task, model, "savedmodel"), folder / "s")
+            saved_model.write(functions(task, model, "savedmodel"), folder / "s")
             loaded = tf.saved_model.load(str(folder / "s"))
             for batch in batches:
                 yield (

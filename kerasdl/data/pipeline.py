@@ -13,6 +13,8 @@ from kerasdl.ops import noise
 
 ORDER = 1 << 62  # sets the seed of the order apart from that of the examples' keys
 LOW = 2**31 - 1
+# What is mapped has its conditions and loops as operations already: nothing of it is rewritten.
+plain = tf.autograph.experimental.do_not_convert
 
 
 def steps_per_epoch(split, batch_size: int) -> int:
@@ -60,6 +62,7 @@ def training_batches(
     steps = min(steps or whole, whole)
     mixes = augment is not None and augment.mixes
 
+    @plain
     def plan(epoch):
         # Random word above, number below: sorting gives a permutation, and no two are equal.
         number = tf.range(n, dtype=tf.int64)
@@ -112,6 +115,7 @@ def evaluation_batches(split, columns, *, batch_size, views=None, limit_batches=
     if limit_batches is not None:
         count = min(count, limit_batches)
 
+    @plain
     def plan(batch):
         index = batch * batch_size + tf.range(own.start, own.stop, dtype=tf.int64)
         clipped = tf.minimum(index, n - 1)
@@ -142,6 +146,7 @@ def _read(split, columns, plans, batch_size, finish):
     def gather(batch):
         return {**batch, **{k: tf.gather(v, batch["index"]) for k, v in rows.items()}}
 
+    @plain
     def done(batch):
         for name, column in columns.items():
             if column.kind in PIXELS:
@@ -150,13 +155,13 @@ def _read(split, columns, plans, batch_size, finish):
 
     if split.batched:
         batches = plans.map(
-            lambda batch: done(split.load(gather(batch))),
+            plain(lambda batch: done(split.load(gather(batch)))),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
     else:
         examples = plans.unbatch().map(
-            lambda row: split.load(gather(row)),
+            plain(lambda row: split.load(gather(row))),
             num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )

@@ -145,7 +145,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     say("SavedModel")
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
-    saved_model.write(parts.model, served, folder, tokenizer)
+    saved_model.write(served, folder, tokenizer)
     examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
         (signature, next(proof.requests(examples, signature, names))[0])

@@ -3,19 +3,17 @@
 import keras
 
 
-def write(model, signatures: dict, folder, tokenizer=None) -> None:
-    """Write a SavedModel.
+def write(signatures: dict, folder, tokenizer=None) -> None:
+    """Write a SavedModel, with the weights that its signatures use.
 
     Args:
-        model: The Keras model whose weights the signatures use.
         signatures: `{name: (function of positional tensors, [TensorSpec])}`, as of `functions`.
         folder: Where to; may exist.
         tokenizer: The `Tokenizer` that they use, or None.
     """
     archive = keras.export.ExportArchive()
-    archive.track(model)
     if tokenizer:
-        archive.track(tokenizer)
+        archive.track(tokenizer)  # it has tables, models have none
     first = next(iter(signatures))
     for name, served in signatures.items():
         if name == "serving_default" != first and served is signatures[first]:

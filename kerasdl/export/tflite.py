@@ -119,11 +119,11 @@ def write(
     refused = {k: "the converter cannot calibrate a loop" for k, names in jobs.items() if not names}
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        saved_model.write(model, signatures, work / "source")
+        saved_model.write(signatures, work / "source")
         if plain and task.info.tokenizer and set(jobs) & set(CALIBRATED):
             with attention.hide_by(HIDDEN):
                 chosen = {name: signatures[name] for name in plain}
-                saved_model.write(model, chosen, work / "source_of_8_bits")
+                saved_model.write(chosen, work / "source_of_8_bits")
         (work / "signatures.json").write_text(json.dumps(jobs))
         requested = {n for names in plain.values() for n in names}
         np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in requested})

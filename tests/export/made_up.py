@@ -116,7 +116,7 @@ class FindThings(Task):
 def write(task, model, folder):
     """A SavedModel and its card, as far as it is needed to ask it; returns the folder."""
     tokenizer = getattr(task, "tokenizer", None)
-    saved_model.write(model, functions(task, model, "savedmodel", tokenizer), folder, tokenizer)
+    saved_model.write(functions(task, model, "savedmodel", tokenizer), folder, tokenizer)
     (folder / "assets.extra").mkdir()
     card = {
         "model": task.run_recipe.model,
