@@ -18,6 +18,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -232,11 +233,7 @@ def check(artifact, examples: dict, signatures: dict, without=(), batches=BATCHE
 def requests(examples: dict, name: str, names: dict, batches=BATCHES):
     """Yield inputs and answers of every request of a signature, both `{name: array}`.
 
-    Args:
-        examples: The arrays.
-        name: The signature's.
-        names: What is promised of it.
-        batches: Slices of the examples, where there are no whole requests.
+    `names` is what is promised of it, `batches` are slices where there are no whole requests.
     """
     for at in range(names.get("cases", 0)) or batches:
         yield tuple(
@@ -268,8 +265,7 @@ def load_text_ops() -> None:
 
 def lite_files(folder) -> list[Path]:
     """The TFLite files of a version folder, from the most exact to the smallest."""
-    paths = (Path(folder) / "tflite" / f"{kind}.tflite" for kind in KINDS)
-    return [p for p in paths if p.is_file()]
+    return [p for k in KINDS if (p := Path(folder) / "tflite" / f"{k}.tflite").is_file()]
 
 
 def latency(answer) -> float:
@@ -305,9 +301,11 @@ def failures(report: dict) -> list[str]:
     lines = []
     for name, limit in LIMITS.items():
         metadata = report["artifacts"].get(name, {"difference": {}, "agreement": {}})
-        for output, value in metadata["difference"].items():
-            if not value <= limit:
-                lines.append(f"{name}: {output} differs by {value:.2g}, the limit is {limit:g}")
+        lines += [
+            f"{name}: {output} differs by {value:.2g}, the limit is {limit:g}"
+            for output, value in metadata["difference"].items()
+            if not value <= limit
+        ]
         for output, value in metadata["agreement"].items():
             if value < (PIXELS if output in metadata.get("of_pixels", ()) else 1):
                 lines.append(f"{name}: {output} agrees on {value:.0%} of the examples")
@@ -334,11 +332,10 @@ def run(folder, examples: dict) -> dict:
     promised = meta["savedmodel"]
     metadata = check(saved_model, examples, promised["signatures"])
     first = _first(promised["signatures"], "serving_default", examples)
-    metadata["latency_ms"] = latency(lambda: saved_model.answer("serving_default", first))
+    metadata["latency_ms"] = latency(partial(saved_model.answer, "serving_default", first))
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
     metadata["test"] = evaluate(saved_model, split(test), _evaluated_by(promised))
-    artifacts = {"savedmodel": metadata}
-    omitted = {}
+    artifacts, omitted = {"savedmodel": metadata}, {}
     for path in lite_files(folder):
         name = f"tflite/{path.stem}"
         try:
@@ -366,13 +363,10 @@ def _check_lite(path, examples, test, meta) -> dict:
     batch = meta["lite_batch"]
     batches = SINGLE if batch == 1 else BATCHES
     metadata = check(lite, examples, promised, meta["tflite"]["without"], batches)
-    metadata["signatures"], metadata["latency_ms"] = lite.interface(), {}
+    metadata["signatures"] = lite.interface()
     main = next(iter(promised))
-    first = _first(promised, main, examples)
-    for threads, timed in lites.items():
-        metadata["latency_ms"][str(threads)] = latency(
-            lambda timed=timed: timed.answer(main, first)
-        )
+    call = (main, _first(promised, main, examples))
+    metadata["latency_ms"] = {str(n): latency(partial(lites[n].answer, *call)) for n in lites}
     metadata["test"] = evaluate(lite, split(test), evaluated_by, batch or 64)
     return metadata
 
@@ -431,8 +425,7 @@ def _means(result, target, how) -> dict:
     if how == "mse":
         return {"mse": float(np.square(result - target).mean())}
     if how:
-        result = metrics(result, target, how)
-        return {name: value for name, value in result.items() if name != "examples"}
+        return {k: v for k, v in metrics(result, target, how).items() if k != "examples"}
     result, target = (np.asarray(x) for x in (result, target))
     if result.dtype.kind in "OS":
         result, target = (np.char.decode(_plain(x), "utf-8") for x in (result, target))
@@ -475,8 +468,7 @@ def _specs(specs):
 
 
 def _shape(shape):
-    """A list with None for free axes; None where a number and one per example will do."""
-    return None if shape.rank is None else shape.as_list()
+    return None if shape.rank is None else shape.as_list()  # None: a number, or one per example
 
 
 def _plain(array):
@@ -499,9 +491,8 @@ def main(*words):
     folder, examples, report = words
     with np.load(examples) as arrays:
         result = run(folder, dict(arrays))
-    present = sorted(m for m in sys.modules if m.split(".")[0] in FORBIDDEN and sys.modules[m])
-    if present:
-        raise RuntimeError(f"imported {', '.join(present)}")
+    if present := [m for m in sys.modules if m.split(".")[0] in FORBIDDEN and sys.modules[m]]:
+        raise RuntimeError(f"imported {', '.join(sorted(present))}")
     Path(report).write_text(json.dumps(result))
 
 

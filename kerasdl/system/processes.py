@@ -64,6 +64,8 @@ class Process:
         """
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+        for _ in self.lines:  # a full pipe would hold it up
+            pass
         status = self._process.wait()
         self._log.seek(0)
         return status, self._log.read()
