@@ -18,6 +18,7 @@ from kerasdl.system.files import write_text
 
 SECONDS_BETWEEN_LINES = 2.0  # where the output is no terminal
 SECONDS_BETWEEN_SUMMARIES = 5.0
+SECONDS_TIMED = 0.5  # of steps, before they are disturbed
 
 
 class Progress(keras.callbacks.Callback):
@@ -78,6 +79,8 @@ class Progress(keras.callbacks.Callback):
 class NearEnd(keras.callbacks.Callback):
     """Lets the chief call a function once the training ends soon, if it takes all its steps.
 
+    What it calls may take cores from the training: the steps after it are not timed.
+
     Args:
         call: Of no arguments.
         seconds: How long before.
@@ -86,15 +89,18 @@ class NearEnd(keras.callbacks.Callback):
     def __init__(self, call, seconds: float):
         super().__init__()
         self.call, self.seconds = call, seconds
+        self.timed = None  # of the loop, until the call
 
     def on_steps(self):
         """After each call of the loop."""
+        if self.timed:
+            self.loop.timed = self.timed
+            return
         steps, seconds, _ = self.loop.timed
-        if steps and self.call and self.loop.chief:  # the first call was mostly compilation
-            left = self.loop.total_steps - self.loop.step
-            if left * seconds / steps < self.seconds:
-                call, self.call = self.call, None
-                call()
+        left = self.loop.total_steps - self.loop.step
+        if self.loop.chief and seconds > SECONDS_TIMED and left * seconds / steps < self.seconds:
+            self.timed = self.loop.timed
+            self.call()
 
 
 class SummaryCsv(keras.callbacks.Callback):
