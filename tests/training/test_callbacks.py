@@ -31,11 +31,11 @@ def test_it_calls_once_so_long_before_the_end():
 
 def test_what_comes_after_it_is_not_timed():
     callback = near_end([])
-    take(callback, 500, 5.0)
-    take(callback, 10, 1.0)
-    assert callback.loop.timed == [510, 6.0, 0.0]
-    take(callback, 400, 99.0)
-    assert callback.loop.timed == [510, 6.0, 0.0]
+    take(callback, 100, 5.0)
+    take(callback, 750, 1.0)
+    assert callback.timed == callback.loop.timed == [850, 6.0, 0.0]
+    take(callback, 100, 99.0)
+    assert callback.loop.timed == [850, 6.0, 0.0]
 
 
 def test_few_steps_are_timed_first():
