@@ -4,6 +4,8 @@ The order and the keys of an epoch are computed at its start, so a resumed run s
 without reading what lies before it.
 """
 
+import os
+
 import tensorflow as tf
 
 from kerasdl.columns import PIXELS
@@ -13,6 +15,10 @@ from kerasdl.ops import noise
 
 ORDER = 1 << 62  # sets the seed of the order apart from that of the examples' keys
 LOW = 2**31 - 1
+# Not tuned while it runs: what tunes, sleeps for up to a minute, and now and then TensorFlow 2.21
+# fails to wake it when an iterator ends, which then waits for it.
+PARALLEL = os.cpu_count() or 1  # examples or batches that are read at the same time
+PREFETCHED = 4  # batches
 # What is mapped has its conditions and loops as operations already: nothing of it is rewritten.
 plain = tf.autograph.experimental.do_not_convert
 
@@ -156,16 +162,18 @@ def _read(split, columns, plans, batch_size, finish):
     if split.batched:
         batches = plans.map(
             plain(lambda batch: done(split.load(gather(batch)))),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=PARALLEL,
             deterministic=True,
         )
     else:
         examples = plans.unbatch().map(
             plain(lambda row: split.load(gather(row))),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            num_parallel_calls=PARALLEL,
             deterministic=True,
         )
         batches = examples.batch(batch_size, drop_remainder=True).map(
-            done, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+            done, num_parallel_calls=PARALLEL, deterministic=True
         )
-    return batches.prefetch(tf.data.AUTOTUNE)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(PREFETCHED).with_options(options)
