@@ -78,7 +78,10 @@ def _with_pull_back(function):
                 outputs = function(again)
             pairs = zip(outputs, upstream, strict=True)
             outputs, upstream = zip(*(p for p in pairs if p[0].dtype.is_floating), strict=True)
-            gradients = iter(tape.gradient(outputs, floats, upstream))
+            gradients = tape.gradient(outputs, floats, upstream)
+            # All of them before what comes next: a weight's, put off, would keep the values for it.
+            with tf.control_dependencies([g for g in gradients if g is not None]):
+                gradients = iter([g if g is None else tf.identity(g) for g in gradients])
             return [next(gradients) if x.dtype.is_floating else None for x in again]
 
         return function(list(tensors)), pull_back

@@ -1,7 +1,6 @@
-"""The memory of one training step, in a process of its own: `memory.py MODEL on|off OUT.npz`."""
+"""One training step of much memory, in a process of its own: `memory.py MODEL on|off OUT.npz`."""
 
 import sys
-from pathlib import Path
 
 import numpy as np
 
@@ -19,17 +18,8 @@ MODELS = {
 }
 
 
-def peak():
-    """MiB that this process has held at most; `getrusage` would count what started it, too."""
-    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x)
-    return int(line.split()[1]) / 1024
-
-
 def main(name, on, out):
-    run = train(*MODELS[name], on == "on")
-    start = peak()
-    loss = run()
-    np.savez(out, start=start, loss=loss, peak=peak())
+    np.savez(out, loss=train(*MODELS[name], on == "on")())
 
 
 if __name__ == "__main__":

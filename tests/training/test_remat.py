@@ -216,12 +216,21 @@ def test_two_replicas_train_the_same(settings, tmp_path):
     assert difference(kept, again) < 1e-9
 
 
+# MiB that tensors may take: enough for a step with recomputation, and too little without. What a
+# process holds besides differs by machine.
+LIMITS = {"vit": (850, 1500), "unet": (2100, 3600)}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["vit", "unet"])
-def test_a_step_needs_less_memory(name, tmp_path):
-    kept, again = (
-        run_script(MEMORY, name, on, out=tmp_path / f"{on}.npz")[1] for on in ("off", "on")
-    )
-    np.testing.assert_allclose(again["loss"], kept["loss"], rtol=1e-4)
-    assert again["peak"] - again["start"] < 0.6 * (kept["peak"] - kept["start"])
-    assert again["peak"] < 0.6 * kept["peak"]
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_step_fits_in_six_tenths_of_what_is_too_little_without(name, tmp_path):
+    def step_within(limit, on):
+        variables = {"TF_CPU_ALLOCATOR_USE_BFC": "1", "TF_CPU_BFC_MEM_LIMIT_IN_MB": str(limit)}
+        return run_script(MEMORY, name, on, out=tmp_path / f"{on}.npz", **variables)
+
+    enough, too_little = LIMITS[name]
+    assert enough < 0.6 * too_little
+    status, result = step_within(enough, "on")
+    assert status == 0 and np.isfinite(result["loss"])
+    status, text = step_within(too_little, "off")
+    assert status != 0 and "OOM when allocating tensor" in text
