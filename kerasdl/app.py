@@ -5,6 +5,7 @@ import math
 import time
 from pathlib import Path
 
+from kerasdl.data import summary
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, sample_quality
 from kerasdl.report import page, speed
@@ -38,9 +39,9 @@ def train(given: dict, say=print) -> int:
     if old is None:
         runs.check(folder)
     if old:
-        runs.refuse_changes(old.recipe, recipe)
+        runs.refuse_changes(old.recipe, recipe, may_move=bool(old.data))
         if (old.metrics() or {}).get("finished"):
-            say(f"{folder} is finished: {summary(old.metrics())}; --no-resume starts it anew")
+            say(f"{folder} is finished: {test_line(old.metrics())}; --no-resume starts it anew")
             return 0
     if recipe.export:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
@@ -77,7 +78,7 @@ def _finish(session, export):
     recipe, folder, say = session.recipe, session.folder, session.say
     metrics = evaluate(session)
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
-    say(f"{folder}: {summary(metrics)}")
+    say(f"{folder}: {test_line(metrics)}")
     card = None
     if recipe.export:
         card = export.run(folder, recipe.export_name, recipe.weights, say=say)
@@ -113,6 +114,7 @@ def evaluate(session) -> dict:
         "seed": recipe.seed,
         "best_epoch": loop.best and loop.best["epoch"],
     }
+    metrics["data"] = summary.of_source(source)
     if source.notes:
         metrics["notes"] = list(source.notes)
     if source.baseline:
@@ -122,6 +124,6 @@ def evaluate(session) -> dict:
     return metrics | more
 
 
-def summary(metrics: dict) -> str:
+def test_line(metrics: dict) -> str:
     """The test metrics in one line."""
     return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())

@@ -132,7 +132,7 @@ def parse(argv):
 
 
 def table(result) -> str:
-    """What `paired.compare` found as text: a row for XLA off, on, and each side's better."""
+    """What `paired.compare` returns, as text: a row for XLA off, on, and each side's better."""
     rows = []
     for key, name in NAMES.items():
         if key in result:
@@ -192,7 +192,7 @@ def _replay(work):
         from kerasdl.bench import native
 
         return native.compile_replay(work)
-    print("note: not asked in C++: there is no g++", file=sys.stderr)
+    print("note: not measured in C++: there is no g++", file=sys.stderr)
     return None
 
 

@@ -11,14 +11,15 @@ def main(argv) -> None:
     parser = command_parser("evaluate")
     source_arguments(parser)
     parser.add_argument("--split", default="test", help="train, val or test (default)")
+    parser.add_argument("--dataset", help="the data of the run, where they have been moved")
     args = parse_command(parser, argv)
     quiet_tensorflow()
     from kerasdl.inference import artifact
 
     if args.run:
-        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, args.split)}
+        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, args.split, args.dataset)}
     elif args.saved_model.endswith(".tflite"):
-        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, args.split)}
+        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, args.split, args.dataset)}
     else:
-        metrics = artifact.evaluate_all(args.saved_model, args.split)
+        metrics = artifact.evaluate_all(args.saved_model, args.split, args.dataset)
     print(json.dumps(metrics, indent=1))

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
-from kerasdl.data import wanted
+from kerasdl.data import fingerprint, wanted
 from kerasdl.data.images import decode, resize, to_float
 from kerasdl.errors import UserError
 
@@ -56,6 +56,10 @@ class Split:
     def only(self, names) -> "Split":
         """The same examples with no other columns than `names`."""
         return self
+
+    def digest(self) -> str:
+        """A digest of the examples, which tells other ones from them."""
+        return fingerprint.of_arrays(self.columns())
 
     def read(self, indices) -> dict[str, np.ndarray]:
         """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
@@ -323,6 +327,7 @@ class Source:
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
         baseline: Gives a simple method's test metrics, `{"name": ..., metric: value}`; or None.
+        generated: Whether the name alone decides what the examples are.
     """
 
     name: str
@@ -332,3 +337,4 @@ class Source:
     test: Split
     notes: tuple[str, ...] = ()
     baseline: Callable | None = None
+    generated: bool = False

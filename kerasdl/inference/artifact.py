@@ -83,25 +83,28 @@ def open_artifact(path) -> Artifact:
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 
 
-def evaluate_artifact(path, split: str = "test") -> dict:
+def evaluate_artifact(path, split: str = "test", name=None) -> dict:
     """The metrics of a model on the data that it was trained on.
 
     Args:
         path: What `open_artifact` takes.
         split: "train", "val" or "test".
+        name: Of the data set, where it has been moved.
 
     Returns:
         `{metric: value}` and `examples`, their number: of a run or a `.keras` file all of the
         task's metrics, of an exported file those of its signatures.
     """
     kind, path = load.find(path)
-    task = task_of(load.load_info(path))
+    metadata = load.load_info(path)
+    task = task_of(metadata)
+    source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     if kind in ("saved_model", "tflite"):
-        examples = dataset.batches(dataset.open_data(task), task, split, BATCH)
+        examples = dataset.batches(source, task, split, BATCH)
         return _evaluate(open_artifact(path), task, examples)
     from kerasdl.inference import evaluation
 
-    source, recipe = dataset.open_data(task), task.run_recipe
+    recipe = task.run_recipe
 
     def batches(part):
         return pipeline.evaluation_batches(
@@ -121,11 +124,13 @@ def evaluate_artifact(path, split: str = "test") -> dict:
     return {**metrics, "examples": len(part)}
 
 
-def evaluate_all(folder, split: str = "test") -> dict:
-    """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`."""
+def evaluate_all(folder, split: str = "test", name=None) -> dict:
+    """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`; see
+    `evaluate_artifact`."""
     _, folder = load.find(folder)
-    task = task_of(load.load_info(folder))
-    source = dataset.open_data(task)
+    metadata = load.load_info(folder)
+    task = task_of(metadata)
+    source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     paths = {"savedmodel": folder}
     paths |= {f"tflite/{p.stem}": p for p in proof.lite_files(folder)}
     part = getattr(source, dataset.split_name(split))

@@ -7,7 +7,7 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, pipeline, sources
+from kerasdl.data import augment, fingerprint, pipeline, sources, summary
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
@@ -50,15 +50,32 @@ class Session:
         strategy.check_jit(recipe, self.strategy, self.cluster, task_class.coupled)
         # A checkpoint holds all that the initial one gave.
         resuming = bool(newest)
-        self.source = sources.from_recipe(recipe, task_class, old.info if resuming else None)
-        for note in self.source.notes:
-            say(note)
+        before = old.data.get("fingerprint") if resuming else None
+        self.source = sources.from_recipe(
+            recipe,
+            task_class,
+            old.info if resuming else None,
+            fingerprint.division(before),
+        )
+        for line in filter(
+            None, (*self.source.notes, summary.line(summary.of_source(self.source)))
+        ):
+            say(line)
+        data = {"fingerprint": fingerprint.of_source(self.source)}
+        added = fingerprint.check(before, data["fingerprint"], recipe.dataset) if before else 0
         columns = self.source.info.columns
         self.augment = augment.from_recipe(recipe, task_class, columns)
         self.views = augment.views(recipe, task_class)
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
+        if added:
+            self.steps_per_epoch = old.data["steps_per_epoch"]
+            say(
+                f"{added:,} files are new: they join training; an epoch keeps its "
+                f"{self.steps_per_epoch} steps"
+            )
+        data["steps_per_epoch"] = self.steps_per_epoch
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
@@ -73,7 +90,7 @@ class Session:
             if name in accepted:
                 raise UserError(f"--model-kwargs {name}: is decided by the data and the trainer")
         arguments |= recipe.model_kwargs
-        self.run = runs.Run(folder, recipe, row.name, arguments, info)
+        self.run = runs.Run(folder, recipe, row.name, arguments, info, data)
         with self.strategy.scope():
             self.model = self._build(arguments)
             if initial:

@@ -318,7 +318,7 @@ def test_samples(tmp_path):
     for part in (
         "400 images",
         "guided 0.375 0.250 1.500 0.900 (0.800 to 1.000) 0.969 free drawn 0.375",
-        "ant bee cat doe elk least as asked guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4% free",
+        "ant bee cat doe elk smallest as requested guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4%",
         "The reference classifier is referee-a (weights 0123456789ab ), test top1 0.9688",
         "free drawn 2.500 2.250 0.750 0.500",
         "training images 2.500 2.250 0.750 0.625",
@@ -339,7 +339,7 @@ def test_samples_of_data_without_classes(tmp_path):
 def test_samples_of_a_thousand_classes_and_of_none_judged(tmp_path):
     names = [f"class {i}" for i in range(1000)]
     page = page_of(write_run(tmp_path / "r", evaluated(names), names=names))
-    assert "least as asked guided 6.2% 98.4%" in page.text and "class 500" not in page.text
+    assert "smallest as requested guided 6.2% 98.4%" in page.text and "class 500" not in page.text
     none = {"samples": {"ways": {}, "notes": ["free: 1 image is not finite"]}, "test": {}}
     assert "Samples free: 1 image is not finite" in page_of(write_run(tmp_path / "s", none)).text
     assert "Samples" not in page_of(write_run(tmp_path / "t", {"samples": {}, "test": {}})).text

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import PIXELS
-from kerasdl.data import wanted
+from kerasdl.data import summary, wanted
 from kerasdl.data.images import to_float
 from kerasdl.data.splits import Options, Source, Split, evenly
 from kerasdl.data.text import tokenizer as tokenizers
@@ -32,6 +32,7 @@ PATHS = {
     "pairs": "FILE.tsv",
     "tfds": "NAME",
 }
+GENERATED = ("digits", "digit_rows", "synthetic", "scenes", "dates")  # by the name and the seed
 STATISTICS_IMAGES = 2000  # of a split that is read from files
 
 
@@ -113,6 +114,9 @@ def open_source(
     source = module.load(where, options)
     _check_fits(name, wanted.kinds(source.info.columns), task)
     _check_used(options, source.info)
+    source.generated = kind in GENERATED
+    splits = {part: getattr(source, part) for part in summary.PARTS}
+    source.notes = (*source.notes, *summary.notes(source.info, splits))
     return source
 
 
@@ -156,13 +160,14 @@ def _check_used(options, info):
             raise UserError(f"{name} applies to {kind} only; {options.name} has no {kind}")
 
 
-def from_recipe(recipe, task, info=None) -> Source:
+def from_recipe(recipe, task, info=None, division=None) -> Source:
     """The data set that a run's settings name.
 
     Args:
         recipe: The settings.
         task: The task's class.
         info: The `DataInfo` of a run that is resumed or exported, or None.
+        division: Its `{path: part}`, or None.
     """
     image_size = recipe.image_size
     pixels = info and info.first(*PIXELS)
