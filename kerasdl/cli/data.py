@@ -67,10 +67,10 @@ def lines(result, source) -> list[str]:
             text.append(f"{key} files: {shown}")
     repeated = result["duplicates"]
     if repeated["count"]:
-        text.append(f"{repeated['count']:,} examples are in more than one part:")
+        text.append(f"{repeated['count']:,} of the examples stand in more than one part:")
         text += [f"  {' = '.join(group)}" for group in repeated["examples"]]
     else:
-        text.append("no example is in more than one part")
+        text.append("no example stands in more than one part")
     if constant := result.get("constant"):
         shown = ": " + ", ".join(constant["examples"]) if constant["count"] else ""
         text.append(f"{constant['count']:,} of {result['looked_at']:,} images are constant{shown}")
