@@ -5,6 +5,7 @@ import math
 import time
 from pathlib import Path
 
+from kerasdl.data.reading import named_errors
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, sample_quality
 from kerasdl.report import page, speed
@@ -18,6 +19,7 @@ from kerasdl.training.session import Session
 SECONDS_OF_IMPORTS = 15.0  # of the processes of an export: so long before it they are started
 
 
+@named_errors()
 def train(given: dict, say=print) -> int:
     """Train, evaluate, export and report; go on where a run of the same settings stopped.
 
@@ -98,6 +100,8 @@ def evaluate(session) -> dict:
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
         pictures.write_picture(session.folder / "pictures" / "mistakes.png", wrong["image"])
+    for line in source.replacements():
+        say(line)
     rates = speed.measure(loop, next(iter(batches)))
     say(speed.line(rates))
     metrics = {
@@ -113,8 +117,8 @@ def evaluate(session) -> dict:
         "seed": recipe.seed,
         "best_epoch": loop.best and loop.best["epoch"],
     }
-    if source.notes:
-        metrics["notes"] = list(source.notes)
+    if notes := [*source.notes, *source.replacements()]:
+        metrics["notes"] = notes
     if source.baseline:
         metrics["baseline"] = source.baseline()
     if session.task.sampling_modes(model):
