@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from kerasdl.data import summary
+from kerasdl.data.reading import named_errors
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, sample_quality
 from kerasdl.report import page, speed
@@ -19,6 +20,7 @@ from kerasdl.training.session import Session
 SECONDS_OF_IMPORTS = 15.0  # of the processes of an export: so long before it they are started
 
 
+@named_errors()
 def train(given: dict, say=print) -> int:
     """Train, evaluate, export and report; go on where a run of the same settings stopped.
 
@@ -99,6 +101,8 @@ def evaluate(session) -> dict:
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
         pictures.write_picture(session.folder / "pictures" / "mistakes.png", wrong["image"])
+    for line in source.replacements():
+        say(line)
     rates = speed.measure(loop, next(iter(batches)))
     say(speed.line(rates))
     metrics = {
@@ -115,8 +119,8 @@ def evaluate(session) -> dict:
         "best_epoch": loop.best and loop.best["epoch"],
     }
     metrics["data"] = summary.of_source(source)
-    if source.notes:
-        metrics["notes"] = list(source.notes)
+    if notes := [*source.notes, *source.replacements()]:
+        metrics["notes"] = notes
     if source.baseline:
         metrics["baseline"] = source.baseline()
     if session.task.sampling_modes(model):

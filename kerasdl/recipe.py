@@ -18,13 +18,15 @@ class Recipe:
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
         dataset: Data set: digits, digit_rows, scenes, scenes:colors=6, python_docs, dates,
-            synthetic, folder:PATH, npz:PATH, idx:FOLDER, text:PATH, pairs:FILE or a TFDS name; the
-            model's own default if not given.
+            synthetic, folder:PATH, csv:FILE, npz:PATH, idx:FOLDER, text:PATH, pairs:FILE or a TFDS
+            name; the model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         tokenizer: Kind of the tokenizer; auto is char or bpe, as the data set suggests.
         vocab_size: Maximum size of the vocabulary, in tokens.
         max_length: Tokens of a window of text; of pairs, of the longest source and target.
+        columns: Columns of a table that are read, by name or number: of csv path and label, of
+            pairs source and target.
         val_split: Fraction of the training examples held out where the data have no validation
             part.
         skip_bad_files: Whether to go on without unreadable images instead of refusing.
@@ -99,6 +101,7 @@ class Recipe:
     tokenizer: Literal["auto", "char", "byte", "bpe", "wordpiece", "sentencepiece"] = "auto"
     vocab_size: int | None = None
     max_length: int | None = None
+    columns: tuple[str, ...] = ()
     val_split: float = 0.1
     skip_bad_files: bool = False
     epochs: int = 20

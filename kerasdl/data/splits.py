@@ -2,20 +2,22 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
-from kerasdl.data import fingerprint, wanted
+from kerasdl.data import fingerprint, reading, wanted
 from kerasdl.data.images import decode, resize, to_float
 from kerasdl.errors import UserError
 
 
 @dataclass(frozen=True)
 class Options:
-    """The arguments of `open_source`, checked; `image_size` is `()` or `(height, width)`."""
+    """The arguments of `open_source`, checked; `image_size` is `()` or `(height, width)`,
+    `division` is `{relative path: part}` of an earlier run: these files keep their part, new ones
+    join training."""
 
     name: str
     image_size: tuple = ()
@@ -28,6 +30,8 @@ class Options:
     vocab_size: int | None = None
     max_length: int | None = None
     info: DataInfo | None = None
+    columns: tuple = ()
+    division: dict | None = None
 
 
 class Split:
@@ -65,7 +69,7 @@ class Split:
         """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
         indices = np.asarray(indices)
         rows = {name: column[indices] for name, column in self.columns().items()}
-        with tf.device("CPU:0"):
+        with tf.device("CPU:0"), reading.named_errors():
             if self.batched:
                 return {name: np.asarray(value) for name, value in self.load(rows).items()}
             data = tf.data.Dataset.from_tensor_slices(rows)
@@ -105,10 +109,16 @@ class FileSplit(Split):
         paths: Of the files, `n` strings.
         labels: int32 `(n,)`, or None for images without labels.
         image_shape: `(H, W, C)` after resizing.
+        skip_bad: Whether the next image of its class, or of all where there are none, stands for
+            one that cannot be read.
+        replaced: `{path: path of what stood for it}`, which is added to; or None.
+        classes: int32 `(n,)`; the labels if None.
     """
 
-    def __init__(self, paths, labels, image_shape):
+    def __init__(self, paths, labels, image_shape, skip_bad=False, replaced=None, classes=None):
         self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
+        self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
+        self.classes = labels if classes is None else classes
 
     def __len__(self):
         return len(self.paths)
@@ -118,11 +128,33 @@ class FileSplit(Split):
         return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
-        image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])
-        return {**row, "image": resize(image, self.image_shape[:2])}
+        path, instead = row.pop("path"), self._instead if self.skip_bad else None
+        return {**row, "image": reading.guarded(path, self._pixels, self.image_shape, instead)}
+
+    def _pixels(self, path):
+        image = decode(tf.io.read_file(path), self.image_shape[2])
+        return resize(image, self.image_shape[:2])
+
+    def _instead(self, path):
+        """The path of the image that stands for another, as bytes."""
+        if path in self.replaced:
+            return self.replaced[path]
+        paths = [os.fsencode(p) for p in self.paths]
+        number = paths.index(path)
+        same = np.arange(len(paths))
+        if self.classes is not None:
+            same = np.flatnonzero(self.classes == self.classes[number])
+        other = reading.first_readable(
+            [paths[i] for i in sorted(same, key=lambda i: (i <= number, i))], self._pixels, path
+        )
+        self.replaced[path] = other
+        return other
 
     def only(self, names):
-        return self if "label" in names else FileSplit(self.paths, None, self.image_shape)
+        if "label" in names:
+            return self
+        more = (self.skip_bad, self.replaced, self.classes)
+        return FileSplit(self.paths, None, self.image_shape, *more)
 
 
 class Subset(Split):
@@ -155,20 +187,57 @@ def evenly(count, maximum):
     return np.linspace(0, count - 1, min(count, maximum)).round().astype(int)
 
 
-def split_indices(n, fraction, seed=None):
+def split_indices(n, fraction, seed=None, labels=None):
     """Divide the numbers below `n` into two parts.
 
     Args:
         n: How many numbers.
         fraction: Size of the second part, as a fraction; the part holds at least one number.
         seed: Seed of a random second part; None takes the last numbers.
+        labels: int `(n,)`, the classes: a random second part holds this fraction of each as nearly
+            as whole numbers allow, and leaves one of each at least; None does not look at them.
 
     Returns:
         Two sorted int arrays.
     """
     held = min(max(1, round(n * fraction)), n)
+    if labels is not None and seed is not None:
+        return _stratified(np.asarray(labels), held, seed)
     order = np.arange(n) if seed is None else np.random.default_rng(seed).permutation(n)
     return np.sort(order[: n - held]), np.sort(order[n - held :])
+
+
+def _stratified(labels, held, seed):
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    _, number, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    quota = counts * held / len(labels)
+    sizes = np.minimum(np.floor(quota).astype(int), counts - 1)
+    ties = 1e-9 * rng.random(len(counts))
+    while sizes.sum() < held and (sizes < counts - 1).any():
+        sizes[np.argmax(np.where(sizes < counts - 1, quota - sizes + ties, -np.inf))] += 1
+    by_class = order[np.argsort(number[order], kind="stable")]
+    rank = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
+    second = rank < np.repeat(sizes, counts)
+    return np.sort(by_class[~second]), np.sort(by_class[second])
+
+
+def rare_classes(labels, class_names, parts) -> list[str]:
+    """A note that names the classes with fewer examples than parts, or no note.
+
+    Args:
+        labels: int `(n,)`, of all that is divided.
+        class_names: One per class.
+        parts: How many parts it is divided into.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    rare = [
+        f"{class_names[k]} {counts[k]}" for k in np.flatnonzero((counts > 0) & (counts < parts))
+    ]
+    if not rare:
+        return []
+    more = f" and {len(rare) - 10} more" if len(rare) > 10 else ""
+    return [f"classes with fewer examples than the {parts} parts: {', '.join(rare[:10])}{more}"]
 
 
 def check_val_split(options):
@@ -275,6 +344,8 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
             f"{options.name}: the images of all parts must have one shape, got {sorted(shapes)}"
         )
 
+    if seed is not None and len(checked) < 3:
+        notes += rare_classes(checked["train"]["label"], class_names, 4 - len(checked))
     for part, fraction in (("test", test_fraction), ("validation", None)):
         if part in checked:
             continue
@@ -283,7 +354,7 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
             fraction = options.val_split
         whole = checked["train"]
         part_seed = None if seed is None else [seed, len(part)]
-        kept, held = split_indices(len(whole["label"]), fraction, part_seed)
+        kept, held = split_indices(len(whole["label"]), fraction, part_seed, whole["label"])
         checked["train"], checked[part] = (
             {name: array[rows] for name, array in whole.items()} for rows in (kept, held)
         )
@@ -296,9 +367,9 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
     return make_source(options, splits, info, notes)
 
 
-def make_source(options, splits, info, notes, baseline=None):
+def make_source(options, splits, info, notes, baseline=None, files=None):
     """A `Source` of three splits, none of which may be empty, with the columns that the task
-    wants."""
+    wants; `files` is the source's."""
     names = wanted.used(wanted.kinds(info.columns), options.task)
     info = replace(info, columns={name: info.columns[name] for name in names})
     splits = {part: split.only(names) for part, split in splits.items()}
@@ -314,6 +385,7 @@ def make_source(options, splits, info, notes, baseline=None):
         splits["test"],
         tuple(notes),
         baseline,
+        files,
     )
 
 
@@ -327,6 +399,10 @@ class Source:
         train, validation, test: `Split`s, none empty.
         notes: How it was divided and what was left out; for the user to see.
         baseline: Gives a simple method's test metrics, `{"name": ..., metric: value}`; or None.
+        files: `{part: {relative path: (absolute path, class name or None)}}` where an example is a
+            file, else None.
+        replaced: `{path: path}`, as bytes, of files that could not be read so far, and of what
+            stood for them.
         generated: Whether the name alone decides what the examples are.
     """
 
@@ -337,4 +413,17 @@ class Source:
     test: Split
     notes: tuple[str, ...] = ()
     baseline: Callable | None = None
+    files: dict | None = None
+    replaced: dict = field(default_factory=dict)
     generated: bool = False
+
+    def replacements(self) -> list[str]:
+        """A note of the files that could not be read so far and what stood for them, if any."""
+        if not self.replaced:
+            return []
+        (bad, other), *_ = sorted(self.replaced.items())
+        return [
+            f"{len(self.replaced)} unreadable images were replaced by others of their classes, "
+            f"the first {reading.readable(bad)} by "
+            f"{reading.readable(other)}"
+        ]

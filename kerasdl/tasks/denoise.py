@@ -29,6 +29,7 @@ class Denoise(Task):
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
     targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
     settings = {
         "schedule": "cosine",
         "prediction": "v",
@@ -94,10 +95,10 @@ class Denoise(Task):
         return {**batch, "eps": eps, "time": t, "dropped": dropped}
 
     def model_inputs(self, model, batch):
-        return self._inputs(self._noised(batch), batch["time"], batch["label"])
+        return self._inputs(self._noised(batch), batch["time"], batch.get("label"))
 
     def losses(self, model, batch, player="model", training=False):
-        t, eps, label = batch["time"], batch["eps"], batch["label"]
+        t, eps, label = batch["time"], batch["eps"], batch.get("label")
         if training and self.num_classes:
             label = ops.where(batch["dropped"], self.num_classes, label)
         x0, x = self._scaled(batch), self._noised(batch)
@@ -286,11 +287,11 @@ class Denoise(Task):
 
     def served(self, columns):
         key = noise.keys(0, 0, columns.get("number", np.arange(len(columns["image"]))))
-        columns = {**columns, "label": np.asarray(columns["label"], "int32")}
-        batch = self.prepare({**columns, "key": key})
+        label = {k: np.asarray(v, "int32") for k, v in columns.items() if k == "label"}
+        batch = self.prepare({**columns, **label, "key": key})
         result = {"image": self._noised(batch), "time": batch["time"]}
         result = {k: np.asarray(v, "float32") for k, v in result.items()}
-        return {**result, "label": columns["label"], "clean": columns["image"]}
+        return {**result, **label, "clean": columns["image"]}
 
     def evaluated_by(self, target):
         return {

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.data.reading import named_errors
 from kerasdl.errors import CheckpointError, TrainingError
 from kerasdl.store import checkpoint
 from kerasdl.training.cluster import is_chief
@@ -301,7 +302,8 @@ class Loop:
 
     def _take_steps(self, *args):
         try:
-            return self._run(*args)
+            with named_errors():
+                return self._run(*args)
         except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError) as error:
             if not self.recipe.jit:
                 raise

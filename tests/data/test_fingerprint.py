@@ -108,7 +108,7 @@ def test_arrays_of_other_contents_are_refused(key, tmp_path):
     with pytest.raises(UserError, match="the train part has other contents"):
         check(before, name)
     save_npz(tmp_path, x_train=np.concatenate([x, x]), y_train=np.concatenate([y, y]))
-    with pytest.raises(UserError, match="the train part has 64 examples, had 32"):
+    with pytest.raises(UserError, match="the train part has 65 examples, had 32"):
         check(before, name)
 
 

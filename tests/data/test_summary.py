@@ -43,7 +43,8 @@ def pets(tmp_path):
     for part in ("train", "val", "test"):
         save_images(folder / part, n=6)
         for path in (folder / part).rglob("*.png"):  # all parts had the same
-            image = np.array(Image.open(path))
+            with Image.open(path) as opened:
+                image = np.array(opened)
             image[0, 0] = {"train": 1, "val": 2, "test": 3}[part]
             Image.fromarray(image).save(path)
     (folder / "test" / "dog" / "000.png").write_bytes(
@@ -80,7 +81,8 @@ def test_the_command(pets, tmp_path, capsys):
     assert result["classes"]["cat"] == {"train": 6, "validation": 6, "test": 6}
     assert result["columns"]["label"] == {"kind": "label", "shape": []}
     assert result["notes"] == [] and result["rows"] == ["cat", "dog"]
-    assert Image.open(picture).size == (8 * (5 * 6 + 2), 2 * (6 * 6 + 2))
+    with Image.open(picture) as image:
+        assert image.size == (8 * (5 * 6 + 2), 2 * (6 * 6 + 2))
     assert cli.main(words) == 0
     text = capsys.readouterr().out
     assert "cat    6      6           6" in text

@@ -5,6 +5,7 @@ source has a file of its own beside this one.
 """
 
 import importlib
+import os
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +13,7 @@ import tensorflow as tf
 from kerasdl.columns import PIXELS
 from kerasdl.data import summary, wanted
 from kerasdl.data.images import to_float
+from kerasdl.data.sources import layout
 from kerasdl.data.splits import Options, Source, Split, evenly
 from kerasdl.data.text import tokenizer as tokenizers
 from kerasdl.errors import UserError
@@ -22,10 +24,12 @@ __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 # Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
 # can give, or None where the task decides.
 NAMES = tuple(
-    "digits synthetic folder npz idx digit_rows scenes python_docs text dates pairs tfds".split()
+    "digits synthetic folder csv npz idx digit_rows scenes python_docs text dates pairs "
+    "tfds".split()
 )
 PATHS = {
     "folder": "PATH",
+    "csv": "FILE",
     "npz": "PATH",
     "idx": "FOLDER",
     "text": "FILE_OR_FOLDER",
@@ -49,12 +53,14 @@ def open_source(
     vocab_size=None,
     max_length=None,
     info=None,
+    columns=(),
+    division=None,
 ) -> Source:
     """Open a data set by name.
 
     Args:
         name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
-            `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
+            `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
             `pairs:FILE.tsv`, `tfds:NAME[:config]` or any other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
@@ -68,12 +74,17 @@ def open_source(
         max_length: Maximum tokens of a window of text, or of a source and a target; or None.
         info: The `DataInfo` of an earlier run, whose tokenizer and `max_length` are then used;
             or None.
+        columns: Columns of a table that are read, by name or number: of csv path and label, of
+            pairs source and target.
+        division: `{relative path: part}` of an earlier run: these files keep their part, new ones
+            join training; or None.
 
     Raises:
         UserError: An unknown name, missing or broken files, or data without the columns.
     """
     kind, _, where = str(name).partition(":")
     if kind not in NAMES:
+        _check_is_no_path(str(name))
         if where:
             raise UserError(
                 f"unknown data set {name!r}{nearest(kind, NAMES)}; it must be one of "
@@ -84,6 +95,8 @@ def open_source(
         raise UserError(
             f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
         )
+    if kind in PATHS and kind != "tfds":
+        where = os.path.expanduser(where)
     size = tuple(int(side) for side in image_size)
     if len(size) > 2 or any(side < 1 for side in size):
         raise UserError(
@@ -110,8 +123,15 @@ def open_source(
         vocab_size=vocab_size,
         max_length=max_length,
         info=info,
+        columns=tuple(columns),
+        division=division,
     )
-    source = module.load(where, options)
+    try:
+        source = module.load(where, options)
+    except UserError as error:
+        if kind == "tfds" and where == name and (right := layout.prefix_of(name)):
+            raise UserError(f"{error}; for what is here, give {right}") from error
+        raise
     _check_fits(name, wanted.kinds(source.info.columns), task)
     _check_used(options, source.info)
     source.generated = kind in GENERATED
@@ -134,6 +154,19 @@ def needs_of(task) -> str:
     """The columns that a task needs, and the sources that have them, in words."""
     columns = wanted.describe(wanted.kinds(wanted.needed(task)))
     return f"the model's task needs {columns}, as in {', '.join(names(task))}"
+
+
+def _check_is_no_path(name):
+    """UserError where a data set's name is a path without a prefix."""
+    path = os.path.expanduser(name)
+    right = layout.prefix_of(path)
+    ending = os.path.splitext(name)[1].lower() in layout.PREFIXES
+    typed = ending or os.sep in name.rstrip(os.sep) or name.endswith(os.sep) or name in (".", "..")
+    if right and typed:
+        raise UserError(f"--dataset {name}: give {right}, since a path needs a prefix")
+    if ":" not in name and (ending or name.startswith(("./", "../", "/", "~"))):
+        what = "is no file of a known kind" if os.path.exists(path) else "does not exist"
+        raise UserError(f"--dataset {name}: {what}; it must be one of {', '.join(names())}")
 
 
 def _module(name):
@@ -167,7 +200,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
         recipe: The settings.
         task: The task's class.
         info: The `DataInfo` of a run that is resumed or exported, or None.
-        division: Its `{path: part}`, or None.
+        division: Of its files, see `open_source`, or None.
     """
     image_size = recipe.image_size
     pixels = info and info.first(*PIXELS)
@@ -185,6 +218,8 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
         vocab_size=recipe.vocab_size,
         max_length=recipe.max_length,
         info=info,
+        columns=recipe.columns,
+        division=division,
     )
 
 
