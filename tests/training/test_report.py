@@ -326,6 +326,17 @@ def test_samples(tmp_path):
         assert part in page.text, part
 
 
+def test_classes_by_part_and_what_was_left_out(tmp_path):
+    classes = {f"class <{i}>": {"train": 1000 + i, "validation": 7, "test": 0} for i in range(120)}
+    data = {"classes": classes, "columns": {}, "notes": ["left out 2 files, the first a<b.txt"]}
+    text = page_of(write_run(tmp_path / "r", {"data": data, "test": {"loss": 0.5}})).text
+    assert "left out 2 files, the first a<b.txt" in text
+    assert "class train validation test class <0> 1,000 7 0" in text
+    assert "class <99>" in text and "class <100>" not in text and "And 20 more classes." in text
+    nothing = {"data": {"classes": {}, "notes": []}, "test": {"loss": 0.5}}
+    assert "Data" not in page_of(write_run(tmp_path / "s", nothing)).text
+
+
 def test_samples_of_data_without_classes(tmp_path):
     metrics = evaluated(("all",), referee=None, notes=["no <referee>"])
     for way in metrics["samples"]["ways"].values():
