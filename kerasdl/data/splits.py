@@ -1,5 +1,6 @@
 """What every source is made of: random-access splits, their checks, and their division."""
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import wanted
-from kerasdl.data.images import decode, resize, to_float
+from kerasdl.data.images import SQUASH, Fit, read, resize, to_float
 from kerasdl.errors import UserError
 
 
@@ -19,6 +20,7 @@ class Options:
 
     name: str
     image_size: tuple = ()
+    fit: Fit = SQUASH
     val_split: float = 0.1
     data_dir: str | None = None
     skip_bad_files: bool = False
@@ -56,6 +58,15 @@ class Split:
     def only(self, names) -> "Split":
         """The same examples with no other columns than `names`."""
         return self
+
+    def cropped(self, crop) -> "Split | None":
+        """The same examples with a random box of each as it is stored, or None where they are not
+        stored at a size of their own.
+
+        Args:
+            crop: `(key, size) -> box`, see `kerasdl.data.augment.Augment.crop`.
+        """
+        return None
 
     def read(self, indices) -> dict[str, np.ndarray]:
         """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
@@ -101,10 +112,13 @@ class FileSplit(Split):
         paths: Of the files, `n` strings.
         labels: int32 `(n,)`, or None for images without labels.
         image_shape: `(H, W, C)` after resizing.
+        fit: How the images come to that size.
+        crop: Of `cropped`, or None.
     """
 
-    def __init__(self, paths, labels, image_shape):
+    def __init__(self, paths, labels, image_shape, fit=SQUASH, crop=None):
         self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
+        self.fit, self.crop = fit, crop
 
     def __len__(self):
         return len(self.paths)
@@ -114,11 +128,18 @@ class FileSplit(Split):
         return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
-        image = decode(tf.io.read_file(row.pop("path")), self.image_shape[2])
-        return {**row, "image": resize(image, self.image_shape[:2])}
+        content, box = tf.io.read_file(row.pop("path")), None
+        if self.crop is not None:
+            box = functools.partial(self.crop, row["key"])
+        return {**row, "image": read(content, self.image_shape, self.fit, box)}
 
     def only(self, names):
-        return self if "label" in names else FileSplit(self.paths, None, self.image_shape)
+        if "label" in names:
+            return self
+        return FileSplit(self.paths, None, self.image_shape, self.fit, self.crop)
+
+    def cropped(self, crop):
+        return FileSplit(self.paths, self.labels, self.image_shape, self.fit, crop)
 
 
 class Subset(Split):
@@ -144,6 +165,10 @@ class Subset(Split):
 
     def only(self, names):
         return Subset(self.split.only(names), self.indices)
+
+    def cropped(self, crop):
+        split = self.split.cropped(crop)
+        return split and Subset(split, self.indices)
 
 
 def evenly(count, maximum):
@@ -227,14 +252,16 @@ def check_labels(labels, n, num_classes, where):
     return labels.astype(np.int32)
 
 
-def resize_all(images, image_size):
-    """A checked array of images, resized as by `images.resize` where `image_size` is not `()`."""
-    if not image_size or images.shape[1:3] == tuple(image_size):
+def resize_all(images, image_size, fit=SQUASH):
+    """A checked array of images, resized as by `images.resize`, to their own size where
+    `image_size` is `()`."""
+    image_size = tuple(image_size) or images.shape[1:3]
+    if fit.fraction == 1 and images.shape[1:3] == image_size:
         return images
     parts = []
     for start in range(0, len(images), 256):
         part = to_float(tf.convert_to_tensor(images[start : start + 256]))
-        part = resize(part, image_size).numpy()
+        part = resize(part, image_size, fit).numpy()
         parts.append(np.rint(part * 255).astype(np.uint8) if images.dtype == np.uint8 else part)
     return np.concatenate(parts)
 
@@ -258,7 +285,10 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
         images = check_images(images, where)
         count = len(class_names) if class_names is not None else None
         labels = check_labels(labels, len(images), count, where)
-        checked[part] = {"image": resize_all(images, options.image_size), "label": labels}
+        checked[part] = {
+            "image": resize_all(images, options.image_size, options.fit),
+            "label": labels,
+        }
     if class_names is None:
         # Of the training part: what it does not hold cannot be learned.
         top = int(checked["train"]["label"].max()) + 1

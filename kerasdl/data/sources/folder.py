@@ -7,7 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
-from kerasdl.data.images import FORMATS, decode, resize
+from kerasdl.data import orientation
+from kerasdl.data.images import FORMATS, SQUASH, read
 from kerasdl.data.splits import ArraySplit, FileSplit, check_val_split, make_source, split_indices
 from kerasdl.errors import UserError
 
@@ -48,7 +49,7 @@ def load(where, options):
     shape = _shape(good, [p for p, b in zip(paths, bad, strict=True) if not b], options)
     images = None
     if len(good) * np.prod(shape) <= MEMORY_BYTES:
-        images, unreadable = _decode_all(paths, bad, shape)
+        images, unreadable = _decode_all(paths, bad, shape, options.fit)
         bad |= unreadable
     _check_bad(paths, bad, options)
     notes = []
@@ -56,12 +57,19 @@ def load(where, options):
         first = next(p for p, b in zip(paths, bad, strict=True) if b)
         notes.append(f"left out {bad.sum()} unreadable images, the first {first}")
 
+    unread = [p for p, h in zip(paths, headers, strict=True) if h is not None and h[3]]
+    if unread:
+        notes.append(
+            f"{len(unread)} images have an orientation that is not applied, as only that in the "
+            f"EXIF of a JPEG is, the first {unread[0]}"
+        )
+
     rows = _divide(part, ~bad, options, notes)
 
     def split(numbers):
         if images is not None:
             return ArraySplit({"image": images[numbers], "label": labels[numbers]})
-        return FileSplit([paths[i] for i in numbers], labels[numbers], shape)
+        return FileSplit([paths[i] for i in numbers], labels[numbers], shape, options.fit)
 
     splits = {name: split(numbers) for name, numbers in rows.items()}
     return make_source(options, splits, DataInfo.of_images(shape, class_names), notes)
@@ -90,12 +98,14 @@ def _find(root):
 
 
 def _header(path):
-    """`(height, width, whether gray)` of an image file, or None where it cannot be read."""
+    """`(height, width, whether gray, whether its orientation is not applied)` of an image file, or
+    None where it cannot be read."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            return image.height, image.width, image.mode in GRAY_MODES
+            height, width, unread = orientation.of_header(image)
+            return height, width, image.mode in GRAY_MODES, unread
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
 
@@ -113,7 +123,7 @@ def _check_bad(paths, bad, options):
 
 def _shape(headers, paths, options):
     """`(H, W, C)` that all images will have."""
-    channels = 1 if all(gray for _, _, gray in headers) else 3
+    channels = 1 if all(header[2] for header in headers) else 3
     if options.image_size:
         return (*options.image_size, channels)
     sizes = [header[:2] for header in headers]
@@ -126,15 +136,14 @@ def _shape(headers, paths, options):
     return (*sizes[0], channels)
 
 
-def _decode_all(paths, skip, shape):
+def _decode_all(paths, skip, shape, fit=SQUASH):
     """uint8 `(n, H, W, C)` of all files, and which of them cannot be decoded."""
     images = np.zeros((len(paths), *shape), np.uint8)
     bad = np.zeros(len(paths), bool)
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(path):
-        image = resize(decode(tf.io.read_file(path), shape[2]), shape[:2])
-        return tf.cast(tf.round(image * 255.0), tf.uint8)
+        return read(tf.io.read_file(path), shape, fit)
 
     def one(i):
         try:
