@@ -5,7 +5,7 @@ import math
 import time
 from pathlib import Path
 
-from kerasdl.data import summary
+from kerasdl.data import summary, tta
 from kerasdl.data.reading import named_errors
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, sample_quality
@@ -95,8 +95,9 @@ def evaluate(session) -> dict:
     recipe, source, loop, say = session.recipe, session.source, session.loop, session.say
     model, task = session.run.restore(dtype=recipe.precision, say=say)
     batches, _ = session.evaluation(source.test)
+    seen = tta.Averaged(model, recipe.tta) if recipe.tta > 1 else model
     test, more = evaluation.evaluate(
-        model, task, batches, reference=lambda n: session.reference(n)[0]
+        seen, task, batches, reference=lambda n: session.reference(n)[0]
     )
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
@@ -116,6 +117,7 @@ def evaluate(session) -> dict:
         "train_seconds": loop.seconds,
         **rates,
         "seed": recipe.seed,
+        **({"tta": recipe.tta} if recipe.tta > 1 else {}),
         "best_epoch": loop.best and loop.best["epoch"],
     }
     metrics["data"] = summary.of_source(source)

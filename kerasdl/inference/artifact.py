@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog, tasks
-from kerasdl.data import augment, pipeline
+from kerasdl.data import augment, pipeline, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, interface, proof
@@ -83,12 +83,13 @@ def open_artifact(path) -> Artifact:
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 
 
-def evaluate_artifact(path, split: str = "test", name=None) -> dict:
+def evaluate_artifact(path, split: str = "test", views: int | None = None, name=None) -> dict:
     """The metrics of a model on the data that it was trained on.
 
     Args:
         path: What `open_artifact` takes.
         split: "train", "val" or "test".
+        views: Of each image, whose probabilities are averaged; the run's `tta` if None.
         name: Of the data set, where it has been moved.
 
     Returns:
@@ -101,7 +102,7 @@ def evaluate_artifact(path, split: str = "test", name=None) -> dict:
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     if kind in ("saved_model", "tflite"):
         examples = dataset.batches(source, task, split, BATCH)
-        return _evaluate(open_artifact(path), task, examples)
+        return _evaluate(open_artifact(path), task, examples, views)
     from kerasdl.inference import evaluation
 
     recipe = task.run_recipe
@@ -117,14 +118,16 @@ def evaluate_artifact(path, split: str = "test", name=None) -> dict:
     def reference(examples):
         return batches(Subset(source.train, evenly(len(source.train), examples)))
 
-    part = getattr(source, dataset.split_name(split))
+    part, number = getattr(source, dataset.split_name(split)), _views(task, views)
+    model = load.load(path)
+    model = tta.Averaged(model, number) if number > 1 else model
     metrics, _ = evaluation.evaluate(
-        load.load(path), task, batches(part), dataset.split_name(split), reference
+        model, task, batches(part), dataset.split_name(split), reference
     )
     return {**metrics, "examples": len(part)}
 
 
-def evaluate_all(folder, split: str = "test", name=None) -> dict:
+def evaluate_all(folder, split: str = "test", views: int | None = None, name=None) -> dict:
     """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`; see
     `evaluate_artifact`."""
     _, folder = load.find(folder)
@@ -139,7 +142,7 @@ def evaluate_all(folder, split: str = "test", name=None) -> dict:
     def batches():
         return dataset.batches(source, task, split, BATCH, examples)
 
-    return {name: _evaluate(open_artifact(p), task, batches()) for name, p in paths.items()}
+    return {n: _evaluate(open_artifact(p), task, batches(), views) for n, p in paths.items()}
 
 
 def task_of(metadata):
@@ -147,7 +150,14 @@ def task_of(metadata):
     return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
-def _evaluate(artifact, task, batches):
+def _views(task, number):
+    """How many views of an image are averaged."""
+    number = task.run_recipe.tta if number is None else number
+    tta.check(number, task)
+    return number
+
+
+def _evaluate(artifact, task, batches, views=None):
     target = "tflite" if artifact.kind == "tflite" else "savedmodel"
     how = task.evaluated_by(target)
     if not how:
@@ -157,7 +167,9 @@ def _evaluate(artifact, task, batches):
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
     try:
-        result = proof.evaluate(artifact, batches, how, 1 if static else BATCH)
+        number = _views(task, views)
+        seen = tta.AveragedFile(artifact, number) if number > 1 else artifact
+        result = proof.evaluate(seen, batches, how, 1 if static else BATCH)
     except KeyError as error:
         raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:

@@ -7,7 +7,7 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, fingerprint, pipeline, sources, summary
+from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
@@ -82,6 +82,7 @@ class Session:
         initial = None if resuming else self._open_initial()
         info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
+        tta.check(recipe.tta, self.task)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}

@@ -96,3 +96,12 @@ def test_random_parts_of_examples_do_not_depend_on_batches():
     assert [len(b["image"]) for b in some] == [7, 7, 6] and set(some[0]) == set(whole)
     for key, value in whole.items():
         np.testing.assert_array_equal(np.concatenate([b[key] for b in some]), value, err_msg=key)
+
+
+def test_a_model_and_its_files_average_alike(exported):
+    """Of the Keras file and the SavedModel, and otherwise than without."""
+    folder = Path(exported["folder"])
+    kept = folder / "assets.extra" / "model.keras"
+    whole = artifact.evaluate_artifact(kept, "test", 5)
+    assert artifact.evaluate_artifact(folder, "test", 5) == pytest.approx(whole, abs=1e-4)
+    assert artifact.evaluate_artifact(folder)["loss"] != pytest.approx(whole["loss"], abs=1e-4)

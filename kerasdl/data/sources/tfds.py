@@ -98,7 +98,9 @@ def _text_key(tfds, info):
 def _images(builder, keys, names, options, notes):
     features = builder.info.features
     shape = _shape(features[keys[0]].shape, builder, options)
-    parts = {part: _arrays(builder, split, keys, shape) for part, split in names.items()}
+    parts = {
+        part: _arrays(builder, split, keys, shape, options.fit) for part, split in names.items()
+    }
     return from_arrays(parts, options, class_names=features[keys[1]].names, notes=notes)
 
 
@@ -194,12 +196,12 @@ def _shape(shape, builder, options):
     return shape
 
 
-def _arrays(builder, split, keys, shape):
+def _arrays(builder, split, keys, shape, fit):
     """uint8 images and labels of one part, in file order."""
 
     def example(row):
         image = tf.ensure_shape(row[keys[0]], (None, None, shape[2]))
-        image = resize(to_float(image), shape[:2])
+        image = resize(to_float(image), shape[:2], fit)
         return tf.cast(tf.round(image * 255.0), tf.uint8), row[keys[1]]
 
     data = builder.as_dataset(split=split, shuffle_files=False)
