@@ -115,6 +115,8 @@ class FileSplit(Split):
         self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
         self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
         self.classes = labels if classes is None else classes
+        if not skip_bad:
+            reading.watch(self)
 
     def __len__(self):
         return len(self.paths)
@@ -124,12 +126,19 @@ class FileSplit(Split):
         return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
-        path, instead = row.pop("path"), self._instead if self.skip_bad else None
-        return {**row, "image": reading.guarded(path, self._pixels, self.image_shape, instead)}
+        path = row.pop("path")
+        if not self.skip_bad:
+            return {**row, "image": self._pixels(path)}
+        image = reading.guarded(path, self._pixels, self.image_shape, self._instead)
+        return {**row, "image": image}
 
     def _pixels(self, path):
         image = decode(tf.io.read_file(path), self.image_shape[2])
         return resize(image, self.image_shape[:2])
+
+    def unreadable(self):
+        """The first path that cannot be read, or None."""
+        return reading.first_unreadable(map(os.fsencode, self.paths), self._pixels)
 
     def _instead(self, path):
         """The path of the image that stands for another, as bytes."""
