@@ -143,6 +143,8 @@ class FileSplit(Split):
         self.fit, self.crop = fit, crop
         self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
         self.classes = labels if classes is None else classes
+        if not skip_bad:
+            reading.watch(self)
 
     def __len__(self):
         return len(self.paths)
@@ -152,13 +154,19 @@ class FileSplit(Split):
         return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
-        path, instead = row.pop("path"), self._instead if self.skip_bad else None
+        path = row.pop("path")
         box = None if self.crop is None else functools.partial(self.crop, row["key"])
         pixels = functools.partial(self._pixels, box=box)
-        return {**row, "image": reading.guarded(path, pixels, self.image_shape, instead)}
+        if not self.skip_bad:
+            return {**row, "image": pixels(path)}
+        return {**row, "image": reading.guarded(path, pixels, self.image_shape, self._instead)}
 
     def _pixels(self, path, box=None):
         return read(tf.io.read_file(path), self.image_shape, self.fit, box)
+
+    def unreadable(self):
+        """The first path that cannot be read, or None."""
+        return reading.first_unreadable(map(os.fsencode, self.paths), self._pixels)
 
     def _instead(self, path):
         """The path of the image that stands for another, as bytes."""

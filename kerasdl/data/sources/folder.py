@@ -180,13 +180,8 @@ def read_files(files, class_names, options, notes):
         images, unreadable = _decode_all(paths, bad, shape, options.fit)
         bad |= unreadable
     _check_bad(paths, bad, headers, options)
-    if bad.any():
-        notes = [
-            *notes,
-            f"left out {bad.sum()} unreadable images, {_first_bad(paths, bad, headers)}",
-        ]
-    else:
-        notes = list(notes)
+    line = f"left out {bad.sum()} unreadable images, {_first_bad(paths, bad, headers)}"
+    notes = [line, *notes] if bad.any() else list(notes)
 
     unread = [p for p, h in zip(paths, headers, strict=True) if not isinstance(h, str) and h[3]]
     if unread:
@@ -257,6 +252,8 @@ TOO_LARGE = "more than Pillow's limit"
 def _first_bad(paths, bad, headers):
     """`the first is PATH`, and why, and the first of those that are too large."""
     numbers = [int(i) for i in np.flatnonzero(bad)]
+    if not numbers:
+        return ""
     large = [i for i in numbers if TOO_LARGE in headers[i]]
     first = numbers[0]
 
