@@ -12,8 +12,10 @@ from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, interface, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
+PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
 BATCH = 64  # examples per call of an exported file
 
 
@@ -92,7 +94,8 @@ def evaluate_artifact(path, split: str = "test") -> dict:
 
     Returns:
         `{metric: value}` and `examples`, their number: of a run or a `.keras` file all of the
-        task's metrics, of an exported file those of its signatures.
+        task's metrics, of an exported file those of its signatures. Of a classifier also `classes`,
+        `{name: {"precision", "recall", "f1", "support"}}`.
     """
     kind, path = load.find(path)
     task = task_of(load.load_info(path))
@@ -115,10 +118,10 @@ def evaluate_artifact(path, split: str = "test") -> dict:
         return batches(Subset(source.train, evenly(len(source.train), examples)))
 
     part = getattr(source, dataset.split_name(split))
-    metrics, _ = evaluation.evaluate(
+    metrics, more = evaluation.evaluate(
         load.load(path), task, batches(part), dataset.split_name(split), reference
     )
-    return {**metrics, "examples": len(part)}
+    return {**metrics, "examples": len(part)} | {k: more[k] for k in PER_CLASS if k in more}
 
 
 def evaluate_all(folder, split: str = "test") -> dict:
@@ -151,12 +154,22 @@ def _evaluate(artifact, task, batches):
             "with --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
+    watching = [e for e in task.evaluators() if isinstance(e, Confusion)]
+
+    def watch(outputs, batch):
+        rows = {"weight": np.ones(len(batch["label"])), "index": np.arange(len(batch["label"]))}
+        for evaluator in watching:
+            evaluator.update(outputs, {**batch, **rows})
+
     try:
-        result = proof.evaluate(artifact, batches, how, 1 if static else BATCH)
+        result = proof.evaluate(artifact, batches, how, 1 if static else BATCH, watch)
     except KeyError as error:
         raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:
         raise UserError(f"{artifact.path}: the data set has no column {how['target']}")
+    for evaluator in watching:
+        one = evaluator.result()
+        result |= one["test"] | {k: one[k] for k in PER_CLASS}
     return result
 
 

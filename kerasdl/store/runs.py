@@ -192,8 +192,13 @@ def _check_ours(folder):
         )
 
 
-def refuse_changes(old: Recipe, new: Recipe) -> None:
+def refuse_changes(old: Recipe, new: Recipe, but=()) -> None:
     """Refuse to go on with a run under settings that would change what is computed.
+
+    Args:
+        old: Its settings.
+        new: Those that it shall go on with.
+        but: Names of more settings that may differ.
 
     Raises:
         ValueError: Names every changed setting.
@@ -202,7 +207,7 @@ def refuse_changes(old: Recipe, new: Recipe) -> None:
     changed = [
         f"--{flag(k)} was {before[k]}, is {after[k]}"
         for k in before
-        if k not in MAY_CHANGE_ON_RESUME and before[k] != after[k]
+        if k not in MAY_CHANGE_ON_RESUME and k not in but and before[k] != after[k]
     ]
     if changed:
         raise UserError(
