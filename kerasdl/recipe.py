@@ -6,6 +6,7 @@ from typing import Literal, get_args, get_origin
 
 from kerasdl.errors import UserError
 
+BALANCED = "balanced"
 AUGMENTATIONS = tuple(
     "shift flip color cutout noise randaugment resized_crop rotate crop vertical_flip blur".split()
 )
@@ -57,6 +58,8 @@ class Recipe:
         clip_grad: Maximum global norm of the gradient.
         loss: Loss of classifiers.
         label_smoothing: Fraction of the label spread over all classes.
+        class_weight: Weights of the classes in the training loss of classifiers: balanced,
+            `name=weight ...` (1 where a class is not named), or none.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's Beta distribution; 0 is off.
         augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop
@@ -138,6 +141,7 @@ class Recipe:
     clip_grad: float | None = None
     loss: Literal["cross_entropy", "hinge"] = "cross_entropy"
     label_smoothing: float = 0.0
+    class_weight: tuple[str, ...] = ()
     mixup: float = 0.0
     cutmix: float = 0.0
     augment: tuple[str, ...] = ()
@@ -207,6 +211,7 @@ class Recipe:
                         f"--{flag(name)} {value}: not one of {', '.join(allowed)}"
                         f"{nearest(value, allowed)}"
                     )
+        class_weights(self.class_weight)
 
 
 _INF = float("inf")
@@ -258,6 +263,30 @@ def is_multiple(f) -> bool:
 def choices(f) -> tuple:
     """The allowed values of a field, or () where any of its type is."""
     return get_args(f.type) if get_origin(f.type) is Literal else CHOICES.get(f.name, ())
+
+
+def class_weights(words) -> dict:
+    """`{class name: weight}` of the words of `--class-weight`; {} where that is `balanced`.
+
+    Raises:
+        UserError: A word is no pair of a name and a weight of 0 or more, or a name stands twice.
+    """
+    weights = {}
+    for word in () if tuple(words) == (BALANCED,) else words:
+        name, _, text = str(word).rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = -1.0
+        if not name or not 0 <= weight < _INF:
+            raise UserError(
+                f"--class-weight {word}: must be {BALANCED} or none alone, or NAME=WEIGHT with a "
+                "weight of 0 or more for each of some classes"
+            )
+        if name in weights:
+            raise UserError(f"--class-weight {word}: the class {name} has a weight already")
+        weights[name] = weight
+    return weights
 
 
 def to_dict(recipe: Recipe) -> dict:

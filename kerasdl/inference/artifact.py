@@ -12,8 +12,10 @@ from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, interface, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
+PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
 BATCH = 64  # examples per call of an exported file
 
 
@@ -94,7 +96,8 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
 
     Returns:
         `{metric: value}` and `examples`, their number: of a run or a `.keras` file all of the
-        task's metrics, of an exported file those of its signatures.
+        task's metrics, of an exported file those of its signatures. Of a classifier also `classes`,
+        `{name: {"precision", "recall", "f1", "support"}}`.
     """
     kind, path = load.find(path)
     metadata = load.load_info(path)
@@ -121,10 +124,10 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
     part, number = getattr(source, dataset.split_name(split)), _views(task, views)
     model = load.load(path)
     model = tta.Averaged(model, number) if number > 1 else model
-    metrics, _ = evaluation.evaluate(
+    metrics, more = evaluation.evaluate(
         model, task, batches(part), dataset.split_name(split), reference
     )
-    return {**metrics, "examples": len(part)}
+    return {**metrics, "examples": len(part)} | {k: more[k] for k in PER_CLASS if k in more}
 
 
 def evaluate_all(folder, split: str = "test", views: int | None = None, name=None) -> dict:
@@ -166,14 +169,24 @@ def _evaluate(artifact, task, batches, views=None):
             "with --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
+    watching = [e for e in task.evaluators() if isinstance(e, Confusion)]
+
+    def watch(outputs, batch):
+        rows = {"weight": np.ones(len(batch["label"])), "index": np.arange(len(batch["label"]))}
+        for evaluator in watching:
+            evaluator.update(outputs, {**batch, **rows})
+
     try:
         number = _views(task, views)
         seen = tta.AveragedFile(artifact, number) if number > 1 else artifact
-        result = proof.evaluate(seen, batches, how, 1 if static else BATCH)
+        result = proof.evaluate(seen, batches, how, 1 if static else BATCH, watch)
     except KeyError as error:
         raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:
         raise UserError(f"{artifact.path}: the data set has no column {how['target']}")
+    for evaluator in watching:
+        one = evaluator.result()
+        result |= one["test"] | {k: one[k] for k in PER_CLASS}
     return result
 
 

@@ -24,7 +24,12 @@ def test_no_more_than_a_batch_is_read_at_once(exported, file, monkeypatch):
     monkeypatch.setattr(ArraySplit, "read", counted)
     monkeypatch.setattr(dataset, "take", whole)
     result = artifact.evaluate_artifact(Path(exported["folder"]) / file)
+    classes, balanced = result.pop("classes"), result.pop("balanced_accuracy")
     assert result == pytest.approx(exported["artifacts"]["savedmodel"]["test"], abs=1e-4)
+    assert sum(one["support"] for one in classes.values()) == 360
+    assert balanced == pytest.approx(np.mean([one["recall"] for one in classes.values()]))
+    right = sum(one["recall"] * one["support"] for one in classes.values())
+    assert right / 360 == pytest.approx(result["top1"], abs=1e-4)
     if file.endswith(".keras"):
         return  # read by the pipeline that training reads with
     assert max(rows) == artifact.BATCH and sum(rows) == result["examples"] == 360
