@@ -1,5 +1,7 @@
 """`text:FILE_OR_FOLDER`: plain text for language models, and what every such source is made of."""
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import fingerprint
-from kerasdl.data.sources.folder import PARTS
+from kerasdl.data.reading import readable
+from kerasdl.data.sources import layout
 from kerasdl.data.splits import Split, check_val_split, make_source
 from kerasdl.data.text import ngram
 from kerasdl.data.text import tokenizer as tokenizers
@@ -17,6 +20,8 @@ from kerasdl.ops.text import UNK
 
 GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
+ENDINGS = (".txt",)
+CORPORA = (".tokens", ".raw")  # of files that are parts, as wiki.train.tokens
 BETWEEN = "\n\n"  # two documents
 SHIFT_STREAM = 2**16 + 64
 
@@ -58,21 +63,29 @@ class WindowSplit(Split):
 def load(where, options):
     """A text file, or all of a folder: `*.txt`, or every file where there is none of these.
 
-    A folder's `train/`, `val/` and `test/` are its parts. Of what has none, and for parts that are
-    missing, each training file is divided: its last part, a fraction `val_split`, is the test part,
-    and as much before it is validation.
+    A folder's parts are its folders `train/`, `val/`, `test/`, or files with such a word in their
+    names: `train.txt valid.txt`, `wiki.train.tokens wiki.test.tokens`; see `layout.PARTS`. Of what
+    has none, and for parts that are missing, each training file is divided: its last part, a
+    fraction `val_split`, is the test part, and as much before it is validation.
     """
-    root = Path(where)
-    if not root.exists():
-        raise UserError(f"{options.name}: there is no file or folder {where}")
-    notes, bad = [], []
-    texts = {
-        part: [read_text(path, options, bad) for path in paths]
-        for part, paths in _find(root).items()
-    }
-    if bad:
-        notes.append(f"left out {len(bad)} unreadable files, the first {bad[0]}")
-    texts = {part: [text for text in whole if text] for part, whole in texts.items()}
+    notes, bad, empty, texts = [], [], [], {}
+    if os.path.isfile(where):
+        paths_of = {"train": [os.fspath(where)]}
+    elif os.path.isdir(where):
+        paths_of = _find(where, options, notes)
+    else:
+        raise UserError(f"{options.name}: there is no file or folder {readable(where)}")
+    for part, paths in paths_of.items():
+        texts[part] = []
+        for path in paths:
+            count = len(bad)
+            if text := read_text(path, options, bad):
+                texts[part].append(text)
+            elif len(bad) == count:
+                empty.append(path)
+    for paths, kind in ((bad, "unreadable"), (empty, "empty")):
+        if paths:
+            notes.append(f"left out {len(paths)} {kind} files, the first {readable(paths[0])}")
     if not texts.get("train"):
         raise UserError(f"{options.name}: the training part holds no text")
     split_missing(options, texts, notes)
@@ -93,26 +106,86 @@ def split_missing(options, texts, notes):
         notes.append(f"{part} part: {fraction:.0%} of each training text, from its end")
 
 
-def _find(root):
-    """`{part: paths}`, sorted; all is `train` where there are no parts."""
+class Every:
+    """Every ending of a file's name."""
 
-    def files(folder):
-        result = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not any(p.startswith(".") for p in path.parts[len(root.parts) :])
-        ]
-        return [path for path in result if path.suffix.lower() == ".txt"] or result
+    def __contains__(self, ending):
+        return True
 
-    if root.is_file():
-        return {"train": [root]}
-    if not (root / "train").is_dir():
-        return {"train": files(root)}
-    return {
-        part: [path for name in names if (root / name).is_dir() for path in files(root / name)]
-        for part, names in PARTS.items()
-        if any((root / name).is_dir() for name in names)
-    }
+
+def _find(where, options, notes):
+    """`{part: paths}` of a folder, sorted; all is `train` where there are no parts."""
+
+    def read(formats):
+        left = layout.LeftOut(where)
+        tree = layout.read_tree(where, formats, left, options.skip_bad_files)
+        root = layout.unwrapped(tree)
+        return root, left, _folders(root, left) or _files(root, notes)
+
+    root, left, parts = read(ENDINGS)
+    if not parts:
+        corpora = read(CORPORA)
+        if corpora[2]:
+            root, left, parts = corpora
+        elif not root.count:
+            root, left, parts = read(Every())
+    parts = parts or {"train": root.paths()}
+    used = {path for paths in parts.values() for path in paths}
+    for path in root.paths():
+        if path not in used:
+            left.add("files beside the parts", path)
+    notes += left.notes()
+    return parts
+
+
+def _folders(root, left):
+    """`{part: paths}` of folders that are parts; empty where none is for training."""
+    parts = {}
+    for folder in root.folders:
+        if part := layout.part_of(folder.name):
+            parts.setdefault(part, []).extend(folder.paths())
+    if not parts.get("train"):
+        return {}
+    for folder in root.folders:
+        if not folder.count:
+            left.add("folders without texts", folder.path)
+    return {part: parts[part] for part in layout.PARTS if parts.get(part)}
+
+
+def _files(root, notes):
+    """`{part: paths}` of files that are parts by their names; empty where there are none."""
+    parts = {}
+    for group in part_files(root.files).values():
+        for part, names in group.items():
+            parts.setdefault(part, []).extend(names)
+    if not parts:
+        return {}
+    parts = {part: sorted(parts[part]) for part in layout.PARTS if part in parts}
+    shown = [f"{part} {readable(' '.join(names))}" for part, names in parts.items()]
+    notes.append(f"parts by the files' names: {', '.join(shown)}")
+    return {part: [os.path.join(root.path, n) for n in names] for part, names in parts.items()}
+
+
+def part_files(names) -> dict:
+    """Files that are the parts of one data set by a word in their names.
+
+    Args:
+        names: Of the files of a folder: `train.txt`, `wiki.test.tokens`, ...
+
+    Returns:
+        `{pattern: {part: names}}`, one for all names that differ in this word alone,
+        `wiki.*.tokens` say; only such with training and another part.
+    """
+    groups = {}
+    for name in names:
+        words = re.split(r"([-._\s]+)", name)
+        places = [place for place, word in enumerate(words) if layout.part_of(word)]
+        if len(places) == 1:
+            (place,) = places
+            pattern = "".join(["*" if k == place else word for k, word in enumerate(words)])
+            group = groups.setdefault(pattern.casefold(), {})
+            group.setdefault(layout.part_of(words[place]), []).append(name)
+    return {key: group for key, group in groups.items() if "train" in group and len(group) > 1}
 
 
 def read_text(path, options, bad=None) -> str:
@@ -133,7 +206,7 @@ def read_text(path, options, bad=None) -> str:
             bad.append(path)
             return ""
         what = getattr(error, "strerror", None) or f"is not UTF-8 at byte {error.start}"
-        raise UserError(f"{options.name}: {path} {what}") from error
+        raise UserError(f"{options.name}: {readable(path)} {what}") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 

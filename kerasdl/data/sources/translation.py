@@ -1,0 +1,100 @@
+"""What every source of texts and their translations is made of."""
+
+import hashlib
+
+import numpy as np
+
+from kerasdl.columns import DataInfo
+from kerasdl.data.sources.text import check_fractions, tokenizer_for
+from kerasdl.data.splits import ArraySplit, make_source
+from kerasdl.errors import UserError
+from kerasdl.ops.text import BOS, EOS, PAD, UNK
+
+MAX_LENGTH = 128
+
+
+def divide(pairs, options, missing=("test", "validation")):
+    """`{part: pairs}` by a hash of the source: `val_split` of them for each of `missing`."""
+    check_fractions(options, len(missing))
+    parts = {part: [] for part in (*missing, "train")}
+    for pair in pairs:
+        place = int(hashlib.sha256(pair[0].encode()).hexdigest()[:8], 16) / 2**32
+        parts[[*parts][min(int(place / options.val_split), len(missing))]].append(pair)
+    for part, chosen in parts.items():
+        if not chosen:
+            raise UserError(
+                f"{options.name}: {len(pairs)} pairs are too few: none is in the {part} part"
+            )
+    return parts
+
+
+def translation_source(
+    options, parts, notes, *, kind="bpe", max_length=MAX_LENGTH, groups=None, class_names=()
+):
+    """A source of pairs, with one tokenizer for both sides.
+
+    Args:
+        options: Of `open_source`.
+        parts: `{part: [(source, target), ...]}` of train, validation and test.
+        notes: Further lines for the user.
+        kind: Of the tokenizer, where none is requested.
+        max_length: Of the longest source and target in tokens, where none is requested; None
+            for the longest that there is. Longer pairs are left out. It is `info.max_length`: the
+            longest source has one token more, `EOS`, and the longest target two, `BOS` and `EOS`.
+        groups: `{part: int per pair}`, the column `group`, or None.
+        class_names: Of the groups.
+    """
+    notes = list(notes)
+    tokenizer = tokenizer_for(options, [text for pair in parts["train"] for text in pair], kind)
+    sides = {
+        part: [tokenizer.encode(texts) for texts in zip(*pairs, strict=True)]
+        for part, pairs in parts.items()
+    }
+    lengths = {
+        part: np.maximum(*([len(ids) for ids in side] for side in both))
+        for part, both in sides.items()
+    }
+    maximum = (options.info and options.info.max_length) or options.max_length or max_length
+    maximum = maximum or int(max(map(np.max, lengths.values())))
+    kept = {}
+    for part in ("train", "validation", "test"):
+        kept[part] = np.flatnonzero(lengths[part] <= maximum)
+        left = len(lengths[part]) - len(kept[part])
+        if left:
+            notes.append(f"left out {left:,} {part} pairs of more than {maximum} tokens")
+        if not len(kept[part]):
+            raise UserError(
+                f"{options.name}: every pair of the {part} part has more than {maximum} tokens "
+                f"(--max-length); the shortest has {lengths[part].min()}"
+            )
+    # One width for all parts, so that nothing is compiled twice.
+    wide = [
+        max(len(sides[part][side][i]) for part, rows in kept.items() for i in rows)
+        for side in (0, 1)
+    ]
+    splits = {}
+    for part, rows in kept.items():
+        source, target = ([side[i] for i in rows] for side in sides[part])
+        arrays = {
+            "source_ids": _filled([[*ids, EOS] for ids in source], wide[0] + 1),
+            "target_ids": _filled([[BOS, *ids, EOS] for ids in target], wide[1] + 2),
+        }
+        if groups is not None:
+            arrays["group"] = np.asarray(groups[part], np.int32)[rows]
+        splits[part] = ArraySplit(arrays)
+    counts = ", ".join(f"{part} {len(rows):,}" for part, rows in kept.items())
+    notes.append(f"pairs: {counts}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}")
+    if unknown := int(sum(np.sum(a == UNK) for a in splits["test"].arrays.values() if a.ndim > 1)):
+        notes.append(f"{unknown:,} test tokens are unknown")
+    info = DataInfo.of_texts(
+        tokenizer.to_json(), maximum, ("source_ids", "target_ids"), class_names
+    )
+    return make_source(options, splits, info, notes)
+
+
+def _filled(rows, width):
+    """int32 `(n, width)`, filled up with `PAD`."""
+    array = np.full((len(rows), width), PAD, np.int32)
+    for line, row in zip(array, rows, strict=True):
+        line[: len(row)] = row
+    return array
