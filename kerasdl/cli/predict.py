@@ -18,6 +18,12 @@ def main(argv) -> None:
     parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
     parser.add_argument("--top-k", type=int, help="sample from so many tokens; 0 is all (default)")
     parser.add_argument("--seed", type=int, help="seed of samples (0)")
+    parser.add_argument(
+        "--long-prompts",
+        choices=("slide", "refuse"),
+        help="of a language model, where text and new tokens are more than its context: the last "
+        "tokens that fit count (default), or an error",
+    )
     parser.add_argument("--num", "--sample", type=int, help="images to sample (16)")
     parser.add_argument("--label", help="class to sample; all in turn if not given")
     parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
@@ -38,6 +44,8 @@ def main(argv) -> None:
         for name, value in settings.items():
             if value is not None and name not in drawing:
                 raise UsageError(f"--{flag(name)} applies to language models only")
+        if args.long_prompts:
+            raise UsageError("--long-prompts applies to language models only")
         print(sampling.write_images(where, args.output, drawing))
         return
     for name, value in drawing.items():
@@ -45,11 +53,13 @@ def main(argv) -> None:
             raise UsageError(
                 f"--{flag(name)} applies to models that sample images only, with --output FILE.png"
             )
-    results = predict.predict(where, args.inputs, settings, args.output)
+    results = predict.predict(where, args.inputs, settings, args.output, args.long_prompts)
     for number, one in enumerate(results, 1):
         if one.get("unknown"):
             missing = " ".join(map(repr, one["unknown"]))
             print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
+        if one.get("note"):
+            print(f"note: text {number}: {one['note']}", file=sys.stderr)
     if args.json:
         print(json.dumps(results, indent=1))
         return

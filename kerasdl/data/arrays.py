@@ -264,11 +264,11 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
     notes = list(notes)
     parts = {part: tuple(map(np.asarray, arrays)) for part, arrays in parts.items()}
     for part, (images, labels) in parts.items():
-        last = images.ndim == 4 and len(images) != len(labels) == images.shape[-1]
-        if labels.ndim and last:
+        count = len(labels) if labels.ndim else 0
+        if images.ndim == 4 and len(images) != count == images.shape[-1]:
             raise UserError(
                 f"{options.name} ({part}): images must be (n, height, width, channels), but "
-                f"{images.shape} has the {len(labels)} images last: np.moveaxis(x, -1, 0)"
+                f"{images.shape} has the {count} images last: np.moveaxis(x, -1, 0)"
             )
         check_images(images[:1] if images.ndim else images, f"{options.name} ({part})")
     if class_names is not None:

@@ -1,29 +1,37 @@
 """Texts of a run, a `.keras` file or an exported file: continuations and translations."""
 
 import numpy as np
+from keras import ops
 
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
+from kerasdl.ops import decoding
 from kerasdl.ops.text import EOS
+from kerasdl.tasks.generate_text import GREEDY_TOKENS, SPECIALS
 
 # Of language models; each is a flag of `predict`.
 SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
+LONG_PROMPTS = ("slide", "refuse")
 
 
-def predict_texts(path, texts, settings=None) -> list[dict]:
+def predict_texts(path, texts, settings=None, long_prompts=None) -> list[dict]:
     """Continue or translate texts.
 
     Args:
         path: What `open_artifact` takes.
-        texts: Strings; none empty, or longer than the model takes.
-        settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
-            `max_new_tokens`, fewer are written where the context ends.
+        texts: Strings; none empty, or, of a translator, longer than the model takes.
+        settings: Any of `SETTINGS`, of language models; a TFLite file takes none.
+        long_prompts: Of language models, where a text and what is written are more than the
+            context: "slide", the default, makes each new token from the last ones that fit;
+            "refuse" is an error, and without `max_new_tokens` fewer are written where the context
+            ends.
 
     Returns:
         Per text `input`; `output`, of a language model the text with its continuation; `score` of a
-        translation; and `unknown`, characters that the vocabulary lacks and are read as unknown.
+        translation; `unknown`, characters that the vocabulary lacks and are read as unknown; and
+        `note` where the window slid.
 
     Raises:
         UserError: A text or setting that the model does not accept.
@@ -40,12 +48,23 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     given = {key: value for key, value in (settings or {}).items() if value is not None}
     numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
     tokenizer = Tokenizer.from_json(serving.info.tokenizer)
+    context, slides = serving.context, continues(artifact, name)
+    if long_prompts not in (None, *LONG_PROMPTS):
+        raise UserError(f"--long-prompts {long_prompts}: not one of {', '.join(LONG_PROMPTS)}")
+    if long_prompts is not None and not slides:
+        raise UserError(f"--long-prompts does not apply to {serving.model}")
+    slides = slides and context and long_prompts != "refuse"
+    new = int(numbers["max_new_tokens"][0]) if "max_new_tokens" in numbers else GREEDY_TOKENS
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
-        one = within_context(numbers, given, serving.context, len(ids))
-        length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
-        interface.check(signature, one | length, f"text {number}: ")
-        if lite:
+        slid = slides and len(ids) + new > context
+        one = within_context(numbers, given, None if slides else context, len(ids))
+        length = {f"{ids_name}_length": np.array([min(len(ids), 1) if slid else len(ids)], "int32")}
+        fitting = {"max_new_tokens": np.minimum(new, [context - 1])} if slid and not lite else {}
+        interface.check(signature, one | length | fitting, f"text {number}: ")
+        if slid:
+            answer, output = {}, tokenizer.decode(_slide(artifact, ids, new, one, context))
+        elif lite:
             ids, continued = ids[None], out_name == ids_name
             if not continued:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
@@ -59,8 +78,40 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
         if "score" in answer:
             one["score"] = float(answer["score"][0])
+        if slid:
+            one["note"] = (
+                f"{len(ids)} tokens and {new} new ones are more than the context of {context}; "
+                f"each new one follows from the last {context} before it"
+            )
         results.append(one)
     return results
+
+
+def continues(artifact, name) -> bool:
+    """Whether a signature goes on with a text, and `next_token` tells how.
+
+    Args:
+        artifact: An `Artifact`.
+        name: Of the signature.
+    """
+    signature = artifact.interface.signatures[name]
+    going_on = "max_new_tokens" in signature["inputs"] or _written(signature) in signature["inputs"]
+    return going_on and bool(artifact.inputs("next_token"))
+
+
+def _slide(artifact, ids, new, numbers, context):
+    """The tokens `ids` `(N,)` and `new` more, each from the last `context` tokens before it."""
+    seed = ops.convert_to_tensor(numbers.get("seed", [0]), "int32")
+    key = ops.stack([ops.cast(seed, "uint32"), ops.zeros_like(ops.cast(seed, "uint32"))], -1)
+    temperature = ops.convert_to_tensor(numbers.get("temperature", [0.0]), "float32")
+    top_k = ops.convert_to_tensor(numbers.get("top_k", [0]), "int32")
+    tokens = [int(k) for k in ids]
+    for place in range(len(tokens), len(tokens) + new):
+        window = np.array([tokens[-context:]], "int32")
+        logits = artifact.answer("next_token", {"token_ids": window})["logits"]
+        logits = decoding.suppress(ops.convert_to_tensor(logits, "float32"), SPECIALS)
+        tokens.append(int(decoding.sample(logits, key, place, temperature, top_k)[0]))
+    return np.array(tokens, "int32")
 
 
 def writer(serving) -> str | None:

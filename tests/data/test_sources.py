@@ -203,7 +203,11 @@ def test_npz_bad_content(tmp_path):
     bad(r"\(test\): labels must be 0..3", x_train=x, y_train=y, x_test=x, y_test=y + 1)
     bad(r"40 images need labels of the shape \(40,\), got \(9,\)", image=x, label=y[:9])
     bad("NaN", image=np.full((40, 4, 4), np.nan), label=y)
-    bad(r"in \[0, 1\], got 0..254", image=np.arange(0, 255.0).reshape(-1, 1, 1), label=y)
+    bad(
+        r"in \[0, 1\], got 0..254",
+        image=np.arange(0, 255.0).reshape(-1, 1, 1),
+        label=np.arange(255) % 4,
+    )
     bad("must lie in 0..255", image=x.astype(int) * 9, label=y)
     bad("there are no images", image=x[:0], label=y[:0])
     bad("part holds no examples", image=x[:1], label=y[:1])

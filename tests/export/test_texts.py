@@ -99,7 +99,7 @@ def test_the_next_token_follows_from_the_last_of_the_context(writer, rng):
 def test_every_format_writes_the_same(writer, some, file):
     lite = file.endswith("tflite")
     settings = {} if lite else {"temperature": 0.0, "max_new_tokens": 20}
-    result = texts.predict_texts(writer / file, [some[:4]], settings)
+    result = texts.predict_texts(writer / file, [some[:4]], settings, "refuse")
     expected = texts.predict_texts(writer, [some[:4]], {"temperature": 0.0, "max_new_tokens": 20})
     assert result == expected
     assert result[0]["output"].startswith(some[:4]) and len(result[0]["output"]) == 24
@@ -115,7 +115,11 @@ def test_bad_texts_and_settings_are_named(writer, translator, some):
     ]:
         file = writer / FILES["tflite"] if "TFLite" in line else writer
         with pytest.raises(ValueError, match=line):
-            texts.predict_texts(file, inputs, settings)
+            texts.predict_texts(file, inputs, settings, "refuse")
+    with pytest.raises(ValueError, match="--long-prompts does not apply to transformer_small"):
+        texts.predict_texts(translator, [some], None, "slide")
+    with pytest.raises(ValueError, match="--long-prompts slid: not one of slide, refuse"):
+        texts.predict_texts(writer, [some], None, "slid")
     with pytest.raises(ValueError, match="text 1: source has more than"):
         texts.predict_texts(translator, [some * 20])
     with pytest.raises(ValueError, match="text 1: source is empty"):
@@ -128,7 +132,50 @@ def test_bad_texts_and_settings_are_named(writer, translator, some):
 
 
 def test_without_a_number_it_writes_to_the_end_of_the_context(writer, some):
-    assert [len(one["output"]) for one in texts.predict_texts(writer, [some, some[:1]])] == [24, 24]
+    results = texts.predict_texts(writer, [some, some[:1]], None, "refuse")
+    assert [len(one["output"]) for one in results] == [24, 24]
+    assert not any("note" in one for one in results)
+
+
+@pytest.mark.parametrize("file", FILES.values(), ids=FILES)
+def test_beyond_the_context_the_window_slides(writer, some, file):
+    tokenizer = Tokenizer.from_json(texts.open_artifact(writer).interface.info.tokenizer)
+    lite = file.endswith("tflite")
+    new = texts.GREEDY_TOKENS if lite else 30
+    settings = {} if lite else {"temperature": 0.0, "max_new_tokens": new}
+    given = [some[:3], some * 5]  # one that begins within the context of 24, one beyond it
+    results = texts.predict_texts(writer / file, given, settings)
+    saved = texts.open_artifact(writer)
+    for text, result in zip(given, results, strict=True):
+        (ids,) = tokenizer.encode([text])
+        tokens = ids.tolist()
+        for _ in range(new):
+            answer = saved.answer("next_token", {"token_ids": np.array([tokens[-24:]], "int32")})
+            logits = answer["logits"][0]
+            logits[:4] = -np.inf
+            tokens.append(int(logits.argmax()))
+        assert result["output"] == tokenizer.decode(np.array(tokens))
+        assert (
+            f"{len(ids)} tokens and {new} new ones are more than the context of 24"
+            in (result["note"])
+        )
+
+
+def test_what_fits_the_context_is_as_before(writer, some):
+    settings = {"temperature": 2.0, "seed": 7, "max_new_tokens": 20}
+    (short,) = texts.predict_texts(writer, [some[:4]], settings)
+    (long,) = texts.predict_texts(writer, [some[:4]], {**settings, "max_new_tokens": 40})
+    assert "note" not in short and long["output"].startswith(short["output"])
+    assert len(long["output"]) == 44
+    assert texts.predict_texts(writer, [some[:4]], {**settings, "max_new_tokens": 40}) == [long]
+    other = texts.predict_texts(writer, [some[:4]], {**settings, "seed": 8, "max_new_tokens": 40})
+    assert other[0]["output"][24:] != long["output"][24:]
+    (default,) = texts.predict_texts(writer, [some * 5])
+    assert len(default["output"]) == len(some * 5) + texts.SETTINGS["max_new_tokens"]
+    with pytest.raises(ValueError, match="text 1: text is empty"):
+        texts.predict_texts(writer, [""], {"max_new_tokens": 40})
+    with pytest.raises(ValueError, match="text 1: top_k must be 0 or more"):
+        texts.predict_texts(writer, [some], {"max_new_tokens": 40, "top_k": -1})
 
 
 def test_translators_take_and_give_texts(translator):

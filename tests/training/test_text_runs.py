@@ -73,7 +73,10 @@ def test_predict_and_evaluate(writer, translator, capsys):
     ("words", "line"),
     [
         (["predict", ""], "text 1: text is empty"),
-        (["predict", WORDS], "text 1: text and max_new_tokens are more than the context of 24"),
+        (
+            ["predict", WORDS, "--long-prompts", "refuse"],
+            "text 1: text and max_new_tokens are more than the context of 24",
+        ),
         (["--input-stats", "dataset"], "applies to image data only"),
         (["--tokenizer", "byte", "--vocab-size", "20"], "byte always has 260 ids"),
         (["--model-kwargs", "depth=0"], "depth 0: must be a whole number from 1 on"),
@@ -87,7 +90,7 @@ def test_predict_and_evaluate(writer, translator, capsys):
 )
 def test_bad_input_is_one_line(writer, tmp_path, words, line, capsys):
     if words[0] == "predict":
-        argv = ["predict", "--run", str(writer), words[1]]
+        argv = ["predict", "--run", str(writer), *words[1:]]
     else:
         book = f"text:{writer.parent / 'book.txt'}"
         argv = [*COMMON, "--model", "gpt2_small", "--output", str(tmp_path), "--dataset", book]

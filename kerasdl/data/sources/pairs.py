@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
-from kerasdl.data.sources.text import Every, part_files, read_text
+from kerasdl.data.sources.text import Every, innermost, part_files, read_text
 from kerasdl.data.sources.translation import divide, translation_source
 from kerasdl.errors import UserError
 
@@ -69,7 +69,7 @@ def _find(where, options, notes):
     """`{part: tables}` of a folder: paths, or pairs of the paths of two sides."""
     left = layout.LeftOut(where)
     tree = layout.read_tree(where, ENDINGS, left, options.skip_bad_files)
-    root = layout.unwrapped(tree)
+    root = innermost(tree)
     parts = {}
     for folder in root.folders:
         if part := layout.part_of(folder.name):
@@ -78,7 +78,7 @@ def _find(where, options, notes):
         parts = _of_group(root, part_files(root.files), options)
     if not parts:
         other = layout.LeftOut(where)
-        every = layout.unwrapped(layout.read_tree(where, Every(), other, options.skip_bad_files))
+        every = innermost(layout.read_tree(where, Every(), other, options.skip_bad_files))
         if parts := _of_sides(every, options, notes):
             root, left = every, other
     if not parts:
@@ -262,6 +262,8 @@ def _header(cells, options, path):
     names = [cell.strip().casefold() for cell in cells]
     sides = [[k for k, name in enumerate(names) if name in side] for side in (SOURCES, TARGETS)]
     languages = [k for k, name in enumerate(names) if name in LANGUAGES]
+    if len(languages) > 2:
+        languages = [k for k in languages if names[k] != "id"]  # a number, or Indonesian
     if not all(len(side) == 1 for side in sides) and len(languages) == 2:
         sides = [[k] for k in languages]
     known = all(len(side) == 1 for side in sides)

@@ -119,7 +119,7 @@ def _find(where, options, notes):
     def read(formats):
         left = layout.LeftOut(where)
         tree = layout.read_tree(where, formats, left, options.skip_bad_files)
-        root = layout.unwrapped(tree)
+        root = innermost(tree)
         return root, left, _folders(root, left) or _files(root, notes)
 
     root, left, parts = read(ENDINGS)
@@ -164,6 +164,16 @@ def _files(root, notes):
     shown = [f"{part} {readable(' '.join(names))}" for part, names in parts.items()]
     notes.append(f"parts by the files' names: {', '.join(shown)}")
     return {part: [os.path.join(root.path, n) for n in names] for part, names in parts.items()}
+
+
+def innermost(folder):
+    """The `layout.Folder` of the data set, where those around it hold nothing else."""
+    while not folder.files and len(folder.holding) == 1:
+        (inner,) = folder.holding
+        if layout.part_of(inner.name):
+            break
+        folder = inner
+    return folder
 
 
 def part_files(names) -> dict:
