@@ -144,6 +144,10 @@ def test_columns_by_name_and_number(table):
             columns=("where",))  # fmt: skip
 
 
+def test_columns_of_no_table(tmp_path):
+    refused("--columns applies to csv and pairs only; digits is no table", "digits", columns=("1",))
+
+
 def test_without_labels(table):
     name = table(*[f"i/{i}.png" for i in range(12)], header="file")
     source = open_source(name, task=Unlabeled)
