@@ -219,6 +219,26 @@ def test_links(tmp_path):
     assert noted(source, "neither files nor folders", "pipe.png")
 
 
+def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(classes(tmp_path))
+    images(tmp_path / "/".join("d" * (layout.MAX_DEPTH + 1)), 1)
+    for path in (".", "./", str(tmp_path) + "/"):
+        source = opened(path)
+        assert source.info.class_names == ("cat", "dog") and sum(lengths(source)) == 8
+        assert noted(source, "levels deep", "/".join("d" * layout.MAX_DEPTH))
+        assert set(source.files) == {"train", "validation", "test"}
+
+
+def test_iphone_photographs_are_jpeg(tmp_path):
+    classes(tmp_path, ending=".jpg")
+    first = Image.new("RGB", (5, 6))
+    path = tmp_path / "cat" / "000.jpg"
+    first.save(path, "MPO", save_all=True, append_images=[first.copy()])
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    assert sum(lengths(opened(tmp_path))) == 8
+
+
 def test_links_to_links_end(tmp_path):
     images(tmp_path / "0", 1)
     for level in range(1, 30):  # 2^30 ways down
