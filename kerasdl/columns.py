@@ -75,7 +75,7 @@ class Column:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The facts of a data set that a model and its users need; JSON both ways.
+    """What a model and its users need to know of a data set; JSON both ways.
 
     The properties are those of its first column of a kind: most data sets have one.
 

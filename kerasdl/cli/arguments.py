@@ -9,6 +9,7 @@ from kerasdl.system.names import nearest
 COMMANDS = {
     "train": "train a model, evaluate it, report and export (the default)",
     "list": "print the models",
+    "data": "print what a data set holds",
     "show": "print a model's arguments, settings, size and paper",
     "evaluate": "evaluate a run's checkpoint or an exported model on its test set",
     "predict": "ask a model about image files and texts, or for images",

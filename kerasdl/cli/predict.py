@@ -16,10 +16,10 @@ def main(argv) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.add_argument("--max-new-tokens", type=int, help="of a language model (100)")
     parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
-    parser.add_argument("--top-k", type=int, help="draw from so many tokens; 0 is all (default)")
+    parser.add_argument("--top-k", type=int, help="sample from so many tokens; 0 is all (default)")
     parser.add_argument("--seed", type=int, help="seed of samples (0)")
-    parser.add_argument("--num", "--sample", type=int, help="images to draw (16)")
-    parser.add_argument("--label", help="class to draw; all in turn if not given")
+    parser.add_argument("--num", "--sample", type=int, help="images to sample (16)")
+    parser.add_argument("--label", help="class to sample; all in turn if not given")
     parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
     parser.add_argument(
         "--output", metavar="FILE.png", help="where a picture is written, of samples or of answers"

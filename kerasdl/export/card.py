@@ -47,6 +47,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         "paper": row.paper,
         "dataset": parts.recipe.dataset or row.dataset,
         "data": dataclasses.asdict(parts.info),
+        "parts": parts.parts,
         "seed": parts.recipe.seed,
         "recipe": recipes.to_dict(parts.recipe),
         "trainable_parameters": sum(int(v.shape.num_elements()) for v in model.trainable_variables),

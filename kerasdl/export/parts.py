@@ -25,6 +25,7 @@ class Parts:
         test: `{input or target: (N, ...)}`, examples that every file is evaluated on.
         model_arguments: What the model was built with.
         metrics: Of the training run, for the card.
+        parts: `{part: {"examples", "digest"}}` of the data, see `kerasdl.data.fingerprint`.
     """
 
     model: object
@@ -36,6 +37,7 @@ class Parts:
     test: dict
     model_arguments: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
+    parts: dict = field(default_factory=dict)
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -61,7 +63,8 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
     if settings:
         recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
         task = type(task)(task.info, recipe)
-    source = open_data(task)
+    before = run.data.get("fingerprint")
+    source = open_data(task, before)
     maximum = examined(task, source.test)
     metrics = run.metrics() or {}
     return Parts(
@@ -73,6 +76,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         train=take(source, task, "train", min(maximum, CALIBRATION)),
         test=take(source, task, "test", maximum),
         model_arguments=run.model_arguments,
-        # Lists are the confusion matrix and the mistakes: the report's.
-        metrics={k: v for k, v in metrics.items() if not isinstance(v, list)},
+        # The confusion matrix, the mistakes and what is said of each class are the report's.
+        metrics={k: v for k, v in metrics.items() if not isinstance(v, list) and k != "classes"},
+        parts=(before or {}).get("parts", {}),
     )

@@ -1,9 +1,11 @@
 """The examples that exported files are calibrated with and evaluated on."""
 
+from dataclasses import replace
+
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.data import sources
+from kerasdl.data import fingerprint, sources
 from kerasdl.data.images import to_float
 from kerasdl.data.splits import evenly
 from kerasdl.errors import UserError
@@ -20,16 +22,25 @@ def split_name(split: str) -> str:
     return SPLITS[split]
 
 
-def open_data(task):
+def open_data(task, before=None, name=None, parts=fingerprint.PARTS):
     """The data set that a task was made for.
 
+    Args:
+        task: The task.
+        before: The fingerprint of the data that its run was started with, or None.
+        name: Of the data set, where it has been moved.
+        parts: Those that must be as they were, where `before` holds no files.
+
     Raises:
-        ValueError: It has other classes now.
+        UserError: It has other classes or other examples now.
     """
     recipe, info = task.run_recipe, task.info
-    source = sources.from_recipe(recipe, type(task), info)
+    recipe = replace(recipe, dataset=name) if name else recipe
+    source = sources.from_recipe(recipe, type(task), info, fingerprint.division(before))
     if tuple(source.info.class_names) != tuple(info.class_names):
         raise UserError(f"{recipe.dataset}: has other classes now than in training")
+    if before:
+        fingerprint.check(before, fingerprint.of_source(source), recipe.dataset, parts)
     return source
 
 

@@ -131,7 +131,7 @@ def check_counts(**counts) -> None:
 def he_normal():
     """A new initializer: normal of variance `2 / fan_in`.
 
-    Keras' own "he_normal" draws from the truncated normal, which takes three times as long. One for
+    Keras' own "he_normal" samples the truncated normal, which takes three times as long. One for
     each layer: an initializer without a seed gives the same numbers whenever it is called.
 
     Source: He et al. 2015, https://arxiv.org/abs/1502.01852, equation 10.

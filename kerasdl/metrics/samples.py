@@ -1,6 +1,6 @@
-"""How drawn images compare with real ones: distances of whole sets, of neighbors, and by class.
+"""How sampled images compare with real ones: distances of whole sets, of neighbors, and by class.
 
-Every function takes arrays `(N, D)`, one row per image: its pixels, or features of it. Figures of
+Every function takes arrays `(N, D)`, one row per image: its pixels, or features of it. Metrics of
 sets of different sizes do not compare: the distances shrink as the sets grow.
 
 Source: Frechet distance of two Gaussians: Dowson and Landau 1982; of features of images: Heusel et
@@ -64,7 +64,7 @@ def _squared_distances(a, b):
 
 
 def precision_recall(real, sampled, k=3) -> tuple[float, float]:
-    """The share of drawn rows among the real ones, and of real rows among the drawn ones.
+    """The fraction of sampled rows among the real ones, and of real rows among the sampled ones.
 
     A row is among a set where it is nearer to one of the set's rows than that row's `k`-th nearest
     neighbor in the set.
@@ -80,10 +80,10 @@ def precision_recall(real, sampled, k=3) -> tuple[float, float]:
 
 
 def density_coverage(real, sampled, k=5) -> tuple[float, float]:
-    """How many real neighborhoods a drawn row lies in, over `k`; and how many hold a drawn row.
+    """How many real neighborhoods a sampled row lies in, over `k`; and how many hold a sampled row.
 
     A neighborhood reaches to a real row's `k`-th nearest real one. Density is 1 on average where
-    both sets are of one distribution, and may be more; coverage is a share of the real rows.
+    both sets are of one distribution, and may be more; coverage is a fraction of the real rows.
 
     Args:
         real: `(N, D)`, `N > k`.

@@ -52,7 +52,7 @@ class Translations(Evaluator):
         ]
 
     def result(self) -> dict:
-        """`test`: BLEU in [0, 100] and the share of exact matches; `groups`: the share in each;
+        """`test`: BLEU in [0, 100] and the fraction of exact matches; `groups`: it in each;
         `translations`: some, wrong ones first."""
         from sacrebleu.metrics import BLEU
 

@@ -21,7 +21,7 @@ def table(head, rows, kind: str = "") -> str:
 
 
 def number_text(value, digits: int = 4) -> str:
-    """A figure in a few digits; empty where there is none."""
+    """A number in a few digits; empty where there is none."""
     if not is_number(value):
         return ""
     if not math.isfinite(value):

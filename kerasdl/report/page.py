@@ -1,4 +1,4 @@
-"""A run as one self-contained page: figures, curves, confusion, mistakes, export, settings."""
+"""A run as one self-contained page: metrics, curves, confusion, mistakes, export, settings."""
 
 import csv
 import json
@@ -22,7 +22,9 @@ FILE = "report.html"
 NORMS = "norms.json"  # {"weights/PATH" or "gradients/PATH": norm}
 GRID_COLUMNS = 8  # of pictures/mistakes.png
 NAMED_CLASSES = 20  # more than so many are a picture without text
+LISTED_CLASSES = 100
 CONFUSED_PAIRS = 12
+LISTED_CLASSES = 100
 LISTED = 24  # values of a setting
 PHOTO = 200  # pixels of a side from which an image is smoothed
 BARE = ("epoch", "step", "lr")  # columns of the summary that are no metrics
@@ -53,8 +55,10 @@ def write(folder, card: dict | None = None) -> Path:
         _tiles(metrics),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
+        _classes(metrics.get("classes")),
         _mistakes(folder / "pictures" / "mistakes.png", metrics.get("mistakes"), info.class_names),
         _groups(metrics.get("groups")),
+        _data(metrics.get("data")),
         _translations(metrics.get("translations")),
         _texts(folder / "pictures"),
         samples.samples(metrics.get("samples")),
@@ -89,7 +93,7 @@ def _header(folder, args, metrics):
 
 def _tiles(metrics):
     if not metrics:
-        return "<p class=note>The run is not finished: it has no test figures yet.</p>"
+        return "<p class=note>The run is not finished: it has no test metrics yet.</p>"
     test = {k: v for k, v in metrics.get("test", {}).items() if is_number(v)}
     tiles = [(f"test {name}", number_text(test[name])) for name in _loss_last(test)]
     if baseline := metrics.get("baseline"):
@@ -135,7 +139,7 @@ def _curves(rows, best):
         metrics.append(
             f"<figure><figcaption><h3>{esc(title)}</h3>{''.join(keys)}</figcaption>{chart}</figure>"
         )
-    note = "By epoch; the figures are the last epoch's."
+    note = "By epoch; the values are the last epoch's."
     if best is not None:
         note += f" The dashed line is the best epoch, {esc(best)}."
     return (
@@ -149,20 +153,21 @@ def _confusion(confusion, names):
         return ""
     k = len(matrix)
     names = [str(n) for n in names] if len(names) == k else [str(i) for i in range(k)]
-    share = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
+    fraction = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     if k <= NAMED_CLASSES:
-        shown = _confusion_table(matrix, share, names)
+        shown = _confusion_table(matrix, fraction, names)
     else:
         shown = (
-            f'<div><img class=heat alt="confusion matrix" src="{data_url(plots.heat_png(share))}">'
-            f"<p class=note>{k} classes; darker is a larger share of the true class.</p></div>"
+            '<div><img class=heat alt="confusion matrix" '
+            f'src="{data_url(plots.heat_png(fraction))}">'
+            f"<p class=note>{k} classes; darker is a larger fraction of the true class.</p></div>"
         )
     wrong = matrix * (1 - np.eye(k))
     order = np.argsort(wrong, axis=None)[::-1][:CONFUSED_PAIRS]
     pairs = [divmod(int(i), k) for i in order if wrong.flat[i] > 0]
     right = matrix.trace() / max(matrix.sum(), 1)
     note = f"{matrix.trace():,.0f} of {matrix.sum():,.0f} test examples are right ({right:.2%})."
-    rows = [(names[t], names[p], f"{matrix[t, p]:,.0f}", f"{share[t, p]:.1%}") for t, p in pairs]
+    rows = [(names[t], names[p], f"{matrix[t, p]:,.0f}", f"{fraction[t, p]:.1%}") for t, p in pairs]
     maximum = table(("true", "taken for", "times", "of its class"), rows) if rows else ""
     return (
         f"<h2>Confusion</h2><p class=note>{note} Rows are the true classes, columns the "
@@ -170,14 +175,14 @@ def _confusion(confusion, names):
     )
 
 
-def _confusion_table(matrix, share, names):
+def _confusion_table(matrix, fraction, names):
     kind = "long" if max(map(len, names)) > 4 else ""
     head = "".join(f'<th><div class="{kind}">{esc(n)}</div></th>' for n in names)
     rows = []
     for i, name in enumerate(names):
         cells = []
         for j in range(len(names)):
-            s = math.sqrt(share[i, j])  # the root shows what is rare
+            s = math.sqrt(fraction[i, j])  # the root shows what is rare
             kind = "none" if not matrix[i, j] else "strong" if s > 0.6 else ""
             tip = f"{name} taken for {names[j]}: {matrix[i, j]:.0f}"
             cells.append(
@@ -189,6 +194,23 @@ def _confusion_table(matrix, share, names):
         f"<div class=scroll><table class=confusion><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _classes(classes):
+    """Precision and recall of each class, where there are not too many."""
+    if not classes:
+        return ""
+    note = "Of the test set."
+    if len(classes) > LISTED_CLASSES:
+        note = f"{len(classes)} classes: they stand in <code>{runs.METRICS}</code>."
+        return f"<h2>Classes</h2><p class=note>{note}</p>"
+    names = ("precision", "recall", "f1")
+    rows = [
+        (name, *(number_text(row.get(n)) for n in names), f"{row.get('support', 0):,}")
+        for name, row in classes.items()
+    ]
+    shown = table(("class", *names, "examples"), rows, "num")
+    return f"<h2>Classes</h2><p class=note>{note}</p>{shown}"
 
 
 def _mistakes(path, mistakes, names):
@@ -224,12 +246,29 @@ def _mistakes(path, mistakes, names):
     )
 
 
+def _data(data):
+    """Examples of each class in each part, and what was left out."""
+    classes, notes = (data or {}).get("classes"), (data or {}).get("notes")
+    if not classes and not notes:
+        return ""
+    result = "".join(f"<p class=note>{esc(note)}</p>" for note in notes)
+    if classes:
+        parts = list(next(iter(classes.values())))
+        rows = [(name, *(f"{of_part[p]:,}" for p in parts)) for name, of_part in classes.items()]
+        rest = len(rows) - LISTED_CLASSES
+        result += table(("class", *parts), rows[:LISTED_CLASSES], "num")
+        result += f"<p class=note>And {rest:,} more classes.</p>" if rest > 0 else ""
+    return f"<h2>Data</h2>{result}"
+
+
 def _groups(groups):
     """Exact matches of each group of pairs, the worst first."""
     if not groups:
         return ""
-    rows = [(name, f"{share:.2%}") for name, share in sorted(groups.items(), key=lambda g: g[1])]
-    note = "Share of exact matches on the test set, the worst first."
+    rows = [
+        (name, f"{fraction:.2%}") for name, fraction in sorted(groups.items(), key=lambda g: g[1])
+    ]
+    note = "Fraction of exact matches on the test set, the worst first."
     return f"<h2>Groups</h2><p class=note>{note}</p>{table(('group', 'exact'), rows)}"
 
 
@@ -288,7 +327,7 @@ def _export(card):
         a["test"]["examples"] for a in artifacts.values() if "examples" in (a.get("test") or {})
     }
     if len(counts) == 1:
-        notes.append(f"Figures are of {counts.pop():,} test examples.")
+        notes.append(f"Metrics are of {counts.pop():,} test examples.")
     if card.get("no_tflite"):
         notes.append(f"No TFLite files: {esc(card['no_tflite'])}")
     return f"<h2>Export</h2><p class=note>{' '.join(notes)}</p>{table(head, rows, 'num')}"
@@ -304,8 +343,8 @@ def _norms(norms):
     for path, value in weights.items():
         cells = [f"<td class=name>{esc(path)}</td>"]
         for v, maximum in zip((value, gradients.get(path)), largest, strict=True):
-            share = min(1.0, v / maximum) if is_number(v) else 0
-            cells.append(f'<td class=bar style="--share:{share:.3f}">{_small(v)}</td>')
+            fraction = min(1.0, v / maximum) if is_number(v) else 0
+            cells.append(f'<td class=bar style="--fraction:{fraction:.3f}">{_small(v)}</td>')
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         "<h2>Norms</h2><details><summary>Weights and their last gradients, "

@@ -9,7 +9,7 @@ import numpy as np
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 10, 26
-DOTS = 40  # up to so many points each is drawn
+DOTS = 40  # up to so many points each is shown
 LOG_FROM = 30  # ratio of the largest to the smallest from which a positive axis is logarithmic
 
 
@@ -88,22 +88,22 @@ def number(value: float) -> str:
     return f"{value:g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.0e}"
 
 
-def heat_png(share, maximum: int = 256) -> bytes:
+def heat_png(fraction, maximum: int = 256) -> bytes:
     """A matrix of values in [0, 1] as a PNG, 0 transparent and 1 opaque blue; large ones pooled.
 
     Args:
-        share: `(K, K)`.
+        fraction: `(K, K)`.
         maximum: Pixels of a side; larger matrices show the largest value of each square.
     """
-    share = np.asarray(share, float)
-    k = len(share)
+    fraction = np.asarray(fraction, float)
+    k = len(fraction)
     by = -(-k // maximum)
     if by > 1:
-        share = np.pad(share, (0, -k % by))
-        n = len(share) // by
-        share = share.reshape(n, by, n, by).max((1, 3))
+        fraction = np.pad(fraction, (0, -k % by))
+        n = len(fraction) // by
+        fraction = fraction.reshape(n, by, n, by).max((1, 3))
     # The root shows what is rare.
-    alpha = (255 * np.sqrt(np.clip(share, 0, 1))).round().astype(np.uint8)
+    alpha = (255 * np.sqrt(np.clip(fraction, 0, 1))).round().astype(np.uint8)
     pixels = np.stack([np.full_like(alpha, v) for v in (37, 99, 235)] + [alpha], -1)
     return png(pixels)
 

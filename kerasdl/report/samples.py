@@ -8,10 +8,10 @@ KINDS = {".gif": "image/gif", ".png": "image/png"}
 
 
 def samples(evaluated: dict) -> str:
-    """The figures of drawn images.
+    """How samples were evaluated.
 
     Args:
-        evaluated: What `kerasdl.inference.sample_quality.evaluate_samples` found.
+        evaluated: What `kerasdl.inference.sample_quality.evaluate_samples` returns.
     """
     ways = (evaluated or {}).get("ways", {})
     notes = [f"<p class=note>{esc(note)}</p>" for note in (evaluated or {}).get("notes", ())]
@@ -44,7 +44,7 @@ def pictures(folder) -> str:
 
 
 def _pixels(evaluated):
-    head = ["drawn", "Fréchet distance", "training images'", "ratio", "spread in classes"]
+    head = ["sampling", "Fréchet distance", "training images'", "ratio", "spread in classes"]
     head += ["to the nearest", "test images'", "ratio"]
     rows = []
     for name, way in evaluated["ways"].items():
@@ -69,21 +69,21 @@ def _classes(evaluated):
     recognized = any("recognised" in way for _, way in ways)
     names = next(iter(evaluated["ways"].values()))["classes"]["shares"]
     names = list(names) if len(names) <= NAMED_CLASSES else []
-    head = [*names, "least", *["as asked"] * recognized]
+    head = [*names, "smallest", *["as requested"] * recognized]
     rows = []
     for name, way in ways:
-        shares = way["classes"]["shares"]
-        maximum = max(shares.values())
-        cells = [_share(name, c, shares[c], maximum) for c in names]
+        fractions = way["classes"]["shares"]
+        maximum = max(fractions.values())
+        cells = [_fraction(name, c, fractions[c], maximum) for c in names]
         cells.append(f"<td>{way['classes']['least_share']:.1%}</td>")
         if recognized:
-            share = way.get("recognised")
-            cells.append(f"<td>{share:.1%}</td>" if share is not None else "<td></td>")
+            fraction = way.get("recognised")
+            cells.append(f"<td>{fraction:.1%}</td>" if fraction is not None else "<td></td>")
         rows.append(f"<tr><th>{esc(_name(name))}</th>{''.join(cells)}</tr>")
     kind = "long" if max(map(len, head)) > 8 else ""
     cells = "".join(f'<th><div class="{kind}">{esc(h)}</div></th>' for h in head)
     note = f"Fractions of {evaluated['count']['features']:,} images, as the classifier sees them"
-    note += "; and how many it takes for the class that was asked for." if recognized else "."
+    note += "; and how many it takes for the requested class." if recognized else "."
     return (
         f"<h3>By class</h3><p class=note>{note} The reference classifier is "
         f"{_network(classifier)}, "
@@ -93,11 +93,11 @@ def _classes(evaluated):
     )
 
 
-def _share(way, name, share, maximum):
-    tint = share / maximum
+def _fraction(way, name, fraction, maximum):
+    tint = fraction / maximum
     return (
         f'<td class="{"strong" if tint > STRONG else ""}" title="{esc(f"{way}: {name}")}" '
-        f'style="background:rgba(var(--tint),{max(tint, 0.04):.2f})">{share:.1%}</td>'
+        f'style="background:rgba(var(--tint),{max(tint, 0.04):.2f})">{fraction:.1%}</td>'
     )
 
 
@@ -105,7 +105,7 @@ def _features(evaluated):
     network = evaluated.get("features")
     if not network:
         return ""
-    head = ["drawn", "Fréchet distance", "training images'"]
+    head = ["sampling", "Fréchet distance", "training images'"]
     keys = ["frechet", "frechet_real"]
     others = ["precision", "recall", "density", "coverage"]
     rows = {name: way["features"] for name, way in evaluated["ways"].items()}

@@ -14,7 +14,7 @@ OPERATIONS = 2 * 3
 
 
 def measure(loop, batch: dict) -> dict:
-    """Figures of a finished training, of the steps after compilation.
+    """Speeds of a finished training, of the steps after compilation.
 
     Args:
         loop: The `Loop`.
@@ -22,8 +22,9 @@ def measure(loop, batch: dict) -> dict:
 
     Returns:
         `examples_per_second`, and `examples_per_second_per_replica`; `data_wait_share`, of the
-        steps' time; `peak_flops` of one device, measured; `flops_utilisation`, the share of it that
-        the model's matrix products and convolutions took, or None where a loop hides their number.
+        steps' time; `peak_flops` of one device, measured; `flops_utilisation`, the fraction of it
+        that the model's matrix products and convolutions took, or None where a loop hides their
+        number.
     """
     rate = loop.examples_per_second()
     steps, seconds, waited = loop.timed
@@ -43,7 +44,7 @@ def measure(loop, batch: dict) -> dict:
 
 
 def line(metrics: dict) -> str:
-    """The figures in words."""
+    """The speeds in words."""
     parts = [f"{metrics['examples_per_second_per_replica']:,.0f} examples/s on each device"]
     if metrics["data_wait_share"] is not None:
         parts.append(f"{metrics['data_wait_share']:.1%} of the time waiting for data")

@@ -23,11 +23,19 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # of a
 
 @dataclass(frozen=True)
 class Metadata:
-    """What stands beside the weights: the catalogue's name, the data's facts, the settings."""
+    """What stands beside the weights: the catalogue's name, the data's facts, the settings.
+
+    Attributes:
+        model: Name in the catalogue.
+        info: What the data are.
+        recipe: The settings of the run.
+        fingerprint: Of the data, see `kerasdl.data.fingerprint`; None where it is not kept.
+    """
 
     model: str
     info: DataInfo
     recipe: recipes.Recipe
+    fingerprint: dict | None = None
 
     def to_json(self) -> str:
         """JSON text; `from_json` is the inverse."""
@@ -38,7 +46,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, text: str) -> "Metadata":
-        """The facts of a JSON text."""
+        """The metadata of a JSON text."""
         metadata = json.loads(text)
         info = DataInfo.from_dict(metadata["info"])
         return cls(metadata["model"], info, recipes.from_dict(metadata["recipe"]))
@@ -68,7 +76,7 @@ def load(path):
 
 
 def load_info(path) -> Metadata:
-    """The facts that stand beside the weights; takes what `load` takes.
+    """The metadata that stand beside the weights; takes what `load` takes.
 
     Of an exported model they stand in its card.
 
@@ -80,12 +88,13 @@ def load_info(path) -> Metadata:
         from kerasdl.store.runs import open_run
 
         run = open_run(path)
-        return Metadata(run.model_name, run.info, run.recipe)
+        return Metadata(run.model_name, run.info, run.recipe, run.data.get("fingerprint"))
     if kind != "keras":
         card = card_of(kind, path)
         try:
             info = DataInfo.from_dict(card["data"])
-            return Metadata(card["model"], info, recipes.from_dict(card["recipe"]))
+            fingerprint = {"parts": card["parts"]} if card.get("parts") else None
+            return Metadata(card["model"], info, recipes.from_dict(card["recipe"]), fingerprint)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{path}: its card.json cannot be used: {error}") from None
     try:

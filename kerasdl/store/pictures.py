@@ -106,7 +106,7 @@ def _colored(image):
     return image if image.shape[-1] == 3 else np.repeat(image[..., :1], 3, -1)
 
 
-def check_output(file) -> None:
+def check_output(file, flag: str = "--output") -> None:
     """Refuse a file that `write_output` could not write, before anything is computed.
 
     Raises:
@@ -114,13 +114,13 @@ def check_output(file) -> None:
     """
     file = Path(file)
     if file.suffix.lower() != ".png":
-        raise UserError(f"--output {file}: must end in .png")
+        raise UserError(f"{flag} {file}: must end in .png")
     if not file.parent.is_dir():
-        raise UserError(f"--output {file}: there is no folder {file.parent}")
+        raise UserError(f"{flag} {file}: there is no folder {file.parent}")
 
 
 def write_output(file, images, columns: int = 8) -> Path:
-    """Write images as `write_picture` does, where a user asked for it; returns the file's path.
+    """Write images as `write_picture` does, at the place that a user gave; returns the file's path.
 
     Raises:
         UserError: It cannot be written.

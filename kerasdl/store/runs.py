@@ -1,9 +1,9 @@
-"""A run's folder: what it was asked to do, and how to have its model back."""
+"""A run's folder: its settings, and how to have its model back."""
 
 import contextlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from kerasdl.system import files
 from kerasdl.system.files import write_text
 from kerasdl.system.names import nearest
 
-ARGS, MODEL, METRICS = "args.yaml", "model.json", "metrics.json"
-FILES = (ARGS, MODEL, METRICS, "summary.csv", "norms.json", "report.html")
+ARGS, MODEL, METRICS, DATA = "args.yaml", "model.json", "metrics.json", "data.json"
+FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html")
 FOLDERS = ("checkpoints", "tensorboard", "pictures")
 
 
@@ -32,7 +32,9 @@ class Run:
         recipe: The settings, resolved.
         model_name: Of the catalogue.
         model_arguments: What the model was built with.
-        info: Facts of the data.
+        info: What the data are.
+        data: `{"fingerprint", "steps_per_epoch"}` of the data that it was started with; empty of
+            a run without them.
     """
 
     folder: Path
@@ -40,14 +42,17 @@ class Run:
     model_name: str
     model_arguments: dict
     info: DataInfo
+    data: dict = field(default_factory=dict)
 
     @property
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
     def create(self) -> None:
-        """Write what the run was asked to do."""
+        """Write the settings of the run, its model and its data."""
         write_text(self.folder / MODEL, json.dumps(self.header(), indent=1))
+        if self.data:
+            write_text(self.folder / DATA, json.dumps(self.data, indent=1))
         # Last: where it is, the run is whole.
         write_text(self.folder / ARGS, yaml.safe_dump(to_dict(self.recipe), sort_keys=False))
 
@@ -60,7 +65,7 @@ class Run:
         }
 
     def metrics(self) -> dict | None:
-        """Final figures, or None while the run is not finished."""
+        """Final metrics, or None while the run is not finished."""
         path = self.folder / METRICS
         return json.loads(path.read_text()) if path.exists() else None
 
@@ -146,9 +151,13 @@ def open_run(folder) -> Run:
         arguments = {
             k: tuple(v) if isinstance(v, list) else v for k, v in metadata["arguments"].items()
         }
-        return Run(folder, recipe, metadata["model"], arguments, info)
+        data = folder / DATA
+        data = json.loads(data.read_text()) if data.exists() else {}
+        return Run(folder, recipe, metadata["model"], arguments, info, data)
     except (KeyError, TypeError, ValueError, yaml.YAMLError, OSError) as error:
-        raise UserError(f"{folder}: its {ARGS} or {MODEL} cannot be read: {error}") from error
+        raise UserError(
+            f"{folder}: its {ARGS}, {MODEL} or {DATA} cannot be read: {error}"
+        ) from error
 
 
 def check(folder: Path) -> None:
@@ -192,8 +201,13 @@ def _check_ours(folder):
         )
 
 
-def refuse_changes(old: Recipe, new: Recipe) -> None:
+def refuse_changes(old: Recipe, new: Recipe, but=()) -> None:
     """Refuse to go on with a run under settings that would change what is computed.
+
+    Args:
+        old: Its settings.
+        new: Those that it shall go on with.
+        but: Names of more settings that may differ.
 
     Raises:
         ValueError: Names every changed setting.
@@ -202,7 +216,7 @@ def refuse_changes(old: Recipe, new: Recipe) -> None:
     changed = [
         f"--{flag(k)} was {before[k]}, is {after[k]}"
         for k in before
-        if k not in MAY_CHANGE_ON_RESUME and before[k] != after[k]
+        if k not in MAY_CHANGE_ON_RESUME and k not in but and before[k] != after[k]
     ]
     if changed:
         raise UserError(

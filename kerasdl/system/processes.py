@@ -140,7 +140,7 @@ def importing():
 
 
 def quiet_tensorflow() -> None:
-    """Import TensorFlow without its notes on the machine, unless they are asked for.
+    """Import TensorFlow without its notes on the machine, unless they are requested.
 
     It writes them to the standard error before its own log level counts. What it writes is shown
     where the import fails.

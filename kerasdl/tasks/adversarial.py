@@ -1,4 +1,4 @@
-"""Adversarial training: one network draws images, another tells them from real ones."""
+"""Adversarial training: one network generates images, another tells them from real ones."""
 
 import numpy as np
 from keras import ops
@@ -112,10 +112,10 @@ class Adversarial(Task):
         else:
             real = evaluate(image)
         if training and self.gradient_penalty and wasserstein:
-            share = ops.reshape(noise.uniform(batch["key"], (1,), MIX_STREAM), (-1, 1, 1, 1))
-            share = ops.cast(share, fake.dtype)
+            weight = ops.reshape(noise.uniform(batch["key"], (1,), MIX_STREAM), (-1, 1, 1, 1))
+            weight = ops.cast(weight, fake.dtype)
             with keep_statistics():
-                _, gradient = value_and_gradient(evaluate, fake + share * (image - fake))
+                _, gradient = value_and_gradient(evaluate, fake + weight * (image - fake))
             norm = ops.sqrt(_squared_norm(gradient) + 1e-12)  # the root of 0 has no gradient
             penalty = ops.square(norm - 1.0)
         smoothing = self.label_smoothing * training
@@ -139,8 +139,8 @@ class Adversarial(Task):
         latent = self.latent(model, key)
         blend = linear if model.latent_prior == "uniform" else slerp
         ends = latent[:COLUMNS], latent[COLUMNS : 2 * COLUMNS]
-        shares = [i / (COLUMNS - 1) for i in range(COLUMNS)]
-        between = ops.stack([blend(*ends, share) for share in shares], axis=1)
+        weights = [i / (COLUMNS - 1) for i in range(COLUMNS)]
+        between = ops.stack([blend(*ends, weight) for weight in weights], axis=1)
         stops = ops.reshape(latent[: WALKS * STOPS], (WALKS, STOPS, -1))
         walk = [
             blend(stops[:, i], stops[:, (i + 1) % STOPS], step / STRIDE)  # and back to the first
@@ -187,21 +187,21 @@ def _grid(model, latent):
     return ops.reshape(image, (*latent.shape[:2], *image.shape[1:]))
 
 
-def linear(a, b, share):
-    """The point at `share` of the line from `a` to `b`."""
-    return a + share * (b - a)
+def linear(a, b, weight):
+    """The point at `weight` of the line from `a` to `b`."""
+    return a + weight * (b - a)
 
 
-def slerp(a, b, share):
-    """The point at `share` of the arc from `a` to `b` `(B, D)`, whose lengths pass too.
+def slerp(a, b, weight):
+    """The point at `weight` of the arc from `a` to `b` `(B, D)`, whose lengths pass too.
 
     Source: Shoemake 1985; of latents White 2016, https://arxiv.org/abs/1609.04468.
     """
     lengths = [ops.sqrt(ops.sum(ops.square(v), axis=-1, keepdims=True)) for v in (a, b)]
     u, v = a / lengths[0], b / lengths[1]
     angle = ops.arccos(ops.clip(ops.sum(u * v, axis=-1, keepdims=True), -1.0 + 1e-6, 1.0 - 1e-6))
-    arc = (ops.sin((1.0 - share) * angle) * u + ops.sin(share * angle) * v) / ops.sin(angle)
-    return linear(*lengths, share) * arc
+    arc = (ops.sin((1.0 - weight) * angle) * u + ops.sin(weight * angle) * v) / ops.sin(angle)
+    return linear(*lengths, weight) * arc
 
 
 TASK = Adversarial

@@ -14,7 +14,7 @@ class Contrast(Task):
 
     The others are those of the whole batch, of all replicas. The loss is the normalized
     temperature-scaled cross entropy (SimCLR); `contrast_top1` is how often a view is nearest to its
-    other one. In evaluation the views are drawn too, from each example's own key. Models have
+    other one. In evaluation the views are augmented too, from each example's own key. Models have
     `features(x)`, the representation, and `project(features)`; called, they do both.
 
     Where the data have labels, features are evaluated by their nearest neighbors in the training
@@ -30,7 +30,7 @@ class Contrast(Task):
         "neighbors": Number(1, whole=True),
         "probe_labels": Number(1, whole=True),
     }
-    views = {"view1": {}, "view2": {}}  # each drawn apart, by the run's `--augment`
+    views = {"view1": {}, "view2": {}}  # each augmented apart, by the run's `--augment`
     coupled = True
     metrics = ("loss", "contrast_top1")
     monitor = "-loss"

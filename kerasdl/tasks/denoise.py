@@ -1,4 +1,4 @@
-"""Diffusion: take away the noise that was added, and so draw images from noise."""
+"""Diffusion: take away the noise that was added, and so sample images from noise."""
 
 import numpy as np
 from keras import ops
@@ -141,7 +141,7 @@ class Denoise(Task):
         return ways
 
     def sample(self, model, key, label=None, guidance=1.0):
-        """Images drawn by the sampler of the settings.
+        """Images from the sampler of the settings.
 
         Args:
             model: The model.

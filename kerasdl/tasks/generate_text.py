@@ -21,7 +21,7 @@ SPECIALS = tuple(range(SPECIAL))
 class GenerateText(Task):
     """Windows of a text, `token_ids` `(B, N + 1)`: every token but the first is a target.
 
-    The settings say how samples are drawn after each epoch: `temperature` (0 is greedy), `top_k`
+    The settings say how samples are taken after each epoch: `temperature` (0 is greedy), `top_k`
     (0 is all), `top_p`, and `sample_tokens`, how many.
     """
 

@@ -14,7 +14,7 @@ from kerasdl.tasks.task import Noise, Number, Signature, Task
 
 CODE = 0  # the stream of the code's noise; those after it are the importance samples'
 MOST_SAMPLES = 10_000
-SAMPLES = 64  # drawn for a picture
+SAMPLES = 64  # of a picture
 SHOWN = 8  # images, or dimensions of the code, in the other pictures
 STEPS = 9  # of a walk and of an interpolation
 REACH = 2.5  # of a walk, in standard deviations of the codes
@@ -46,7 +46,7 @@ class Reconstruct(Task):
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
-        self.model = None  # whose losses were last asked for: what `summarize` is given is its
+        self.model = None  # whose losses were computed last: what `summarize` is given is its
         self.importance_samples = self.settings["importance_samples"]
 
     def arguments(self):
@@ -119,8 +119,8 @@ class Reconstruct(Task):
         walk = ops.mean(codes, axis=0) + steps * way  # (rows, columns, D)
         # From each image to the next one, and from the last to the first
         start, end = codes[:SHOWN, None], ops.roll(codes[:SHOWN], -1, axis=0)[:, None]
-        share = ops.linspace(0.0, 1.0, STEPS, dtype=codes.dtype)[:, None]
-        between = start * (1 - share) + end * share
+        weight = ops.linspace(0.0, 1.0, STEPS, dtype=codes.dtype)[:, None]
+        between = start * (1 - weight) + end * weight
         result = {
             "reconstructions": ops.stack([image, encoded["image"][:SHOWN]]),
             "walk": grid(walk),

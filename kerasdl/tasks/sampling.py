@@ -1,4 +1,4 @@
-"""The signature `sample` of models that draw images."""
+"""The signature `sample` of models that sample images."""
 
 import numpy as np
 

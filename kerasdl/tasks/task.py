@@ -38,14 +38,14 @@ class Task:
     A task never reduces over the batch and never touches an optimizer: `training/step.py` does.
 
     Args:
-        info: Facts of the data.
+        info: What the data are.
         recipe: The training settings.
 
     Attributes:
         inputs: `{name: Spec}` of what the model is given. A model with one input takes a tensor.
         targets: `{name: Spec}` of what the losses and metrics need besides.
         optional: Names of those targets that data need not have.
-        views: `{view: settings}` of the views of each example that are drawn: a batch has
+        views: `{view: settings}` of the augmented views of each example: a batch has
             `<column>_<view>` besides each column of pixels, augmented with the run's settings and
             these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
             the column itself is left as it is.
@@ -56,6 +56,7 @@ class Task:
         players: Who is trained in turn; one optimizer each.
         updates_per_step: `{player: n}` of those that make several updates in their turn: each on
             one of the `n` parts that the batch is divided into.
+        weighs_classes: Whether it takes `--class-weight`.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
@@ -74,6 +75,7 @@ class Task:
     changeable: tuple = ()
     players = ("model",)
     updates_per_step: dict = {}
+    weighs_classes = False
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)
@@ -110,6 +112,23 @@ class Task:
             )
         return value
 
+    @staticmethod
+    def head_classes(info: DataInfo) -> tuple:
+        """Names of the classes that the last axis of the model's head stands for; () where it
+        stands for none."""
+        return ()
+
+    def measure(self, train) -> list[str]:
+        """Take from the training part what the losses need besides the batch.
+
+        Args:
+            train: A `kerasdl.data.splits.Split`.
+
+        Returns:
+            Lines for the user.
+        """
+        return []
+
     def arguments(self) -> dict:
         """Constructor arguments of the model that the data decide."""
         return {}
@@ -121,7 +140,7 @@ class Task:
         return {name: batch[name] for name in self.inputs}
 
     def prepare(self, batch: dict) -> dict:
-        """Add what is drawn per example (noise, time, masks, views) from `batch["key"]`."""
+        """Add what is random of each example (noise, time, masks, views) from `batch["key"]`."""
         return batch
 
     def losses(self, model, batch: dict, player: str, training: bool):
@@ -176,7 +195,7 @@ class Task:
         return {}
 
     def sample(self, model, key, label=None, **settings):
-        """Images drawn by the model.
+        """Images that the model samples.
 
         Args:
             model: The model.
@@ -275,7 +294,7 @@ class Signature:
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
-        noise: `{input: Noise}` of what an image is made from, where files draw no numbers.
+        noise: `{input: Noise}` of what an image is made from, where files sample no numbers.
         limits: The `Limit`s of its inputs; a SavedModel refuses what is not so.
         examples: `{input: array (n, ...)}` to try it with, where `Task.served` has no such column.
         cases: Whole requests to try it with, `({input: array}, ...)`, where an input has no batch

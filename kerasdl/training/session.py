@@ -7,14 +7,14 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, pipeline, sources
+from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, initial, runs
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
-from kerasdl.training import cluster, loop, schedules, step, strategy
+from kerasdl.training import cluster, growth, loop, schedules, step, strategy
 from kerasdl.training.selection import check_monitor
 
 
@@ -35,6 +35,7 @@ class Session:
     def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=(), old=None):
 
         self.recipe, self.folder = recipe, folder
+        self.old_recipe = old.recipe if old else recipe
         row = catalog.row(recipe.model)
         newest = checkpoint.newest_first(old.checkpoints)[:1] if old else []
         metadata = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
@@ -50,21 +51,41 @@ class Session:
         strategy.check_jit(recipe, self.strategy, self.cluster, task_class.coupled)
         # A checkpoint holds all that the initial one gave.
         resuming = bool(newest)
-        self.source = sources.from_recipe(recipe, task_class, old.info if resuming else None)
-        for note in self.source.notes:
-            say(note)
+        before = old.data.get("fingerprint") if resuming else None
+        self.source = sources.from_recipe(
+            recipe,
+            task_class,
+            old.info if resuming else None,
+            fingerprint.division(before),
+        )
+        for line in filter(
+            None, (*self.source.notes, summary.line(summary.of_source(self.source)))
+        ):
+            say(line)
+        data = {"fingerprint": fingerprint.of_source(self.source)}
+        added = fingerprint.check(before, data["fingerprint"], recipe.dataset) if before else 0
         columns = self.source.info.columns
         self.augment = augment.from_recipe(recipe, task_class, columns)
         self.views = augment.views(recipe, task_class)
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
+        if added:
+            self.steps_per_epoch = old.data["steps_per_epoch"]
+            say(
+                f"{added:,} files are new: they join training; an epoch keeps its "
+                f"{self.steps_per_epoch} steps"
+            )
+        data["steps_per_epoch"] = self.steps_per_epoch
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
         initial = None if resuming else self._open_initial()
         info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
+        tta.check(recipe.tta, self.task)
+        for line in self.task.measure(self.source.train):
+            say(line)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
@@ -73,11 +94,11 @@ class Session:
             if name in accepted:
                 raise UserError(f"--model-kwargs {name}: is decided by the data and the trainer")
         arguments |= recipe.model_kwargs
-        self.run = runs.Run(folder, recipe, row.name, arguments, info)
+        self.run = runs.Run(folder, recipe, row.name, arguments, info, data)
         with self.strategy.scope():
             self.model = self._build(arguments)
             if initial:
-                say(initial.copy_to(self.model))
+                say(initial.copy_to(self.model, self.task.head_classes(info)))
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())
@@ -230,4 +251,6 @@ class Session:
         )
         if self.loop.resume(self.say):
             self.say(f"going on from step {self.loop.step}")
+            if self.recipe.epochs != self.old_recipe.epochs:
+                self.say(growth.line(self.old_recipe, self.loop))
         self.loop.fit()

@@ -22,7 +22,7 @@ def make(recipe, say=print, metadata=None):
         `(strategy, cluster)`; the `cluster.Cluster` is None where one process trains.
 
     Raises:
-        ValueError: The machine has not what is asked for.
+        ValueError: The machine has not what is requested.
     """
     name, cluster = recipe.strategy, None
     if name in ("auto", "multi_worker_mirrored"):

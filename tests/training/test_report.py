@@ -212,9 +212,19 @@ def test_a_thousand_classes_are_a_picture(tmp_path):
     assert diagonal.min() > 200 and np.asarray(picture)[100, 50, 3] == 0
 
 
+def test_every_class_has_a_row_where_there_are_not_too_many(tmp_path):
+    row = {"precision": 0.25, "recall": None, "f1": 0.5, "support": 1234}
+    few, many = ({f"kind{i}": row for i in range(n)} for n in (100, 101))
+    text = page_of(write_run(tmp_path / "a", metrics_of(3, classes=few))).text
+    assert "kind0 0.2500 0.5000 1,234" in text and "kind99 0.2500" in text
+    text = page_of(write_run(tmp_path / "b", metrics_of(3, classes=many))).text
+    assert "kind0" not in text and "101 classes: they stand in metrics.json" in text
+
+
 def test_everything_is_escaped(tmp_path):
     bad = "<script>alert(1)</script>\"'&"
-    metrics = metrics_of(2, model=bad, dataset=bad, finished=bad, test={bad: 0.5})
+    classes = {bad: {"recall": 0.5, "support": 2}}
+    metrics = metrics_of(2, model=bad, dataset=bad, finished=bad, test={bad: 0.5}, classes=classes)
     settings = {"dataset": bad, "model_kwargs": {bad: bad}}
     rows = [{**row, bad: 1.0} for row in rows_of(2)]
     folder = write_run(tmp_path / "a<b>&", metrics, rows, (bad, bad), settings)
@@ -318,12 +328,23 @@ def test_samples(tmp_path):
     for part in (
         "400 images",
         "guided 0.375 0.250 1.500 0.900 (0.800 to 1.000) 0.969 free drawn 0.375",
-        "ant bee cat doe elk least as asked guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4% free",
+        "ant bee cat doe elk smallest as requested guided 20.0% 20.0% 20.0% 20.0% 20.0% 6.2% 98.4%",
         "The reference classifier is referee-a (weights 0123456789ab ), test top1 0.9688",
         "free drawn 2.500 2.250 0.750 0.500",
         "training images 2.500 2.250 0.750 0.625",
     ):
         assert part in page.text, part
+
+
+def test_classes_by_part_and_what_was_left_out(tmp_path):
+    classes = {f"class <{i}>": {"train": 1000 + i, "validation": 7, "test": 0} for i in range(120)}
+    data = {"classes": classes, "columns": {}, "notes": ["left out 2 files, the first a<b.txt"]}
+    text = page_of(write_run(tmp_path / "r", {"data": data, "test": {"loss": 0.5}})).text
+    assert "left out 2 files, the first a<b.txt" in text
+    assert "class train validation test class <0> 1,000 7 0" in text
+    assert "class <99>" in text and "class <100>" not in text and "And 20 more classes." in text
+    nothing = {"data": {"classes": {}, "notes": []}, "test": {"loss": 0.5}}
+    assert "Data" not in page_of(write_run(tmp_path / "s", nothing)).text
 
 
 def test_samples_of_data_without_classes(tmp_path):
@@ -339,7 +360,7 @@ def test_samples_of_data_without_classes(tmp_path):
 def test_samples_of_a_thousand_classes_and_of_none_judged(tmp_path):
     names = [f"class {i}" for i in range(1000)]
     page = page_of(write_run(tmp_path / "r", evaluated(names), names=names))
-    assert "least as asked guided 6.2% 98.4%" in page.text and "class 500" not in page.text
+    assert "smallest as requested guided 6.2% 98.4%" in page.text and "class 500" not in page.text
     none = {"samples": {"ways": {}, "notes": ["free: 1 image is not finite"]}, "test": {}}
     assert "Samples free: 1 image is not finite" in page_of(write_run(tmp_path / "s", none)).text
     assert "Samples" not in page_of(write_run(tmp_path / "t", {"samples": {}, "test": {}})).text

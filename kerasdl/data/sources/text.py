@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
+from kerasdl.data import fingerprint
 from kerasdl.data.sources.folder import PARTS
 from kerasdl.data.splits import Split, check_val_split, make_source
 from kerasdl.data.text import ngram
@@ -40,6 +41,9 @@ class WindowSplit(Split):
 
     def columns(self):
         return {"start": np.arange(len(self), dtype=np.int64) * self.max_length}
+
+    def digest(self):
+        return fingerprint.of_arrays({"tokens": self.tokens})
 
     def load(self, row):
         start = row.pop("start")  # (B,)

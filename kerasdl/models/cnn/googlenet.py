@@ -334,7 +334,12 @@ _WIDTHS = (12, 10, 11, 8, 9, 13)
 _TINY = {"num_classes": 7, "drop_rate": 0.1, "stages": ((_WIDTHS,), (_WIDTHS,) * 3, (_WIDTHS,))}
 TINY = {
     "googlenet": {**_TINY, "image_shape": (80, 88, 1), "filters": (10, 11, 12)},
-    "googlenet_small": {**_TINY, "image_shape": (8, 12, 1), "filters": (10,)},
+    "googlenet_small": {
+        **_TINY,
+        "image_shape": (8, 12, 1),
+        "filters": (10,),
+        "stages": ((_WIDTHS,),) * 3,
+    },
 }
 RECIPE = {
     "googlenet_small": {

@@ -334,7 +334,10 @@ _TINY = {
     "attention_levels": (0,),
     "drop_rate": 0.0,
 }
-TINY = {"ddpm_unet": _TINY, "ddpm_unet_small": {**_TINY, "num_classes": 3}}
+TINY = {
+    "ddpm_unet": {**_TINY, "multipliers": (2,), "attention_levels": ()},
+    "ddpm_unet_small": {**_TINY, "num_classes": 3},
+}
 RECIPE = {
     "ddpm_unet": {
         "batch_size": 128,
