@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import wanted
-from kerasdl.data.images import SQUASH, Fit, read, resize, to_float
+from kerasdl.data.images import SQUASH, Fit, is_plain, read, resize, to_float
 from kerasdl.errors import UserError
 
 
@@ -131,7 +131,12 @@ class FileSplit(Split):
         content, box = tf.io.read_file(row.pop("path")), None
         if self.crop is not None:
             box = functools.partial(self.crop, row["key"])
-        return {**row, "image": read(content, self.image_shape, self.fit, box)}
+        image = read(content, self.image_shape, self.fit, box, self._plain)
+        return {**row, "image": image}
+
+    @functools.cached_property
+    def _plain(self):
+        return all(is_plain(path) for path in self.paths)
 
     def only(self, names):
         if "label" in names:
