@@ -98,7 +98,7 @@ def test_what_is_left_out_is_said(tmp_path):
     os.symlink(tmp_path / "none.txt", tmp_path / "broken.txt")
     source = opened(tmp_path)
     assert letters(source)[0] == "as"
-    assert noted(source, "4 files of other types (2 .md, 1 .json, 1 .png), the first notes.md")
+    assert noted(source, "4 files of other types (2 .md, 1 .png, 1 .json), the first notes.md")
     assert noted(source, "left out 3 hidden or system files and folders, the first .d.txt")
     assert noted(source, "1 links that lead back into folders already read, the first sub/up")
     assert noted(source, "left out 1 broken links, the first broken.txt")
