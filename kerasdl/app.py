@@ -5,7 +5,7 @@ import math
 import time
 from pathlib import Path
 
-from kerasdl.data import summary
+from kerasdl.data import summary, tta
 from kerasdl.data.reading import named_errors
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, sample_quality
@@ -13,6 +13,7 @@ from kerasdl.report import page, speed
 from kerasdl.store import pictures, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system.files import write_text
+from kerasdl.training import growth
 from kerasdl.training.callbacks import NearEnd
 from kerasdl.training.loop import Stopped
 from kerasdl.training.session import Session
@@ -23,6 +24,8 @@ SECONDS_OF_IMPORTS = 15.0  # of the processes of an export: so long before it th
 @named_errors()
 def train(given: dict, say=print) -> int:
     """Train, evaluate, export and report; go on where a run of the same settings stopped.
+
+    A run whose settings differ in `epochs` alone goes on too, also one that is finished.
 
     Args:
         given: `{setting: value}` from flags and `--config`.
@@ -41,9 +44,14 @@ def train(given: dict, say=print) -> int:
     if old is None:
         runs.check(folder)
     if old:
-        runs.refuse_changes(old.recipe, recipe, may_move=bool(old.data))
-        if (old.metrics() or {}).get("finished"):
-            say(f"{folder} is finished: {test_line(old.metrics())}; --no-resume starts it anew")
+        moved = ("dataset",) if old.data else ()  # the data are compared, not their name
+        runs.refuse_changes(old.recipe, recipe, but=("epochs", *moved))
+        growth.check(old, recipe)
+        if (old.metrics() or {}).get("finished") and recipe.epochs == old.recipe.epochs:
+            say(
+                f"{folder} is finished: {test_line(old.metrics())}; more --epochs go on with it, "
+                "--no-resume starts it anew"
+            )
             return 0
     if recipe.export:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
@@ -58,6 +66,8 @@ def _run(session, old, export):
     if session.chief:  # the others have read what stood there, or they would not have come this far
         if not old:
             runs.remove(session.folder)
+        elif old.recipe.epochs != session.recipe.epochs:
+            (session.folder / runs.METRICS).unlink(missing_ok=True)  # it is no longer finished
         session.run.create()
     try:
         session.fit()
@@ -95,8 +105,9 @@ def evaluate(session) -> dict:
     recipe, source, loop, say = session.recipe, session.source, session.loop, session.say
     model, task = session.run.restore(dtype=recipe.precision, say=say)
     batches, _ = session.evaluation(source.test)
+    seen = tta.Averaged(model, recipe.tta) if recipe.tta > 1 else model
     test, more = evaluation.evaluate(
-        model, task, batches, reference=lambda n: session.reference(n)[0]
+        seen, task, batches, reference=lambda n: session.reference(n)[0]
     )
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
@@ -116,6 +127,7 @@ def evaluate(session) -> dict:
         "train_seconds": loop.seconds,
         **rates,
         "seed": recipe.seed,
+        **({"tta": recipe.tta} if recipe.tta > 1 else {}),
         "best_epoch": loop.best and loop.best["epoch"],
     }
     metrics["data"] = summary.of_source(source)

@@ -6,7 +6,11 @@ from typing import Literal, get_args, get_origin
 
 from kerasdl.errors import UserError
 
-AUGMENTATIONS = tuple("shift flip color cutout noise randaugment resized_crop rotate".split())
+BALANCED = "balanced"
+AUGMENTATIONS = tuple(
+    "shift flip color cutout noise randaugment resized_crop rotate crop vertical_flip blur".split()
+)
+TTA = (1, 2, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class Recipe:
             name; the model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
+        resize: Way to that size: squash changes the proportions, crop takes the largest centered
+            box that has the right ones, pad adds black beside the picture.
+        crop_fraction: Centered part of each side that is kept, as in evaluation on ImageNet;
+            augmentation by crop does without.
         tokenizer: Kind of the tokenizer; auto is char or bpe, as the data set suggests.
         vocab_size: Maximum size of the vocabulary, in tokens.
         max_length: Tokens of a window of text; of pairs, of the longest source and target.
@@ -50,11 +58,18 @@ class Recipe:
         clip_grad: Maximum global norm of the gradient.
         loss: Loss of classifiers.
         label_smoothing: Fraction of the label spread over all classes.
+        class_weight: Weights of the classes in the training loss of classifiers: balanced,
+            `name=weight ...` (1 where a class is not named), or none.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's Beta distribution; 0 is off.
         augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop
-            rotate, or none.
-        crop_scale: Minimum and maximum area of resized_crop, as fractions of the image.
+            rotate crop vertical_flip blur, or none; crop is a resized_crop that takes its box from
+            the file where images are read from files while training.
+        crop_scale: Minimum and maximum area of crop and resized_crop, as fractions of the image.
+        crop_ratio: Minimum and maximum width to height of their box.
+        tta: Test-time augmentation: views of an image whose probabilities are averaged in the final
+            evaluation of a classifier; 1 is off, 2 adds its mirror image, 5 is four corners and the
+            center, 10 adds their mirror images.
         reprob: Probability of erasing a random rectangle.
         drop_rate: Dropout rate before the head, and where the model has it.
         drop_path: Maximum rate of stochastic depth.
@@ -98,6 +113,8 @@ class Recipe:
     dataset: str | None = None
     data_dir: str | None = None
     image_size: tuple[int, ...] = ()
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    crop_fraction: float = 1.0
     tokenizer: Literal["auto", "char", "byte", "bpe", "wordpiece", "sentencepiece"] = "auto"
     vocab_size: int | None = None
     max_length: int | None = None
@@ -124,10 +141,13 @@ class Recipe:
     clip_grad: float | None = None
     loss: Literal["cross_entropy", "hinge"] = "cross_entropy"
     label_smoothing: float = 0.0
+    class_weight: tuple[str, ...] = ()
     mixup: float = 0.0
     cutmix: float = 0.0
     augment: tuple[str, ...] = ()
     crop_scale: tuple[float, ...] = (0.4, 1.0)
+    crop_ratio: tuple[float, ...] = (3 / 4, 4 / 3)
+    tta: int = 1
     reprob: float = 0.0
     drop_rate: float | None = None
     drop_path: float | None = None
@@ -174,6 +194,14 @@ class Recipe:
                 f"--crop-scale {' '.join(map(str, scale))}: must be two numbers above 0 and at "
                 "most 1, the smaller one first"
             )
+        ratio = self.crop_ratio
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1] < _INF:
+            raise UserError(
+                f"--crop-ratio {' '.join(map(str, ratio))}: must be two numbers above 0, the "
+                "smaller one first"
+            )
+        if self.tta not in TTA:
+            raise UserError(f"--tta {self.tta}: not one of {', '.join(map(str, TTA))}")
         for name, allowed in CHOICES.items():
             for value in getattr(self, name):
                 if value not in allowed:
@@ -183,6 +211,7 @@ class Recipe:
                         f"--{flag(name)} {value}: not one of {', '.join(allowed)}"
                         f"{nearest(value, allowed)}"
                     )
+        class_weights(self.class_weight)
 
 
 _INF = float("inf")
@@ -198,7 +227,7 @@ RANGES = {
     **{name: (0, _INF) for name in _AT_LEAST_0},
     **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs")},
     **{name: (0, _MOST) for name in _BELOW_1},
-    **{name: (_LEAST, 1) for name in ("layer_decay", "decay_rate")},
+    **{name: (_LEAST, 1) for name in ("layer_decay", "decay_rate", "crop_fraction")},
     "reprob": (0, 1),
     "val_split": (0, 0.9),
     "seed": (0, 2**32 - 1),
@@ -213,7 +242,7 @@ CHOICES = {
 # What may differ when a run goes on: it changes where and how, never what is computed.
 MAY_CHANGE_ON_RESUME = frozenset(
     "strategy devices logical_devices tpu output experiment resume checkpoint_steps "
-    "keep_checkpoints log export export_dir export_name data_dir weights".split()
+    "keep_checkpoints log export export_dir export_name data_dir weights tta".split()
 )
 REFUSED = {  # of choices that a user may know, the reason
     ("strategy", "parameter_server"): "is not offered: its updates are asynchronous, so that no "
@@ -234,6 +263,30 @@ def is_multiple(f) -> bool:
 def choices(f) -> tuple:
     """The allowed values of a field, or () where any of its type is."""
     return get_args(f.type) if get_origin(f.type) is Literal else CHOICES.get(f.name, ())
+
+
+def class_weights(words) -> dict:
+    """`{class name: weight}` of the words of `--class-weight`; {} where that is `balanced`.
+
+    Raises:
+        UserError: A word is no pair of a name and a weight of 0 or more, or a name stands twice.
+    """
+    weights = {}
+    for word in () if tuple(words) == (BALANCED,) else words:
+        name, _, text = str(word).rpartition("=")
+        try:
+            weight = float(text)
+        except ValueError:
+            weight = -1.0
+        if not name or not 0 <= weight < _INF:
+            raise UserError(
+                f"--class-weight {word}: must be {BALANCED} or none alone, or NAME=WEIGHT with a "
+                "weight of 0 or more for each of some classes"
+            )
+        if name in weights:
+            raise UserError(f"--class-weight {word}: the class {name} has a weight already")
+        weights[name] = weight
+    return weights
 
 
 def to_dict(recipe: Recipe) -> dict:

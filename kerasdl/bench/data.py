@@ -1,6 +1,12 @@
-"""Our input pipeline against Keras': an epoch of batches, made and thrown away."""
+"""Our input pipeline against those of other libraries: batches made and thrown away.
 
+All sides make floats in [0, 1] of one size from the same files, on the threads of this machine;
+PyTorch's loader has a process for each of two cores.
+"""
+
+import itertools
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import keras
@@ -12,30 +18,21 @@ from kerasdl.data import augment, pipeline
 from kerasdl.data.splits import ArraySplit, FileSplit
 from kerasdl.recipe import Recipe
 
-SIZE = {"files": 256, "batch": 32, "side": 96}
-STORED = 160  # pixels of a file's side
+SIZE = {"files": 256, "batch": 32, "photos": ((160, 160, 96), (375, 500, 224), (427, 640, 128))}
+WORKERS = 2
 
 
 def cases(size=None):
-    """Yield `(name, steps)` for `paired.compare`; there is no XLA in them.
+    """Yield `(name, steps)` against Keras for `paired.compare`; there is no XLA in them.
 
     Args:
-        size: `{"files", "batch", "side"}`; `SIZE` if None.
+        size: `{"files", "batch", "photos"}`; `SIZE` if None. Of photos the height and the width as
+            they are stored, and the side that they are read at.
     """
-    files, batch, side = (size or SIZE).values()
-    with tempfile.TemporaryDirectory() as folder:
-        paths = _write(Path(folder) / "one", files)
-        # Not by `open_source`, which would keep so few images in memory.
-        split = FileSplit(paths, np.zeros(files, np.int32), (side, side, 3))
-        ours = _endless(split, batch)
-        theirs = keras.utils.image_dataset_from_directory(
-            folder, image_size=(side, side), batch_size=batch, seed=0, verbose=False
-        )
-        yield (
-            f"{files} JPEG files of {STORED} x {STORED} as {side} x {side} (ours antialiased) / "
-            "keras.utils.image_dataset_from_directory",
-            _sides(ours, iter(theirs.repeat()), files // batch),
-        )
+    files, batch, _ = (size or SIZE).values()
+    yield from _photos(
+        size, _by_keras, "(ours antialiased) / keras.utils.image_dataset_from_directory"
+    )
     rng = np.random.default_rng(0)
     image, label = rng.integers(0, 256, (files, 32, 32, 3), np.uint8), np.zeros(files, np.int32)
     split = ArraySplit({"image": image, "label": label})
@@ -48,16 +45,67 @@ def cases(size=None):
     )
 
 
-def _write(folder, files):
-    """JPEG files of noise that is smooth, as photographs are; returns their paths."""
+def torch_cases(size=None):
+    """Yield `(name, steps)` against PyTorch, as `cases` does; none without torchvision."""
+    if find_spec("torchvision") is None:
+        return
+    peer = f"torchvision's ImageFolder in a DataLoader of {WORKERS} workers"
+    yield from _photos(size, _by_torch, f"/ {peer}")
+
+
+def _photos(size, peer, name):
+    files, batch, photos = (size or SIZE).values()
+    for height, width, side in photos:
+        with tempfile.TemporaryDirectory() as folder:
+            paths = _write(Path(folder) / "one", files, (height, width))
+            # Not by `open_source`, which would keep so few images in memory.
+            split = FileSplit(paths, np.zeros(files, np.int32), (side, side, 3))
+            yield (
+                f"{files} JPEG files of {height} x {width} as {side} x {side} {name}",
+                _sides(_endless(split, batch), peer(folder, side, batch), files // batch),
+            )
+
+
+def _write(folder, files, size):
+    """JPEG files of parts of photographs; returns their paths."""
+    from sklearn.datasets import load_sample_images
+
     rng = np.random.default_rng(0)
     folder.mkdir()
     paths = [folder / f"{number}.jpg" for number in range(files)]
-    for path in paths:
-        image = tf.image.resize(255 * rng.random((20, 20, 3)), (STORED, STORED), "bicubic")
-        encoded = tf.io.encode_jpeg(tf.cast(tf.clip_by_value(image, 0, 255), tf.uint8))
-        path.write_bytes(encoded.numpy())
+    for path, image in zip(paths, itertools.cycle(load_sample_images().images)):
+        top, left = (
+            int(rng.integers(0, whole - side + 1))
+            for whole, side in zip(image.shape[:2], size, strict=True)
+        )
+        part = image[top : top + size[0], left : left + size[1]]
+        path.write_bytes(tf.io.encode_jpeg(part, quality=90).numpy())
     return paths
+
+
+def _by_keras(folder, side, batch):
+    batches = keras.utils.image_dataset_from_directory(
+        folder, image_size=(side, side), batch_size=batch, seed=0, verbose=False
+    )
+    scaled = batches.map(lambda image, label: (image / 255.0, label), tf.data.AUTOTUNE)
+    return iter(scaled.prefetch(tf.data.AUTOTUNE).repeat())
+
+
+def _by_torch(folder, side, batch):
+    from torch.utils.data import DataLoader
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms import Compose, Resize, ToTensor
+
+    data = ImageFolder(folder, Compose([Resize((side, side)), ToTensor()]))
+    loader = DataLoader(
+        data,
+        batch_size=batch,
+        shuffle=True,
+        num_workers=WORKERS,
+        persistent_workers=True,
+        multiprocessing_context="spawn",  # TensorFlow's threads do not survive a fork
+    )
+    return itertools.chain.from_iterable(itertools.repeat(loader))
 
 
 def _endless(split, batch, augmentation=None):

@@ -33,7 +33,7 @@ PARTS = {
         "keras.applications": ("networks.cnn_inference",),
         "keras_hub": ("networks.gpt2_writing",),
     },
-    "data": {"keras": ("data.cases",)},
+    "data": {"keras": ("data.cases",), "torch": ("data.torch_cases",)},
     "layers": {
         "keras.layers": ("recurrent.cases", "attention.cases"),
         "torch": ("torch_layers.cases",),
@@ -60,7 +60,8 @@ def main(argv, parts=None) -> int:
     args = parse(argv)
     parts, everything = parts or PARTS, []
     wanted = parts if args.part == "all" else (args.part,)
-    if args.against in (None, "torch") and "layers" in wanted and _is_installed("torch"):
+    torch = "layers" in wanted or "data" in wanted
+    if torch and (not args.against or "torch" in args.against) and _is_installed("torch"):
         importlib.import_module("torch._dynamo")  # after TensorFlow it aborts the process
     quiet_tensorflow()
     if args.part == "export":
@@ -104,7 +105,7 @@ def parse(argv):
         metavar="NAME",
         help="of export; all, which takes hours, if not given",
     )
-    parser.add_argument("--against", choices=PEERS, help="this peer alone")
+    parser.add_argument("--against", nargs="+", choices=PEERS, help="these peers alone")
     parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")
     parser.add_argument("--json", action="store_true", help="print JSON, not tables")
     parser.add_argument(
@@ -116,14 +117,18 @@ def parse(argv):
     for name in args.models:
         if name not in MODELS:
             raise UsageError(f"unknown model {name!r}{nearest(name, MODELS)}")
-    if args.against:
-        having = [part for part, peers in PARTS.items() if args.against in peers]
+    for peer in args.against or ():
+        having = [part for part, peers in PARTS.items() if peer in peers]
         if args.part not in (*having, "all"):
             raise UsageError(
-                f"--against {args.against}: is a peer of {', '.join(having)}, not of {args.part}"
+                f"--against {peer}: is a peer of {', '.join(having)}, not of {args.part}"
             )
-        if not _is_installed(args.against):
-            raise UsageError(f"--against {args.against}: is not installed")
+        if (peer, args.part) == ("torch", "data") and not _is_installed("torchvision"):
+            raise UsageError(
+                "--against torch: bench data needs torchvision, which is not installed"
+            )
+        if not _is_installed(peer):
+            raise UsageError(f"--against {peer}: is not installed")
     try:
         check_makeable(args.output)
     except OSError as error:
@@ -148,7 +153,7 @@ def table(result) -> str:
 
 def _cases(peers, against):
     for peer, functions in peers.items():
-        if against in (None, peer) and _is_installed(peer):
+        if (not against or peer in against) and _is_installed(peer):
             for function in functions:
                 yield from (function if callable(function) else _imported(function))()
 

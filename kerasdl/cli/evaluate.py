@@ -3,6 +3,7 @@
 import json
 
 from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.recipe import TTA
 from kerasdl.system.processes import quiet_tensorflow
 
 
@@ -12,14 +13,21 @@ def main(argv) -> None:
     source_arguments(parser)
     parser.add_argument("--split", default="test", help="train, val or test (default)")
     parser.add_argument("--dataset", help="the data of the run, where they have been moved")
+    parser.add_argument(
+        "--tta",
+        type=int,
+        choices=TTA,
+        help="views of an image whose probabilities are averaged; the run's if not given",
+    )
     args = parse_command(parser, argv)
     quiet_tensorflow()
     from kerasdl.inference import artifact
 
+    how = args.split, args.tta, args.dataset
     if args.run:
-        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, args.split, args.dataset)}
+        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, *how)}
     elif args.saved_model.endswith(".tflite"):
-        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, args.split, args.dataset)}
+        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, *how)}
     else:
-        metrics = artifact.evaluate_all(args.saved_model, args.split, args.dataset)
+        metrics = artifact.evaluate_all(args.saved_model, *how)
     print(json.dumps(metrics, indent=1))

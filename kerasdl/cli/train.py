@@ -114,11 +114,17 @@ def _value(field, values):
     if field.type is dict:
         return read_pairs(field.name, values)
     if is_multiple(field):
-        words = [w for v in values for w in v.split(",")]
-        return [] if words == ["none"] else [load_value(w) for w in words]
+        words = [w for v in values for w in _items(v)]
+        texts = "str" in str(field.type)
+        return [] if words == ["none"] else [w if texts else load_value(w) for w in words]
     if len(values) == 1 and "str" not in str(field.type):
         return load_value(values[0])
     return values[0]
+
+
+def _items(text):
+    """What stands between the commas of a list; a name before an equals sign may hold some."""
+    return re.findall(r"(.*?=[^=,]*)(?:,|$)", text) if "=" in text else text.split(",")
 
 
 def read_config(values, known) -> dict:

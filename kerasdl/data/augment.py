@@ -7,6 +7,7 @@ bit, whatever the batch it stands in. MixUp and CutMix alone depend on the other
 Source: He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2 (shift and flip);
         DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552 (cutout);
         Zhong et al. 2017, https://arxiv.org/abs/1708.04896 (random erasing);
+        Chen et al. 2020, https://arxiv.org/abs/2002.05709, appendix A (blur);
         Zhang et al. 2017, https://arxiv.org/abs/1710.09412 (MixUp);
         Yun et al. 2019, https://arxiv.org/abs/1905.04899 (CutMix).
 """
@@ -28,12 +29,14 @@ VIEW_STREAMS = 128  # from the streams of one view to those of the next; the fir
 # Where each augmentation finds its numbers among an example's scalars: fixed, so that switching
 # one on or off changes no other.
 SLOTS = {"shift": 0, "flip": 2, "color": 3, "cutout": 6, "reprob": 8, "randaugment": 16}
-SLOTS |= {"resized_crop": 20, "rotate": 24}
+SLOTS |= {"resized_crop": 20, "crop": 20, "rotate": 24, "vertical_flip": 25, "blur": 26}
 COUNT = 32
 
 CROP_SCALE = (0.4, 1.0)  # the papers' (0.08, 1) is of photographs
 JITTER = 0.4  # of brightness, contrast and saturation
 NOISE_STD = 0.05
+BLUR_SIGMA = (0.1, 2.0)  # pixels
+BLUR_RADIUS = 6
 ERASE_AREA = (0.02, 0.4)  # fraction of the image; section 3.2 of the paper
 ERASE_ASPECT = (0.3, 1 / 0.3)
 
@@ -86,12 +89,13 @@ class Augment:
     the same amount.
 
     Attributes:
-        names: Any of resized_crop, rotate, shift, flip, color, randaugment, noise, cutout.
+        names: Any of `kerasdl.recipe.AUGMENTATIONS`.
         reprob: Probability of erasing a rectangle.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's; with both, every batch has one of them at random.
-        crop_scale: `(min, max)` area of resized_crop, as a fraction of the image.
+        crop_scale: `(min, max)` area of crop and resized_crop, as a fraction of the image.
         view: Number of the view whose streams of the key it uses; 0 is none.
+        crop_ratio: `(min, max)` of their width to their height.
     """
 
     names: tuple = ()
@@ -100,12 +104,20 @@ class Augment:
     cutmix: float = 0.0
     crop_scale: tuple = CROP_SCALE
     view: int = 0
+    crop_ratio: tuple = warps.RATIO
 
     @classmethod
     def from_recipe(cls, recipe) -> "Augment":
         """The augmentations that the settings of a run name."""
         r = recipe
-        return cls(tuple(r.augment), r.reprob, r.mixup, r.cutmix, tuple(r.crop_scale))
+        return cls(
+            tuple(r.augment),
+            r.reprob,
+            r.mixup,
+            r.cutmix,
+            tuple(r.crop_scale),
+            crop_ratio=tuple(r.crop_ratio),
+        )
 
     @property
     def mixes(self) -> bool:
@@ -149,20 +161,45 @@ class Augment:
                 batch[name] = self._changed(batch[name], slots, batch["key"])
         return self._mix(batch, columns, pixels) if self.mixes else batch
 
+    def on_files(self, split):
+        """A split whose files are read as `crop` says, and the augmentation that is left.
+
+        Args:
+            split: A `Split`; kept as it is where there is no `crop` or it cannot be so read.
+        """
+        cropped = split.cropped(self.crop) if "crop" in self.names else None
+        if cropped is None:
+            return split, self
+        return cropped, replace(self, names=tuple(n for n in self.names if n != "crop"))
+
+    def crop(self, key, size):
+        """The random box of one image.
+
+        Args:
+            key: uint32 `(2,)`, of the example.
+            size: float32 `(2,)`, height and width.
+
+        Returns:
+            See `kerasdl.data.warps.crop_box`.
+        """
+        u = noise.uniform(key[None], (COUNT,), self._stream(SCALARS), "float32")[0]
+        return warps.crop_box(size, u[SLOTS["crop"] :], self.crop_scale, self.crop_ratio)
+
     def _stream(self, stream):
         return stream + VIEW_STREAMS * self.view
 
     def _moved(self, batch, columns, slots):
         """What moves pixels; RandAugment's part of it is done to all else here."""
         size = size_of(columns)
-        if "resized_crop" in self.names:
-            transforms = warps.resized_crop(size, slots["resized_crop"], self.crop_scale)
+        if {"resized_crop", "crop"} & set(self.names):
+            transforms = warps.resized_crop(size, slots["crop"], self.crop_scale, self.crop_ratio)
             batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST")
         if "rotate" in self.names:
             transforms = warps.rotate(size, slots["rotate"])
             batch = move(batch, columns, transforms, "BILINEAR")
-        if {"shift", "flip"} & set(self.names):
-            sampled = (slots[name] if name in self.names else None for name in ("shift", "flip"))
+        copied = ("shift", "flip", "vertical_flip")
+        if set(copied) & set(self.names):
+            sampled = (slots[name] if name in self.names else None for name in copied)
             batch = move(batch, columns, warps.shift_flip(size, *sampled), "NEAREST")
         placed = {column.kind for column in columns.values()} & set(PLACED)
         if "randaugment" in self.names and not placed <= set(PIXELS):
@@ -182,6 +219,8 @@ class Augment:
         names, shape = self.names, tuple(value.shape[1:])
         if "color" in names:
             each(color_jitter, slots["color"])
+        if "blur" in names:
+            each(blur, slots["blur"])
         if "randaugment" in names:
             each(randaugment.randaugment, slots["randaugment"])
         if "noise" in names:
@@ -231,6 +270,10 @@ class Views:
     of: dict = field(default_factory=dict)
     mixes = False
 
+    def on_files(self, split):
+        """The split and the views as they are: each view has a box of its own."""
+        return split, self
+
     def __call__(self, batch: dict, columns: dict) -> dict:
         """The batch, and `<column>_<view>` of each column that has a place in the picture, and of
         those with a row per object; see `Augment`."""
@@ -254,6 +297,41 @@ def color_jitter(image, u):
     image = tf.clip_by_value(image * factor[:, 0], 0.0, 1.0)
     image = blend(image, mean_gray(image), factor[:, 1])
     return blend(image, gray(image), factor[:, 2]) if image.shape[-1] == 3 else image
+
+
+def blur(image, u):
+    """Half of the images convolved with a Gaussian, their edges going on outside.
+
+    Args:
+        image: float32 `(B, H, W, C)`.
+        u: uniform `(B, >= 2)`: whether, and its deviation in `BLUR_SIGMA`.
+    """
+    low, high = BLUR_SIGMA
+    sigma = low + (high - low) * u[:, 1:2]
+    # In vectors of their own: exponentials at the end of an array may differ in their last bit.
+    reached = tf.range(noise.LANES, dtype=tf.float32)
+    weights = tf.unstack(tf.exp(-0.5 * tf.square(reached / sigma)), axis=1)[: BLUR_RADIUS + 1]
+    whole = weights[0] + 2.0 * sum(weights[1:])
+    weights = [tf.reshape(w / whole, (-1, 1, 1, 1)) for w in weights]
+
+    def along(values, axis):
+        length = values.shape[axis]
+        reached = tf.range(-BLUR_RADIUS, length + BLUR_RADIUS)
+        wide = tf.gather(values, tf.clip_by_value(reached, 0, length - 1), axis=axis)
+
+        def part(offset):
+            start = BLUR_RADIUS + offset
+            at = slice(start, start + length)
+            return wide[:, at] if axis == 1 else wide[:, :, at]
+
+        result = weights[0] * part(0)
+        for i, weight in enumerate(weights[1:], 1):
+            result += weight * (part(-i) + part(i))
+        return result
+
+    blurred = tf.clip_by_value(along(along(image, 1), 2), 0.0, 1.0)
+    hit = tf.reshape(u[:, 0] < 0.5, (-1, 1, 1, 1))
+    return tf.where(hit, blurred, image)
 
 
 def cutout(image, u):

@@ -1,17 +1,85 @@
-"""The one way from encoded image bytes to the floats that a model is given.
+"""The one way from encoded image bytes to the pixels that a model is given.
 
-Folders of images, and the exported `serve_bytes`, use these same functions, so that a served model
-sees the pixels that it was trained on. Every value is a whole multiple of 1/255.
+Folders of images, `predict` and the exported `serve_bytes` use these same functions, so that a
+served model sees the pixels that it was trained on. Every value is a whole multiple of 1/255.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+from kerasdl.data import bmp, orientation
+
+FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
+READ = "PNG, JPEG, WebP, BMP and GIF"
 # Multiplied by, not divided by 255: graph optimizers make the one of the other in some places and
 # not in others, and the last bits would differ between training and serving.
 STEP = np.float32(1 / 255)
 GRAY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
+PNG = b"\x89PNG\r\n\x1a\n"
+DEPTH = 24  # where a PNG has its bits per channel
+SCALES = (1, 2, 4, 8)  # a JPEG can be decoded at a half, a quarter, an eighth of its size
+ENOUGH = 2.0  # pixels decoded for each one that is wanted, on a side: near enough to all of them
+KINDS = {  # by how files begin
+    b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+    b"%PDF": "PDF",
+    b"8BPS": "Photoshop",
+    b"\x00\x00\x01\x00": "icon",
+    b"\x00\x00\x00\x0cjP": "JPEG 2000",
+    b"\xff\x4f\xff\x51": "JPEG 2000",
+    b"\xff\x0a": "JPEG XL",
+    b"\x00\x00\x00\x0cJXL": "JPEG XL",
+    b"<svg": "SVG",
+    b"<?xml": "SVG",
+    b"P5": "PNM",
+    b"P6": "PNM",
+}
+BRANDS = {b"avif": "AVIF", b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIC"}  # after `ftyp`
+
+
+MODES = ("squash", "crop", "pad")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How images of any size come to that of the model.
+
+    Attributes:
+        mode: `squash` takes the whole picture, and changes its proportions; `crop` the largest
+            centered box that has the model's; `pad` the whole picture, with black beside it.
+        fraction: Of the sides of what is taken, the centered part that is kept.
+    """
+
+    mode: str = "squash"
+    fraction: float = 1.0
+
+    @classmethod
+    def from_recipe(cls, recipe) -> "Fit":
+        """Of the settings of a run."""
+        return cls(recipe.resize, recipe.crop_fraction)
+
+    def box(self, size, image_size):
+        """The box of an image that is taken, which may be larger than the image.
+
+        Args:
+            size: float32 `(2,)`, height and width of the image.
+            image_size: `(height, width)` that it will have.
+
+        Returns:
+            float32 `(2,)` its top and left, and `(2,)` its height and width.
+        """
+        sides = size
+        if self.mode != "squash":
+            wanted = tf.constant(image_size, tf.float32)
+            reduce = tf.reduce_min if self.mode == "crop" else tf.reduce_max
+            sides = wanted * reduce(size / wanted)
+        sides = sides * self.fraction
+        return (size - sides) * 0.5, sides
+
+
+SQUASH = Fit()
 
 
 def to_float(image):
@@ -24,52 +92,179 @@ def quantize_8bit(image):
     return tf.round(tf.clip_by_value(image, 0.0, 1.0) * 255.0) * STEP
 
 
-def decode(image_bytes, channels):
-    """Decode a PNG, JPEG, BMP or GIF (its first frame) file.
+def kind_of(content: bytes) -> str:
+    """What a file that cannot be decoded is, in words, by its first bytes."""
+    if content[4:8] == b"ftyp" and content[8:12] in BRANDS:
+        return f"a file of the kind {BRANDS[content[8:12]]}, which is not read; {READ} are"
+    for start, name in KINDS.items():
+        if content.startswith(start):
+            return f"a file of the kind {name}, which is not read; {READ} are"
+    return "not an image that can be decoded"
+
+
+def decode(content, channels):
+    """Decode all pixels of a PNG, JPEG, WebP, BMP or GIF (its first frame) file.
 
     Gray is repeated for color, color becomes luma for gray, alpha is dropped, and 16 bits become
-    8. Undecodable bytes raise `tf.errors.InvalidArgumentError`.
+    the nearest of 8. A JPEG is turned as its EXIF says. Undecodable bytes raise
+    `tf.errors.InvalidArgumentError`.
 
     Args:
-        image_bytes: string scalar.
+        content: string scalar.
         channels: 1 or 3.
 
     Returns:
         float32 `(H, W, channels)` in [0, 1].
     """
-    image = tf.io.decode_image(image_bytes, channels=0, expand_animations=False)
-    count = tf.shape(image)[-1]  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
-    # A slice of no channel is empty, so take the last color that there is.
-    last = tf.where(count >= 3, 2, 0)
-    red, green, blue = (tf.cast(image[..., tf.minimum(c, last)], tf.float32) for c in range(3))
-    if channels == 3:
-        image = tf.stack([red, green, blue], axis=-1)
-    else:
-        gray = tf.round(GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
-        image = gray[..., None]
-    image = image * STEP
+
+    def deep():
+        image = tf.io.decode_png(content, channels=0, dtype=tf.uint16)
+        return tf.cast(tf.round(tf.cast(image, tf.float32) * np.float32(1 / 257)), tf.uint8)
+
+    def usual():
+        return tf.io.decode_image(content, channels=0, expand_animations=False)
+
+    is_deep = (tf.strings.substr(content, 0, len(PNG)) == PNG) & (_byte(content, DEPTH) == 16)
+    which = tf.where(is_deep, 1, tf.where(bmp.has_palette(content), 2, 0))
+    image = tf.switch_case(which, [usual, deep, lambda: bmp.decode(content)])
+    image = to_float(_with_channels(image, channels))
+    image = orientation.upright(image, orientation.of_jpeg(content))
     image.set_shape((None, None, channels))
     return image
 
 
-def resize(image, image_size):
-    """Resize an image, or leave it as it is where its size already agrees.
+def read(content, shape, fit=SQUASH, box=None):
+    """Decode an encoded image at the size of a model; of a JPEG no more than is needed for it.
+
+    Args:
+        content: string scalar.
+        shape: `(H, W, channels)`.
+        fit: What is taken of the image.
+        box: Instead of `fit`, what returns the box as `Fit.box` does: `size -> box`.
+
+    Returns:
+        uint8 `(H, W, channels)`: what `resize` makes of what `decode` gives; of a JPEG within 2 of
+        it.
+    """
+    size, channels = tuple(int(n) for n in shape[:2]), shape[2]
+
+    def box_of(whole):
+        return fit.box(whole, size) if box is None else box(whole)
+
+    def of_pixels():
+        image = decode(content, channels)
+        return tf.cast(tf.round(_in_box(image, size, box_of) * 255.0), tf.uint8)
+
+    image = tf.cond(
+        tf.io.is_jpeg(content), lambda: _jpeg(content, size, channels, box_of), of_pixels
+    )
+    return tf.ensure_shape(image, (*size, channels))
+
+
+def resize(image, image_size, fit=SQUASH):
+    """Resize an image, or leave it as it is where it is taken whole and its size already agrees.
 
     Args:
         image: float32 `(H, W, C)` in [0, 1], or a batch of them.
         image_size: `(height, width)`, ints.
+        fit: What is taken of the image.
 
     Returns:
         float32 `(height, width, C)`, or a batch of them; bilinear, antialiased, rounded to 8 bits.
     """
-    height, width = (int(n) for n in image_size)
-    channels = image.shape[-1]
-    size = tf.shape(image)[-3:-1]
+    size = tuple(int(n) for n in image_size)
+    return _in_box(image, size, lambda whole: fit.box(whole, size))
+
+
+def _in_box(image, size, box_of):
+    """See `resize`."""
+    channels, batch = image.shape[-1], image.shape[:-3]
+    corner, sides = box_of(tf.cast(tf.shape(image)[-3:-1], tf.float32))
+    wanted = tf.constant(size, tf.float32)
 
     def resized():
-        return quantize_8bit(tf.image.resize(image, (height, width), "bilinear", antialias=True))
+        images = image if len(batch) else image[None]
+        result = quantize_8bit(_sampled(images, corner, sides, tf.constant(size)))
+        return result if len(batch) else result[0]
 
-    same = tf.reduce_all(tf.equal(size, [height, width]))
+    same = tf.reduce_all(tf.equal(sides, wanted) & tf.equal(corner, 0.0))
     image = tf.cond(same, lambda: tf.convert_to_tensor(image), resized)
-    image.set_shape((*image.shape[:-3], height, width, channels))
+    image.set_shape((*batch, *size, channels))
     return image
+
+
+def _sampled(images, corner, sides, size):
+    """A box of images `(B, H, W, C)` at a size, 0 outside of them; see `tf.image.resize`."""
+    scale = tf.cast(size, tf.float32) / sides
+    return tf.raw_ops.ScaleAndTranslate(
+        images=images,
+        size=size,
+        scale=scale,
+        translation=-corner * scale,
+        kernel_type="triangle",
+        antialias=True,
+    )
+
+
+def _jpeg(content, size, channels, box_of):
+    """`read` of a JPEG: the box is sampled as the file has it, and turned then."""
+    turned = orientation.of_jpeg(content)
+    stored = tf.cast(tf.io.extract_jpeg_shape(content)[:2], tf.float32)
+    exchanged = orientation.transposed(turned)
+
+    def exchange(pair):
+        return tf.where(exchanged, pair[::-1], pair)
+
+    whole = exchange(stored)
+    corner, sides = box_of(whole)
+    corner = exchange(tf.where(orientation.mirrored(turned), whole - corner - sides, corner))
+    sides, wanted = exchange(sides), exchange(tf.constant(size, tf.float32))
+    pixels = sides / wanted  # of the file for each one that is wanted
+    half = tf.reduce_min(pixels) / ENOUGH
+    which = tf.reduce_sum(tf.cast(half >= tf.constant(SCALES[1:], tf.float32), tf.int32))
+    scale = tf.gather(tf.constant(SCALES, tf.float32), which)
+    stored, corner, sides = stored / scale, corner / scale, sides / scale
+    # What the weights of the pixels at the edges reach, and one that the decoder needs.
+    margin = tf.maximum(pixels / scale, 1.0) + 2.0
+    last = tf.math.ceil(stored)
+    first = tf.clip_by_value(tf.floor(corner - margin), 0.0, last - 1.0)
+    last = tf.clip_by_value(tf.math.ceil(corner + sides + margin), first + 1.0, last)
+    window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
+    # Color becomes gray by its luma, as other images do.
+    image = tf.switch_case(which, [_decoder(content, window, s, channels) for s in SCALES])
+    image = _with_channels(image, channels)
+    image = _sampled(image[None], corner - first, sides, tf.cast(wanted, tf.int32))[0]
+    return orientation.upright(tf.cast(tf.round(image), tf.uint8), turned)
+
+
+def _decoder(content, window, scale, channels):
+    def decoded():
+        return tf.io.decode_and_crop_jpeg(
+            content, window, channels=3 if channels == 3 else 0, ratio=scale
+        )
+
+    return decoded
+
+
+def _with_channels(image, channels):
+    """uint8 `(H, W, 1 to 4)` with 1 or 3 channels; luma is rounded."""
+    shape = tf.shape(image)  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
+    image = image[..., : tf.where(shape[-1] >= 3, 3, 1)]
+    if channels == 3:
+        return tf.ensure_shape(
+            tf.broadcast_to(image, tf.concat([shape[:2], [3]], 0)), (None, None, 3)
+        )
+
+    def luma():
+        red, green, blue = (tf.cast(image[..., c], tf.float32) for c in range(3))
+        gray = tf.round(GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
+        return tf.cast(gray, tf.uint8)[..., None]
+
+    return tf.ensure_shape(tf.cond(shape[-1] >= 3, luma, lambda: image), (None, None, 1))
+
+
+def _byte(content, position):
+    """The byte at a position, or 0 beyond the end."""
+    start = tf.minimum(position, tf.strings.length(content))
+    part = tf.io.decode_raw(tf.strings.substr(content, start, 1), tf.uint8, fixed_length=1)
+    return tf.cast(part[0], tf.int32)

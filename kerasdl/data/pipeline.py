@@ -67,6 +67,8 @@ def training_batches(
     n, whole = len(split), steps_per_epoch(split, batch_size)
     steps = min(steps or whole, whole)
     mixes = augment is not None and augment.mixes
+    if augment is not None:
+        split, augment = augment.on_files(split)
 
     @plain
     def plan(epoch):

@@ -1,5 +1,6 @@
 """What every source is made of: random-access splits, their checks, and their division."""
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -9,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import fingerprint, reading, wanted
-from kerasdl.data.images import decode, resize, to_float
+from kerasdl.data.images import SQUASH, Fit, read, resize, to_float
 from kerasdl.errors import UserError
 
 
@@ -21,6 +22,7 @@ class Options:
 
     name: str
     image_size: tuple = ()
+    fit: Fit = SQUASH
     val_split: float = 0.1
     data_dir: str | None = None
     skip_bad_files: bool = False
@@ -64,6 +66,15 @@ class Split:
     def digest(self) -> str:
         """A digest of the examples, which tells other ones from them."""
         return fingerprint.of_arrays(self.columns())
+
+    def cropped(self, crop) -> "Split | None":
+        """The same examples with a random box of each as it is stored, or None where they are not
+        stored at a size of their own.
+
+        Args:
+            crop: `(key, size) -> box`, see `kerasdl.data.augment.Augment.crop`.
+        """
+        return None
 
     def read(self, indices) -> dict[str, np.ndarray]:
         """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
@@ -109,16 +120,31 @@ class FileSplit(Split):
         paths: Of the files, `n` strings.
         labels: int32 `(n,)`, or None for images without labels.
         image_shape: `(H, W, C)` after resizing.
+        fit: How the images come to that size.
         skip_bad: Whether the next image of its class, or of all where there are none, stands for
             one that cannot be read.
         replaced: `{path: path of what stood for it}`, which is added to; or None.
         classes: int32 `(n,)`; the labels if None.
+        crop: Of `cropped`, or None.
     """
 
-    def __init__(self, paths, labels, image_shape, skip_bad=False, replaced=None, classes=None):
+    def __init__(
+        self,
+        paths,
+        labels,
+        image_shape,
+        fit=SQUASH,
+        skip_bad=False,
+        replaced=None,
+        classes=None,
+        crop=None,
+    ):
         self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
+        self.fit, self.crop = fit, crop
         self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
         self.classes = labels if classes is None else classes
+        if not skip_bad:
+            reading.watch(self)
 
     def __len__(self):
         return len(self.paths)
@@ -128,12 +154,19 @@ class FileSplit(Split):
         return paths if self.labels is None else {**paths, "label": self.labels}
 
     def load(self, row):
-        path, instead = row.pop("path"), self._instead if self.skip_bad else None
-        return {**row, "image": reading.guarded(path, self._pixels, self.image_shape, instead)}
+        path = row.pop("path")
+        box = None if self.crop is None else functools.partial(self.crop, row["key"])
+        pixels = functools.partial(self._pixels, box=box)
+        if not self.skip_bad:
+            return {**row, "image": pixels(path)}
+        return {**row, "image": reading.guarded(path, pixels, self.image_shape, self._instead)}
 
-    def _pixels(self, path):
-        image = decode(tf.io.read_file(path), self.image_shape[2])
-        return resize(image, self.image_shape[:2])
+    def _pixels(self, path, box=None):
+        return read(tf.io.read_file(path), self.image_shape, self.fit, box)
+
+    def unreadable(self):
+        """The first path that cannot be read, or None."""
+        return reading.first_unreadable(map(os.fsencode, self.paths), self._pixels)
 
     def _instead(self, path):
         """The path of the image that stands for another, as bytes."""
@@ -153,8 +186,14 @@ class FileSplit(Split):
     def only(self, names):
         if "label" in names:
             return self
-        more = (self.skip_bad, self.replaced, self.classes)
-        return FileSplit(self.paths, None, self.image_shape, *more)
+        return self._with(None, self.crop)
+
+    def cropped(self, crop):
+        return self._with(self.labels, crop)
+
+    def _with(self, labels, crop):
+        more = self.fit, self.skip_bad, self.replaced, self.classes, crop
+        return FileSplit(self.paths, labels, self.image_shape, *more)
 
 
 class Subset(Split):
@@ -180,6 +219,10 @@ class Subset(Split):
 
     def only(self, names):
         return Subset(self.split.only(names), self.indices)
+
+    def cropped(self, crop):
+        split = self.split.cropped(crop)
+        return split and Subset(split, self.indices)
 
 
 def evenly(count, maximum):
@@ -300,14 +343,16 @@ def check_labels(labels, n, num_classes, where):
     return labels.astype(np.int32)
 
 
-def resize_all(images, image_size):
-    """A checked array of images, resized as by `images.resize` where `image_size` is not `()`."""
-    if not image_size or images.shape[1:3] == tuple(image_size):
+def resize_all(images, image_size, fit=SQUASH):
+    """A checked array of images, resized as by `images.resize`, to their own size where
+    `image_size` is `()`."""
+    image_size = tuple(image_size) or images.shape[1:3]
+    if fit.fraction == 1 and images.shape[1:3] == image_size:
         return images
     parts = []
     for start in range(0, len(images), 256):
         part = to_float(tf.convert_to_tensor(images[start : start + 256]))
-        part = resize(part, image_size).numpy()
+        part = resize(part, image_size, fit).numpy()
         parts.append(np.rint(part * 255).astype(np.uint8) if images.dtype == np.uint8 else part)
     return np.concatenate(parts)
 
@@ -331,7 +376,10 @@ def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_frac
         images = check_images(images, where)
         count = len(class_names) if class_names is not None else None
         labels = check_labels(labels, len(images), count, where)
-        checked[part] = {"image": resize_all(images, options.image_size), "label": labels}
+        checked[part] = {
+            "image": resize_all(images, options.image_size, options.fit),
+            "label": labels,
+        }
     if class_names is None:
         # Of the training part: what it does not hold cannot be learned.
         top = int(checked["train"]["label"].max()) + 1

@@ -13,46 +13,71 @@ import tensorflow as tf
 
 from kerasdl.ops.noise import LANES
 
-ASPECT = (3 / 4, 4 / 3)  # width to height of a crop
+RATIO = (3 / 4, 4 / 3)  # width to height of a crop
 ANGLE = math.radians(15)
 
 
-def shift_flip(size, shift, flip):
+def shift_flip(size, shift, flip, vertical=None):
     """Crop at random from the zero-padded image, and mirror half of the images.
 
     Args:
         size: `(H, W)`; padded by 1 pixel where a side is under 16, else an eighth.
         shift: uniform `(B, >= 2)`, or None for no shift.
-        flip: uniform `(B, >= 1)`, or None for no flip; one of the two is given.
+        flip: uniform `(B, >= 1)`, or None for no flip.
+        vertical: Likewise, for half of them upside down; one of the three is given.
     """
     height, width = size
-    zero = tf.zeros_like((flip if shift is None else shift)[:, 0])
+    zero = tf.zeros_like(next(u for u in (shift, flip, vertical) if u is not None)[:, 0])
     one = zero + 1.0
     dy, dx = zero, zero
     if shift is not None:
         py, px = (1 if n < 16 else n // 8 for n in (height, width))
         dy = tf.floor(shift[:, 0] * (2 * py + 1)) - py
         dx = tf.floor(shift[:, 1] * (2 * px + 1)) - px
-    scale = one
+    sx = sy = one
     if flip is not None:
         mirror = flip[:, 0] < 0.5
-        scale = tf.where(mirror, -one, one)
-        dx = tf.where(mirror, width - 1.0 - dx, dx)
-    # Output pixel (x, y) is input pixel (scale x + dx, y + dy): whole numbers, so a pure copy.
-    return tf.stack([scale, zero, dx, zero, one, dy, zero, zero], axis=1)
+        sx, dx = tf.where(mirror, -one, one), tf.where(mirror, width - 1.0 - dx, dx)
+    if vertical is not None:
+        mirror = vertical[:, 0] < 0.5
+        sy, dy = tf.where(mirror, -one, one), tf.where(mirror, height - 1.0 - dy, dy)
+    # Output pixel (x, y) is input pixel (sx x + dx, sy y + dy): whole numbers, so a pure copy.
+    return tf.stack([sx, zero, dx, zero, sy, dy, zero, zero], axis=1)
 
 
-def resized_crop(size, u, scale):
+def crop_box(size, u, scale, ratio=RATIO):
+    """A random box of an image of any size, in its own proportions.
+
+    Args:
+        size: float32 `(2,)`, height and width.
+        u: uniform `(>= 4,)`: area, ratio, top, left.
+        scale: `(min, max)` of the box's area, as a fraction of the image; it is smaller where a box
+            of its ratio would not fit.
+        ratio: `(min, max)` of its width to its height.
+
+    Returns:
+        float32 `(2,)` its top and left, and `(2,)` its height and width.
+    """
+    area = (scale[0] + (scale[1] - scale[0]) * u[0]) * tf.reduce_prod(size)
+    low, high = (math.log(a) for a in ratio)
+    width_to_height = tf.exp(low + (high - low) * u[1])
+    sides = tf.sqrt(tf.stack([area / width_to_height, area * width_to_height]))
+    sides = tf.maximum(sides * tf.minimum(tf.reduce_min(size / sides), 1.0), 1.0)
+    return u[2:4] * tf.maximum(size - sides, 0.0), sides
+
+
+def resized_crop(size, u, scale, ratio=RATIO):
     """Resize a random box of each image to the size of the image.
 
     Args:
         size: `(H, W)`.
         u: uniform `(B, >= 4)`: area, aspect ratio, top, left.
         scale: `(min, max)` of the box's area, as a fraction of the image.
+        ratio: `(min, max)` of its width to its height, of images that are as wide as high.
     """
     height, width = size
     area = scale[0] + (scale[1] - scale[0]) * u[:, 0]
-    low, high = (math.log(a) for a in ASPECT)
+    low, high = (math.log(a) for a in ratio)
     aspect = _whole(tf.exp, low + (high - low) * u[:, 1])
     h = tf.minimum(tf.sqrt(area / aspect), 1.0)  # fractions of the image's sides
     w = tf.minimum(tf.sqrt(area * aspect), 1.0)

@@ -76,7 +76,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         train=take(source, task, "train", min(maximum, CALIBRATION)),
         test=take(source, task, "test", maximum),
         model_arguments=run.model_arguments,
-        # Lists are the confusion matrix and the mistakes: the report's.
-        metrics={k: v for k, v in metrics.items() if not isinstance(v, list)},
+        # The confusion matrix, the mistakes and what is said of each class are the report's.
+        metrics={k: v for k, v in metrics.items() if not isinstance(v, list) and k != "classes"},
         parts=(before or {}).get("parts", {}),
     )

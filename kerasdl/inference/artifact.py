@@ -7,13 +7,15 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl import catalog, tasks
-from kerasdl.data import augment, pipeline
+from kerasdl.data import augment, pipeline, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, interface, proof
 from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
+PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
 BATCH = 64  # examples per call of an exported file
 
 
@@ -83,17 +85,19 @@ def open_artifact(path) -> Artifact:
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 
 
-def evaluate_artifact(path, split: str = "test", name=None) -> dict:
+def evaluate_artifact(path, split: str = "test", views: int | None = None, name=None) -> dict:
     """The metrics of a model on the data that it was trained on.
 
     Args:
         path: What `open_artifact` takes.
         split: "train", "val" or "test".
+        views: Of each image, whose probabilities are averaged; the run's `tta` if None.
         name: Of the data set, where it has been moved.
 
     Returns:
         `{metric: value}` and `examples`, their number: of a run or a `.keras` file all of the
-        task's metrics, of an exported file those of its signatures.
+        task's metrics, of an exported file those of its signatures. Of a classifier also `classes`,
+        `{name: {"precision", "recall", "f1", "support"}}`.
     """
     kind, path = load.find(path)
     metadata = load.load_info(path)
@@ -101,7 +105,7 @@ def evaluate_artifact(path, split: str = "test", name=None) -> dict:
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     if kind in ("saved_model", "tflite"):
         examples = dataset.batches(source, task, split, BATCH)
-        return _evaluate(open_artifact(path), task, examples)
+        return _evaluate(open_artifact(path), task, examples, views)
     from kerasdl.inference import evaluation
 
     recipe = task.run_recipe
@@ -117,14 +121,16 @@ def evaluate_artifact(path, split: str = "test", name=None) -> dict:
     def reference(examples):
         return batches(Subset(source.train, evenly(len(source.train), examples)))
 
-    part = getattr(source, dataset.split_name(split))
-    metrics, _ = evaluation.evaluate(
-        load.load(path), task, batches(part), dataset.split_name(split), reference
+    part, number = getattr(source, dataset.split_name(split)), _views(task, views)
+    model = load.load(path)
+    model = tta.Averaged(model, number) if number > 1 else model
+    metrics, more = evaluation.evaluate(
+        model, task, batches(part), dataset.split_name(split), reference
     )
-    return {**metrics, "examples": len(part)}
+    return {**metrics, "examples": len(part)} | {k: more[k] for k in PER_CLASS if k in more}
 
 
-def evaluate_all(folder, split: str = "test", name=None) -> dict:
+def evaluate_all(folder, split: str = "test", views: int | None = None, name=None) -> dict:
     """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`; see
     `evaluate_artifact`."""
     _, folder = load.find(folder)
@@ -139,7 +145,7 @@ def evaluate_all(folder, split: str = "test", name=None) -> dict:
     def batches():
         return dataset.batches(source, task, split, BATCH, examples)
 
-    return {name: _evaluate(open_artifact(p), task, batches()) for name, p in paths.items()}
+    return {n: _evaluate(open_artifact(p), task, batches(), views) for n, p in paths.items()}
 
 
 def task_of(metadata):
@@ -147,7 +153,14 @@ def task_of(metadata):
     return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
 
 
-def _evaluate(artifact, task, batches):
+def _views(task, number):
+    """How many views of an image are averaged."""
+    number = task.run_recipe.tta if number is None else number
+    tta.check(number, task)
+    return number
+
+
+def _evaluate(artifact, task, batches, views=None):
     target = "tflite" if artifact.kind == "tflite" else "savedmodel"
     how = task.evaluated_by(target)
     if not how:
@@ -156,12 +169,24 @@ def _evaluate(artifact, task, batches):
             "with --run"
         )
     static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
+    watching = [e for e in task.evaluators() if isinstance(e, Confusion)]
+
+    def watch(outputs, batch):
+        rows = {"weight": np.ones(len(batch["label"])), "index": np.arange(len(batch["label"]))}
+        for evaluator in watching:
+            evaluator.update(outputs, {**batch, **rows})
+
     try:
-        result = proof.evaluate(artifact, batches, how, 1 if static else BATCH)
+        number = _views(task, views)
+        seen = tta.AveragedFile(artifact, number) if number > 1 else artifact
+        result = proof.evaluate(seen, batches, how, 1 if static else BATCH, watch)
     except KeyError as error:
         raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:
         raise UserError(f"{artifact.path}: the data set has no column {how['target']}")
+    for evaluator in watching:
+        one = evaluator.result()
+        result |= one["test"] | {k: one[k] for k in PER_CLASS}
     return result
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kerasdl.columns import DataInfo
+from kerasdl.data.images import MODES, Fit
 from kerasdl.errors import UserError
 from kerasdl.inference import signatures
 from kerasdl.store import load
@@ -22,12 +23,14 @@ class Interface:
         info: Of the data that it was trained on.
         context: Maximum number of tokens that it reads, or None.
         signatures: `{name: {"inputs", "outputs", "limits"}}`; see `signatures.interface`.
+        fit: How images of any size come to that of the model.
     """
 
     model: str
     info: DataInfo
     context: int | None
     signatures: dict
+    fit: Fit = Fit()
 
     def data(self, name: str, settings=()) -> dict | None:
         """The inputs of a signature that are given as files and texts, `{kind: input}`.
@@ -59,7 +62,8 @@ class Interface:
 def of_model(task, model, target: str = "savedmodel") -> Interface:
     """The interface of a Keras model."""
     described = signatures.interface(task, model)
-    return Interface(task.run_recipe.model, task.info, described["context"], described[target])
+    fit = signatures.fit_of(task)
+    return Interface(task.run_recipe.model, task.info, described["context"], described[target], fit)
 
 
 def of_card(path, target: str) -> Interface:
@@ -76,7 +80,10 @@ def of_card(path, target: str) -> Interface:
     try:
         described = card["interface"]
         info = DataInfo.from_dict(card["data"])
-        result = Interface(card["model"], info, described["context"], described[target])
+        fit = Fit(described.get("resize", "squash"), float(described.get("crop_fraction", 1.0)))
+        if fit.mode not in MODES or not 0 < fit.fraction <= 1:
+            raise ValueError(f"{fit} is no way to resize")
+        result = Interface(card["model"], info, described["context"], described[target], fit)
         for signature in result.signatures.values():
             kinds = [
                 one["kind"] for part in ("inputs", "outputs") for one in signature[part].values()

@@ -190,7 +190,7 @@ def _answer(artifact, name, data, request, given, numbers, number):
         key, file = data["image"], request["image"]
         one, result["file"] = signature["inputs"][key], file
         content = _read(file, serving)
-        picture = _decoded(file, content, one["shape"])
+        picture = _decoded(file, content, one["shape"], serving.fit)
         inputs[key] = np.array([content], object) if one.get("encoded") else picture[None]
     if "tokens" in data:
         key, text = data["tokens"], request["tokens"]
@@ -292,14 +292,14 @@ def _read(file, serving) -> bytes:
         raise UserError(f"{file} cannot be read: {why}; {serving.model} takes {takes}") from None
 
 
-def _decoded(file, content, shape):
+def _decoded(file, content, shape, fit):
     """The pixels of an encoded image as the model is given them, float32 `(H, W, C)`."""
-    *size, channels = shape
+    channels = shape[-1]
     if channels not in (1, 3):
         raise UserError(
             f"{file} cannot be used: the model takes arrays of {channels} channels, not image files"
         )
     try:
-        return images.resize(images.decode(content, channels), size).numpy()
+        return images.to_float(images.read(content, shape, fit)).numpy()
     except tf.errors.InvalidArgumentError:
-        raise UserError(f"{file} is not an image that can be decoded") from None
+        raise UserError(f"{file} is {images.kind_of(content)}") from None

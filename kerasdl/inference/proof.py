@@ -384,7 +384,7 @@ def split(examples: dict, size: int = 64):
         yield {name: values[start : start + size] for name, values in examples.items()}
 
 
-def evaluate(artifact, batches, evaluated_by: dict | None, size: int = 64) -> dict | None:
+def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda *_: None):
     """Metrics of an artifact: of logits those of training, of masks their mean intersection over
     union, of images the mean squared error, else how many answers are exact.
 
@@ -393,6 +393,7 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size: int = 64) -> di
         batches: Yields `{input or target: (n, ...)}`; no more than one of them is held at once.
         evaluated_by: Of `Task.evaluated_by`; without it, or its target, there are none.
         size: Examples per call.
+        watch: Called with the outputs and the batch, each time.
 
     Returns:
         `loss`, `top1`, `top5`, or `mse`, or `mean_iou` and `pixel_accuracy`, or `exact_match`; and
@@ -408,16 +409,15 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size: int = 64) -> di
         inputs = {name: batch[name] for name in evaluated_by["inputs"]}
         outputs = in_batches(lambda x: artifact.answer(evaluated_by["signature"], x), inputs, size)
         result = outputs[evaluated_by["output"]]
+        watch(outputs, batch)
         count += len(target)
         if how == "iou":
             pairs.update(pixel_pairs(target, result))
             continue
         means = _means(result, target, how)
         sums = {name: sums.get(name, 0.0) + len(target) * value for name, value in means.items()}
-    if not count:
-        return None
     result = mean_iou(pairs) if how == "iou" else {k: v / count for k, v in sums.items()}
-    return {**result, "examples": count}
+    return {**result, "examples": count} if count else None
 
 
 def _means(result, target, how) -> dict:

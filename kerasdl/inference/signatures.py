@@ -61,8 +61,9 @@ def interface(task, model, only=()) -> dict:
         only: Names of the signatures that are written; all if empty.
 
     Returns:
-        `context`, the maximum of tokens that it reads, or None; and `savedmodel` and
-        `tflite`, each `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`,
+        `context`, the maximum of tokens that it reads, or None; `resize` and `crop_fraction`, how
+        images come to its size; and `savedmodel` and `tflite`, each
+        `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`,
         `dtype` and `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`,
         the name of their token ids; and the `noise` that it is made of. An output has a `kind`, and
         its `class_names`; it lists only outputs that are shown by their kind. A limit has the
@@ -75,7 +76,9 @@ def interface(task, model, only=()) -> dict:
         }
         for target in ("savedmodel", "tflite")
     }
-    return {"context": getattr(model, "context", None), **described}
+    fit = fit_of(task)
+    more = {"resize": fit.mode, "crop_fraction": fit.fraction}
+    return {"context": getattr(model, "context", None), **more, **described}
 
 
 def class_names_of(info: DataInfo, name: str, kind: str) -> tuple:
@@ -87,22 +90,28 @@ def class_names_of(info: DataInfo, name: str, kind: str) -> tuple:
     return column.class_names if column and column.class_names else info.class_names
 
 
-def decode_batch(image_bytes, shape):
+def decode_batch(image_bytes, shape, fit=images.SQUASH):
     """Decode and resize encoded images.
 
     Args:
-        image_bytes: string `(B,)`, each a PNG, JPEG, GIF or BMP of any size and channels.
+        image_bytes: string `(B,)`, each a PNG, JPEG, WebP, GIF or BMP of any size and channels.
         shape: `(H, W, C)`.
+        fit: How they come to that size.
 
     Returns:
         float32 `(B, H, W, C)` in [0, 1].
     """
 
     def one(encoded):
-        image = images.resize(images.decode(encoded, shape[-1]), shape[:2])
-        return tf.ensure_shape(image, shape)
+        return images.to_float(images.read(encoded, shape, fit))
 
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+
+
+def fit_of(task) -> images.Fit:
+    """How images come to the size of the model of a task, as in its run."""
+    recipe = getattr(task, "run_recipe", None)
+    return images.Fit.from_recipe(recipe) if recipe else images.SQUASH
 
 
 def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict:
@@ -114,7 +123,8 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
         if target == "tflite":
             served[signature.name] = _plain(signature, task.info, batch)
             continue
-        served[signature.name] = _rich(signature, task.info, tokenizer, batch)
+        fit = fit_of(task)
+        served[signature.name] = _rich(signature, task.info, fit, tokenizer, batch)
         # Of other images than gray and color there are no encoded files.
         encoded = [
             name
@@ -122,7 +132,8 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
             if spec.kind == "image" and spec.batched and spec.shape[-1] in (1, 3)
         ]
         if encoded:
-            served.setdefault("serve_bytes", _rich(signature, task.info, tokenizer, batch, encoded))
+            rich = _rich(signature, task.info, fit, tokenizer, batch, encoded)
+            served.setdefault("serve_bytes", rich)
     served = {name: one for name, one in served.items() if not only or name in only}
     if target == "savedmodel" and served:  # what a server runs where no name is given
         served.setdefault("serving_default", next(iter(served.values())))
@@ -140,7 +151,7 @@ def _plain(signature, info, batch):
     return Endpoint(served, specs, _description(signature, info))
 
 
-def _rich(signature, info, tokenizer, batch=None, encoded=()):
+def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
     """An endpoint that checks, decodes `encoded` images, takes and gives texts, names classes."""
     texts, names = signature.text_inputs, list(signature.inputs)
 
@@ -151,7 +162,7 @@ def _rich(signature, info, tokenizer, batch=None, encoded=()):
                 inputs[name], inputs[f"{name}_length"] = tokenizer.ids(tensor)
                 count = tf.shape(tensor)[:1]
             elif name in encoded:
-                inputs[name] = decode_batch(tensor, tuple(signature.inputs[name].shape))
+                inputs[name] = decode_batch(tensor, tuple(signature.inputs[name].shape), fit)
             else:
                 inputs[name] = tensor
         for name, spec in signature.inputs.items():

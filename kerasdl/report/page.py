@@ -24,6 +24,7 @@ GRID_COLUMNS = 8  # of pictures/mistakes.png
 NAMED_CLASSES = 20  # more than so many are a picture without text
 LISTED_CLASSES = 100
 CONFUSED_PAIRS = 12
+LISTED_CLASSES = 100
 LISTED = 24  # values of a setting
 PHOTO = 200  # pixels of a side from which an image is smoothed
 BARE = ("epoch", "step", "lr")  # columns of the summary that are no metrics
@@ -54,6 +55,7 @@ def write(folder, card: dict | None = None) -> Path:
         _tiles(metrics),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
+        _classes(metrics.get("classes")),
         _mistakes(folder / "pictures" / "mistakes.png", metrics.get("mistakes"), info.class_names),
         _groups(metrics.get("groups")),
         _data(metrics.get("data")),
@@ -192,6 +194,23 @@ def _confusion_table(matrix, fraction, names):
         f"<div class=scroll><table class=confusion><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _classes(classes):
+    """Precision and recall of each class, where there are not too many."""
+    if not classes:
+        return ""
+    note = "Of the test set."
+    if len(classes) > LISTED_CLASSES:
+        note = f"{len(classes)} classes: they stand in <code>{runs.METRICS}</code>."
+        return f"<h2>Classes</h2><p class=note>{note}</p>"
+    names = ("precision", "recall", "f1")
+    rows = [
+        (name, *(number_text(row.get(n)) for n in names), f"{row.get('support', 0):,}")
+        for name, row in classes.items()
+    ]
+    shown = table(("class", *names, "examples"), rows, "num")
+    return f"<h2>Classes</h2><p class=note>{note}</p>{shown}"
 
 
 def _mistakes(path, mistakes, names):

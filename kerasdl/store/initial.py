@@ -5,13 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
+from kerasdl import catalog, tasks
 from kerasdl.errors import UserError
 from kerasdl.layers.classifier import Backbone
 from kerasdl.layers.core import Normalize
 from kerasdl.store import runs
-from kerasdl.system.names import nearest
+from kerasdl.system.names import few, nearest
 
 PREFIX = "keras:"
+ANEW = "but for the head, which starts anew"
+NOT_COMPARED = "class names were not compared"
 
 
 def open_initial(name: str):
@@ -23,7 +26,8 @@ def open_initial(name: str):
 
     Returns:
         An object with `input_stats`, `(mean, std)` of the inputs that the weights are for, or None
-        where they are not known; and `copy_to(model)`, which returns a line of what it did.
+        where they are not known; and `copy_to(model, class_names)`, which returns a line of what it
+        did.
 
     Raises:
         ValueError: Nothing of these is there, or it cannot be read.
@@ -60,8 +64,8 @@ class Downloaded:
     name: str
     input_stats: tuple
 
-    def copy_to(self, model) -> str:
-        """Give `model` the weights; returns a line for the user.
+    def copy_to(self, model, class_names=()) -> str:
+        """Give `model` the weights; returns a line for the user. No class names are compared.
 
         Raises:
             ValueError: They are of another architecture, or cannot be had.
@@ -69,7 +73,7 @@ class Downloaded:
         from kerasdl.weights import keras_applications
 
         with_head = keras_applications.load(self.name, model)
-        head = "its head too" if with_head else "but for the head, which starts anew"
+        head = f"its head too; {NOT_COMPARED}" if with_head else ANEW
         return f"{PREFIX}{self.name}: took all weights, {head}"
 
 
@@ -82,43 +86,69 @@ class Initial:
         model_name: Of the model that they were trained in.
         arrays: `{path without the model's own name: array}`.
         input_stats: `(mean, std)` per channel; empty ones where inputs are not normalized.
+        class_names: Of the classes that the last axis of the head stands for; () where they are not
+            known.
     """
 
     name: str
     model_name: str
     arrays: dict
     input_stats: tuple | None
+    class_names: tuple = ()
 
-    def copy_to(self, model) -> str:
+    def copy_to(self, model, class_names=()) -> str:
         """Give `model` the weights of the same paths; returns a line for the user.
 
-        A head, or an auxiliary one, whose shape differs keeps its fresh weights; another weight is
-        made to fit where the model can (`adapt_weight`). Nothing is assigned if it raises.
+        What a head, or an auxiliary one, holds for a class is taken by the class's name; new
+        classes keep their fresh weights. So does a head whose shape differs where names are not
+        known. Another weight is made to fit where the model can (`adapt_weight`). Nothing is
+        assigned if it raises.
+
+        Args:
+            model: The model.
+            class_names: Of the classes that the last axis of its head stands for, or ().
 
         Raises:
             ValueError: The backbones are not of one architecture, or a shape differs.
         """
         variables = by_path(model)
         self._check_backbones(model, variables)
-        values = {}
-        fresh_head = False
+        places = {name: i for i, name in enumerate(self.class_names)}
+        source = np.array([places.get(name, -1) for name in class_names], int)
+        values, fresh_head, compared, heads = {}, False, False, 0  # heads: weights by class
         for path, variable in variables.items():
             value, shape = self.arrays.get(path), tuple(variable.shape)
-            if value is not None and value.shape != shape:
+            if value is not None and self._is_by_class(path, value, shape, class_names):
+                compared = True
+                value = taken_by_class(value, np.asarray(variable), source)
+            elif value is not None and value.shape != shape:
                 value = None if in_head(path) else self._adapt(model, path, value, shape)
             if value is not None:
                 values[path] = value
+                heads += of_classes(path)
             elif in_head(path):
                 fresh_head = True
         if not values:
             raise UserError(
                 f"--initial-checkpoint {self.name}: no weight of {self.model_name} "
-                f"has its like in {model.name}"
+                f"has its like in {model.name}" + " and no class has the same name" * compared
             )
         for path, value in values.items():
             variables[path].assign(value)
         line = f"{self.name}: took {len(values)} of {len(variables)} weights"
-        return line + ("; the head starts anew" if fresh_head else "")
+        if compared and heads:
+            line += _by_name(source, class_names)
+            return line + ("; another head starts anew" if fresh_head else "")
+        if fresh_head:
+            line += "; the head starts anew"
+            return line + (": no class has the same name" if compared else "")
+        return line + (f"; {NOT_COMPARED}" if heads and class_names else "")
+
+    def _is_by_class(self, path, value, shape, class_names):
+        """Whether the last axis of a weight stands for classes, all of whose names are known."""
+        known = bool(self.class_names and class_names) and of_classes(path)
+        shapes = ((*shape[:-1], len(names)) for names in (self.class_names, class_names))
+        return known and (value.shape, shape) == tuple(shapes)
 
     def _check_backbones(self, model, variables):
         """Refuse half a backbone: it would train, and be worse for no visible reason."""
@@ -159,6 +189,39 @@ def in_head(path: str) -> bool:
     return path.startswith(("head", "aux"))
 
 
+def of_classes(path: str) -> bool:
+    """Whether the last axis of a weight is a head's or an auxiliary head's: of its last layer."""
+    return in_head(path) and path.split("/")[-2:-1] == ["head"]
+
+
+def taken_by_class(value, fresh, source):
+    """A head's weight with what another one holds for the same classes.
+
+    Args:
+        value: The other one, `(..., J)`.
+        fresh: `(..., K)`, for classes that the other one does not have.
+        source: int `(K,)`, where each class stands in the other one; -1 where it does not.
+
+    Returns:
+        `(..., K)`, or None where no class is in both.
+    """
+    there = source >= 0
+    if not there.any():
+        return None
+    result = np.array(fresh, value.dtype)
+    result[..., there] = value[..., source[there]]
+    return result
+
+
+def _by_name(source, class_names):
+    """What is said of a head whose classes were compared; `source` as in `taken_by_class`."""
+    k, new = len(source), [n for n, i in zip(class_names, source, strict=True) if i < 0]
+    if new:
+        return f"; took {k - len(new)} of {k} classes of the head by name (new: {few(new)})"
+    order = "" if (np.diff(source) > 0).all() else ", in another order"
+    return f"; took all {k} classes of the head by name{order}"
+
+
 def _of_run(folder: Path) -> Initial:
     run = runs.open_run(folder)
     arrays = {
@@ -171,7 +234,12 @@ def _of_run(folder: Path) -> Initial:
         run.model_name,
         arrays,
         (run.info.input_mean, run.info.input_std),
+        _head_classes(run.model_name, run.info),
     )
+
+
+def _head_classes(model_name, info) -> tuple:
+    return tuple(tasks.get(catalog.row(model_name).task).head_classes(info))
 
 
 def _of_keras(name: str, path: Path) -> Initial:
@@ -179,7 +247,12 @@ def _of_keras(name: str, path: Path) -> Initial:
 
     model = load.load_keras(path)
     arrays = {path: np.asarray(v) for path, v in by_path(model).items()}
-    return Initial(name, model.name, arrays, _input_stats(model))
+    try:
+        metadata = load.load_info(name)
+        class_names = _head_classes(metadata.model, metadata.info)
+    except UserError:
+        class_names = ()  # it is not known what it was trained on
+    return Initial(name, model.name, arrays, _input_stats(model), class_names)
 
 
 def _input_stats(model):

@@ -201,25 +201,22 @@ def _check_ours(folder):
         )
 
 
-def refuse_changes(old: Recipe, new: Recipe, may_move: bool = False) -> None:
+def refuse_changes(old: Recipe, new: Recipe, but=()) -> None:
     """Refuse to go on with a run under settings that would change what is computed.
 
-    The data set may have another name where the run knows what its data are: they are compared.
-
     Args:
-        old: The run's settings.
-        new: Those of now.
-        may_move: Whether the data set may have another name.
+        old: Its settings.
+        new: Those that it shall go on with.
+        but: Names of more settings that may differ.
 
     Raises:
         ValueError: Names every changed setting.
     """
     before, after = to_dict(old), to_dict(new)
-    allowed = {*MAY_CHANGE_ON_RESUME, *(["dataset"] if may_move else [])}
     changed = [
         f"--{flag(k)} was {before[k]}, is {after[k]}"
         for k in before
-        if k not in allowed and before[k] != after[k]
+        if k not in MAY_CHANGE_ON_RESUME and k not in but and before[k] != after[k]
     ]
     if changed:
         raise UserError(

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from kerasdl import catalog
+from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, from_dict
 
 
@@ -26,6 +27,11 @@ def resolve(given: dict) -> Recipe:
     for name in ("model_kwargs", "task_kwargs"):  # one of them given keeps the others
         settings[name] = {**own.get(name, {}), **given.get(name, {})}
     recipe = from_dict({"model": row.name, **settings})
+    if recipe.class_weight and not task.weighs_classes:
+        raise UserError(
+            f"--class-weight {' '.join(recipe.class_weight)}: applies to classification only; the "
+            f"task of {row.name} is {row.task}"
+        )
     if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))
     dataset = recipe.dataset or row.dataset

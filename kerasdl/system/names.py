@@ -13,3 +13,10 @@ def nearest_multiples(value: int, part: int) -> list[str]:
     """The multiples of `part` next to `value`, which is none: one below, if above 0, one above."""
     low = value // part * part
     return [str(low), str(low + part)] if low else [str(part)]
+
+
+def few(names, maximum: int = 10) -> str:
+    """The first of some names in words, and how many more there are."""
+    names = list(map(str, names))
+    more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
+    return ", ".join(names[:maximum]) + more

@@ -5,13 +5,17 @@ from keras import ops
 from kerasdl.columns import Spec
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.ops import losses as loss_functions
+from kerasdl.tasks import class_weights
 from kerasdl.tasks.task import Signature, Task
 
 
 class Classify(Task):
     """One of `K` classes per example. Labels are `(B,)` integers, or `(B, K)` where mixed.
 
-    `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's.
+    `loss`: `cross_entropy` (with label smoothing) or `hinge`, the multiclass SVM's. With class
+    weights the training loss is the weighted mean over the global batch; an example weighs what
+    its class does, and one of mixed labels the sum of weights times label. The losses of the
+    validation and the test part, and all accuracies, are not weighted.
 
     The model returns logits `(B, K)`, or a dict of `logits` and those of auxiliary heads, each of
     which adds `model.aux_weight` times its own loss while training.
@@ -21,6 +25,7 @@ class Classify(Task):
     targets = {"label": Spec((), "int32", "label")}
     metrics = ("loss", "top1", "top5")
     monitor = "top1"
+    weighs_classes = True
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
@@ -28,6 +33,19 @@ class Classify(Task):
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.loss = recipe.loss
         self.label_smoothing = recipe.label_smoothing
+        self.class_weights = class_weights.given(recipe.class_weight, info)  # (K,) or None
+
+    @staticmethod
+    def head_classes(info):
+        return info.class_names
+
+    def measure(self, train):
+        words, names = self.run_recipe.class_weight, self.info.class_names
+        if not words:
+            return []
+        if self.class_weights is None:
+            self.class_weights = class_weights.balanced(train, len(names))
+        return class_weights.lines(self.class_weights, names)
 
     def arguments(self):
         return {
@@ -50,6 +68,10 @@ class Classify(Task):
             for name, head in heads.items():
                 if name != "logits":
                     loss = loss + model.aux_weight * self._loss(label, head, training)
+            if self.class_weights is not None:
+                weights = ops.convert_to_tensor(self.class_weights, dtype=logits.dtype)
+                weight = ops.sum(label * weights, axis=-1)  # (B,)
+                loss = (loss * weight, weight)
         true = ops.argmax(label, axis=-1)
         rank = rank_of(true, logits)
         return loss, {

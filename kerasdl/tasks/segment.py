@@ -29,6 +29,10 @@ class Segment(Task):
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.targets = {"mask": Spec(tuple(info.image_shape[:2]), "int32", "mask")}
 
+    @staticmethod
+    def head_classes(info):
+        return info.columns["mask"].class_names
+
     def arguments(self):
         return {
             "image_shape": tuple(self.info.image_shape),

@@ -56,6 +56,7 @@ class Task:
         players: Who is trained in turn; one optimizer each.
         updates_per_step: `{player: n}` of those that make several updates in their turn: each on
             one of the `n` parts that the batch is divided into.
+        weighs_classes: Whether it takes `--class-weight`.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
@@ -74,6 +75,7 @@ class Task:
     changeable: tuple = ()
     players = ("model",)
     updates_per_step: dict = {}
+    weighs_classes = False
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)
@@ -109,6 +111,23 @@ class Task:
                 f"--task-kwargs {name}={value}: not one of {words}{nearest(value, allowed)}"
             )
         return value
+
+    @staticmethod
+    def head_classes(info: DataInfo) -> tuple:
+        """Names of the classes that the last axis of the model's head stands for; () where it
+        stands for none."""
+        return ()
+
+    def measure(self, train) -> list[str]:
+        """Take from the training part what the losses need besides the batch.
+
+        Args:
+            train: A `kerasdl.data.splits.Split`.
+
+        Returns:
+            Lines for the user.
+        """
+        return []
 
     def arguments(self) -> dict:
         """Constructor arguments of the model that the data decide."""

@@ -409,9 +409,10 @@ class Loop:
     def learning_rate(self) -> float:
         """Of the next step."""
         optimizer = next(iter(self.trainer.optimizers.values()))
-        return float(optimizer.learning_rate) * self._factor()
+        return float(optimizer.learning_rate) * self.lr_factor()
 
-    def _factor(self):
+    def lr_factor(self) -> float:
+        """What the schedule's rate is multiplied by."""
         return float(np.asarray(self.trainer.lr_factor))
 
     def _evaluated(self, epoch):
@@ -432,8 +433,8 @@ class Loop:
         if better:
             self._best_arrays = self.weights() if self.chief else None
         if drops:
-            low = min(self.recipe.min_lr / self.recipe.lr, self._factor())
-            factor = self._factor() * self.recipe.decay_rate
+            low = min(self.recipe.min_lr / self.recipe.lr, self.lr_factor())
+            factor = self.lr_factor() * self.recipe.decay_rate
             self.trainer.lr_factor.assign(max(factor, low))
 
     def _maybe_save(self, at_end):

@@ -7,14 +7,14 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, fingerprint, pipeline, sources, summary
+from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, initial, runs
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
-from kerasdl.training import cluster, loop, schedules, step, strategy
+from kerasdl.training import cluster, growth, loop, schedules, step, strategy
 from kerasdl.training.selection import check_monitor
 
 
@@ -35,6 +35,7 @@ class Session:
     def __init__(self, recipe: Recipe, folder: Path, say=print, callbacks=(), old=None):
 
         self.recipe, self.folder = recipe, folder
+        self.old_recipe = old.recipe if old else recipe
         row = catalog.row(recipe.model)
         newest = checkpoint.newest_first(old.checkpoints)[:1] if old else []
         metadata = {f"--{flag(k)}": v for k, v in to_dict(recipe).items()}
@@ -82,6 +83,9 @@ class Session:
         initial = None if resuming else self._open_initial()
         info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
+        tta.check(recipe.tta, self.task)
+        for line in self.task.measure(self.source.train):
+            say(line)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
@@ -94,7 +98,7 @@ class Session:
         with self.strategy.scope():
             self.model = self._build(arguments)
             if initial:
-                say(initial.copy_to(self.model))
+                say(initial.copy_to(self.model, self.task.head_classes(info)))
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())
@@ -247,4 +251,6 @@ class Session:
         )
         if self.loop.resume(self.say):
             self.say(f"going on from step {self.loop.step}")
+            if self.recipe.epochs != self.old_recipe.epochs:
+                self.say(growth.line(self.old_recipe, self.loop))
         self.loop.fit()

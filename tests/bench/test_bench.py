@@ -22,6 +22,7 @@ from kerasdl.bench import (
     sampling,
 )
 from kerasdl.cli import bench
+from kerasdl.data.splits import FileSplit
 from kerasdl.errors import UsageError
 from kerasdl.ops import noise
 from tests.test_every_model import built_without_memory
@@ -201,6 +202,10 @@ def _keys():
             r"unknown model 'resnet21' \(did you mean resnet\d+\?",
         ),
         (["--against", "pytorch"], "invalid choice: 'pytorch'"),
+        (
+            ["data", "--against", "keras", "torch"],
+            "bench data needs torchvision, which is not inst",
+        ),
         (["train", "--against", "keras.layers"], "is a peer of layers, not of train"),
         (["--output", "/proc/bench"], "--output /proc/bench: cannot be made"),
         (["--rounds", "0"], "0: must be at least 1"),
@@ -302,9 +307,22 @@ def test_other_libraries_answer_in_the_same_shapes():
 
 
 def test_both_pipelines_give_batches():
-    for _, steps in data.cases({"files": 6, "batch": 2, "side": 8}):
-        for step in steps.values():
-            step()
+    cases = list(data.cases({"files": 6, "batch": 2, "photos": ((40, 50, 8), (60, 40, 16))}))
+    assert [name.split(" (")[0] for name, _ in cases[:2]] == [
+        "6 JPEG files of 40 x 50 as 8 x 8",
+        "6 JPEG files of 60 x 40 as 16 x 16",
+    ]
+
+
+def test_both_read_the_same_range(tmp_path):
+    folder = tmp_path / "all"
+    folder.mkdir()
+    paths = data._write(folder / "one", 4, (60, 50))
+    ours = FileSplit(paths, np.zeros(4, np.int32), (20, 30, 3))
+    ours = next(data._endless(ours, 4))["image"].numpy()
+    theirs = next(data._by_keras(folder, 20, 4))[0].numpy()
+    assert ours.shape == (4, 20, 30, 3) and theirs.shape == (4, 20, 20, 3)
+    assert 0 <= ours.min() and 0 <= theirs.min() and 0.5 < ours.max() <= 1 >= theirs.max() > 0.5
 
 
 def test_a_keras_gpt2_has_as_many_weights():

@@ -50,6 +50,7 @@ def test_from_recipe_takes_every_setting():
     )
     assert Augment.from_recipe(recipe) == Augment(("flip", "noise"), 0.1, 0.2, 0.3, (0.1, 0.9))
     assert Augment.from_recipe(Recipe()) == Augment()
+    assert Augment.from_recipe(Recipe(crop_ratio=(1, 2))) == Augment(crop_ratio=(1, 2))
     assert Augment.from_recipe(recipe).mixes and not Augment.from_recipe(Recipe()).mixes
 
 
@@ -245,3 +246,59 @@ def test_mean_gray_does_not_depend_on_the_batch():
 def test_a_crop_scale_out_of_range_is_refused(scale):
     with pytest.raises(ValueError, match="--crop-scale .*: must be two numbers above 0"):
         Recipe(crop_scale=scale)
+
+
+@pytest.mark.parametrize("ratio", [(0.5,), (0.0, 1.0), (2.0, 0.5), (-1, 1)])
+def test_a_crop_ratio_out_of_range_is_refused(ratio):
+    with pytest.raises(ValueError, match="--crop-ratio .*: must be two numbers above 0"):
+        Recipe(crop_ratio=ratio)
+
+
+def test_vertical_flip_turns_half_of_them_upside_down():
+    image = make_batch(2)["image"].numpy()
+    out = shift_flip(image, None, None, u((0.1,), (0.9,))).numpy()
+    np.testing.assert_array_equal(out[0], image[0, ::-1])
+    np.testing.assert_array_equal(out[1], image[1])
+    both = shift_flip(image, None, u((0.1,), (0.9,)), u((0.1,), (0.1,))).numpy()
+    np.testing.assert_array_equal(both[0], image[0, ::-1, ::-1])
+    np.testing.assert_array_equal(both[1], image[1, ::-1])
+    part = changed(make_batch(400)["image"], augmented(make_batch(400), "vertical_flip")["image"])
+    assert 150 < part.any(axis=(1, 2)).sum() < 250
+
+
+def test_crop_of_what_is_in_memory_is_the_resized_crop():
+    batch = make_batch(16)
+    np.testing.assert_array_equal(
+        augmented(batch, "crop")["image"], augmented(batch, "resized_crop")["image"]
+    )
+    square = augmented(batch, "crop", crop_ratio=(1.0, 1.0), crop_scale=(1.0, 1.0))["image"]
+    np.testing.assert_allclose(square, batch["image"], atol=1e-5)
+
+
+def test_blur_is_a_gaussian_of_its_deviation():
+    image = np.zeros((3, 41, 41, 1), np.float32)
+    image[:, 20, 20] = 1
+    out = augment.blur(tf.constant(image), u((0.0, 1.0), (0.0, 0.4737), (0.9, 1.0))).numpy()
+    np.testing.assert_array_equal(out[2], image[2])
+    for one, sigma in ((out[0], 2.0), (out[1], 1.0)):
+        y, x = np.mgrid[-20:21, -20:21]
+        assert one.sum() == pytest.approx(1, abs=1e-5)
+        deviation = np.sqrt((one[..., 0] * y**2).sum())
+        assert deviation == pytest.approx(sigma, rel=0.03)
+        np.testing.assert_allclose(one[..., 0], one[..., 0].T, atol=1e-7)
+    flat = tf.fill((1, 9, 30, 3), 0.7)
+    np.testing.assert_allclose(augment.blur(flat, u((0.0, 0.9))), flat, atol=1e-6)
+
+
+def test_a_crop_of_any_image_has_its_area_and_ratio():
+    rng = np.random.default_rng(0)
+    for size in ((300, 500), (20, 400), (7, 3)):
+        for numbers in rng.random((100, 4)).astype(np.float32):
+            corner, sides = warps.crop_box(u(size)[0], tf.constant(numbers), (0.08, 1.0))
+            corner, sides = corner.numpy(), sides.numpy()
+            assert (corner >= 0).all() and (corner + sides <= np.array(size) * 1.0001).all()
+            if sides.min() > 1:
+                assert 0.7499 < sides[1] / sides[0] < 1.3334
+            if size == (300, 500) and sides[0] < 299:
+                area = 0.08 + 0.92 * numbers[0]
+                assert sides.prod() / 150_000 == pytest.approx(area, rel=1e-3)

@@ -16,7 +16,7 @@ from kerasdl.recipe import AUGMENTATIONS, Recipe
 from kerasdl.tasks.task import Task
 
 N, H, W, M = 24, 24, 32, 4
-GEOMETRIC = ("resized_crop", "rotate", "shift", "flip")
+GEOMETRIC = ("resized_crop", "rotate", "shift", "flip", "crop", "vertical_flip")
 COLUMNS = {
     "image": Column("image", (H, W, 3)),
     "video": Column("video", (5, H, W, 3)),

@@ -8,12 +8,15 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
+from sklearn.datasets import load_sample_images
 
 from kerasdl.columns import DataInfo
 from kerasdl.data.augment import Augment
-from kerasdl.data.images import STEP
+from kerasdl.data.images import STEP, decode
 from kerasdl.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from kerasdl.data.splits import ArraySplit, FileSplit
+from kerasdl.ops import noise
 from kerasdl.recipe import AUGMENTATIONS
 
 ALL = Augment(AUGMENTATIONS, reprob=0.5)
@@ -208,7 +211,61 @@ def test_files_and_arrays_give_the_same_batches(tmp_path):
     ):
         assert_same(a, b)
     read = files.read([3, 1])
-    np.testing.assert_array_equal(
-        read["image"], arrays.arrays["image"][[3, 1]].astype(np.float32) * STEP
-    )
+    np.testing.assert_array_equal(read["image"], arrays.arrays["image"][[3, 1]])
     assert read["label"].tolist() == [3, 1] and read["label"].dtype == np.int32
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """JPEG files of two sizes, some of them turned by EXIF."""
+    folder, paths = tmp_path_factory.mktemp("photographs"), []
+    for number in range(10):
+        image = load_sample_images().images[number % 2][: 120 + 30 * (number % 3), :160]
+        tags = Image.Exif()
+        tags[0x0112] = 1 + number % 8
+        paths.append(str(folder / f"{number}.jpg"))
+        Image.fromarray(image).save(paths[-1], quality=95, exif=tags)
+    return paths
+
+
+def test_a_crop_is_of_the_file_and_the_same_in_any_batch(photographs):
+    split = FileSplit(photographs, np.arange(10, dtype=np.int32), (24, 32, 3))
+    augment = Augment(("crop", "flip"), crop_scale=(0.1, 0.4))
+    a = by_example(batches(split, 4, 5, augment=augment), 2)
+    b = by_example(batches(split, 20, 1, augment=augment), 10)
+    assert a.keys() == b.keys() and len(a) == 20
+    for key in a:
+        np.testing.assert_array_equal(a[key], b[key])
+    assert all((a[0, i] != a[1, i]).any() for i in range(10))
+    for x, y in zip(
+        batches(split, 4, 5, augment=augment)[3:],
+        batches(split, 4, 5, augment=augment, start_step=3),
+        strict=True,
+    ):
+        assert_same(x, y)
+    # Evaluation sees the whole.
+    whole = next(iter(evaluation_batches(split, columns_of(split), batch_size=10)))["image"]
+    np.testing.assert_array_equal(whole, split.read(range(10))["image"].astype(np.float32) * STEP)
+
+
+def test_a_crop_shows_its_box_of_the_upright_picture(photographs):
+    split = FileSplit(photographs, None, (24, 32, 3))
+    augment = Augment(("crop",), crop_scale=(0.1, 0.9), crop_ratio=(0.5, 2.0))
+    cropped, left = augment.on_files(split)
+    arrays = make_split()
+    assert left.names == () and augment.on_files(arrays) == (arrays, augment)
+    for number, path in enumerate(photographs):
+        key = noise.keys(3, 0, tf.constant([number]))[0]
+        result = cropped.load({"path": tf.constant(path), "key": key})["image"].numpy()
+        whole = decode(tf.io.read_file(path), 3)
+        size = tf.cast(tf.shape(whole)[:2], tf.float32)
+        corner, sides = (v.numpy() for v in augment.crop(key, size))
+        assert (corner >= 0).all() and (corner + sides <= size.numpy() + 1e-3).all()
+        assert 0.05 < sides.prod() / size.numpy().prod() < 0.91
+        expected = tf.image.crop_and_resize(
+            whole[None],
+            [np.concatenate([corner, corner + sides]) / np.tile(size, 2)],
+            [0],
+            (24, 32),
+        )[0]
+        assert np.abs(result / 255 - expected).mean() < 0.04

@@ -24,7 +24,12 @@ def test_no_more_than_a_batch_is_read_at_once(exported, file, monkeypatch):
     monkeypatch.setattr(ArraySplit, "read", counted)
     monkeypatch.setattr(dataset, "take", whole)
     result = artifact.evaluate_artifact(Path(exported["folder"]) / file)
+    classes, balanced = result.pop("classes"), result.pop("balanced_accuracy")
     assert result == pytest.approx(exported["artifacts"]["savedmodel"]["test"], abs=1e-4)
+    assert sum(one["support"] for one in classes.values()) == 360
+    assert balanced == pytest.approx(np.mean([one["recall"] for one in classes.values()]))
+    right = sum(one["recall"] * one["support"] for one in classes.values())
+    assert right / 360 == pytest.approx(result["top1"], abs=1e-4)
     if file.endswith(".keras"):
         return  # read by the pipeline that training reads with
     assert max(rows) == artifact.BATCH and sum(rows) == result["examples"] == 360
@@ -96,3 +101,12 @@ def test_random_parts_of_examples_do_not_depend_on_batches():
     assert [len(b["image"]) for b in some] == [7, 7, 6] and set(some[0]) == set(whole)
     for key, value in whole.items():
         np.testing.assert_array_equal(np.concatenate([b[key] for b in some]), value, err_msg=key)
+
+
+def test_a_model_and_its_files_average_alike(exported):
+    """Of the Keras file and the SavedModel, and otherwise than without."""
+    folder = Path(exported["folder"])
+    kept = folder / "assets.extra" / "model.keras"
+    whole = artifact.evaluate_artifact(kept, "test", 5)
+    assert artifact.evaluate_artifact(folder, "test", 5) == pytest.approx(whole, abs=1e-4)
+    assert artifact.evaluate_artifact(folder)["loss"] != pytest.approx(whole["loss"], abs=1e-4)

@@ -1,11 +1,20 @@
 """The SavedModel answers to encoded images as the model does to their pixels."""
 
+import dataclasses
+import io
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageOps
+from sklearn.datasets import load_sample_images
 
 from kerasdl.bench import native
 from kerasdl.data import images
+from kerasdl.data.splits import FileSplit
+from kerasdl.inference import predict
+from kerasdl.inference.signatures import functions
+from kerasdl.recipe import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +29,7 @@ KINDS = "gray gray_alpha color rgba larger smaller jpeg gray_jpeg".split()
 @pytest.mark.parametrize("kind", KINDS)
 def test_equals_decode_and_fit(kind, signatures, parts, pictures):
     outputs = signatures[1]["serve_bytes"](image_bytes=tf.constant([pictures[kind]]))
-    image = images.resize(images.decode(pictures[kind], 1), (8, 8))[None]
+    image = images.to_float(images.read(pictures[kind], (8, 8, 1)))[None]
     expected = parts.task.predict(parts.model, {"image": image})
     for name in ("logits", "probabilities"):
         np.testing.assert_allclose(outputs[name], expected[name], rtol=1e-5, atol=1e-5)
@@ -52,3 +61,44 @@ def test_a_server_goes_on_after_bytes_that_are_no_image(exported, pictures, repl
     before, refused, after = native.replay(replay, exported["folder"], requested, tmp_path)
     assert "Unknown image file format" in refused
     np.testing.assert_array_equal(before["logits"], after["logits"])
+
+
+def turned(value, kind="JPEG"):
+    """A photograph with an orientation in its EXIF."""
+    tags, stream = Image.Exif(), io.BytesIO()
+    tags[0x0112] = value
+    image = Image.fromarray(load_sample_images().images[0][:300, :200])
+    image.save(stream, kind, exif=tags, quality=95)
+    return stream.getvalue()
+
+
+def test_a_saved_model_turns_a_jpeg_as_its_exif_says(signatures, parts):
+    contents = [turned(value) for value in range(1, 9)]
+    answers = signatures[1]["serve_bytes"](image_bytes=tf.constant(contents))["logits"].numpy()
+    for content, answer in zip(contents, answers, strict=True):
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(content))).convert("L")
+        image = np.asarray(image, np.float32)[None, :, :, None] / 255
+        image = tf.image.resize(image, (8, 8), antialias=True)
+        expected = parts.task.predict(parts.model, {"image": image})["logits"][0]
+        np.testing.assert_allclose(answer, expected, atol=0.15)
+    assert np.abs(answers[:1] - answers[1:]).max(axis=1).min() > 0.3
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), Recipe(resize="crop", crop_fraction=0.8)])
+def test_it_sees_the_pixels_that_training_and_predict_see(parts, recipe, tmp_path):
+    """Bit for bit, at the size that `--resize` and `--crop-fraction` say."""
+    task = type(parts.task)(parts.info, dataclasses.replace(recipe, model="resnet20"))
+    path = tmp_path / "a.jpg"
+    path.write_bytes(turned(6))
+    fit = images.Fit.from_recipe(recipe)
+    seen = FileSplit([str(path)], None, (8, 8, 1), fit).read([0])["image"]
+
+    def model(image, training=False):
+        return tf.reshape(image, (-1, 64))
+
+    function, specs = functions(task, model, "savedmodel")["serve_bytes"]
+    served = tf.function(function, input_signature=specs, autograph=False)
+    logits = served(tf.constant([path.read_bytes()]))["logits"]
+    np.testing.assert_array_equal(logits, images.to_float(tf.constant(seen)).numpy().reshape(1, 64))
+    picture = predict._decoded(path, path.read_bytes(), (8, 8, 1), fit)
+    np.testing.assert_array_equal(picture.reshape(1, 64), logits)

@@ -1,16 +1,20 @@
 """Weights to start from: of runs, `.keras` files and `keras.applications`."""
 
+import re
+import zipfile
+
 import keras
 import numpy as np
 import pytest
 
-from kerasdl import catalog
-from kerasdl.columns import DataInfo
+from kerasdl import catalog, tasks
+from kerasdl.columns import Column, DataInfo
 from kerasdl.models.cnn import googlenet as googlenet_module
+from kerasdl.models.cnn.linear import linear
 from kerasdl.models.cnn.resnet import resnet20
 from kerasdl.models.vision_transformer.vit import vit_digits
 from kerasdl.recipe import Recipe
-from kerasdl.store import checkpoint, initial, runs
+from kerasdl.store import checkpoint, initial, load, runs
 from kerasdl.weights import keras_applications
 
 SIZES = {"image_shape": (8, 8, 1), "depths": (1, 1), "filters": 4}
@@ -68,6 +72,87 @@ def test_the_head_is_replaced_where_the_classes_differ(run_folder, trained):
     assert "the head starts anew" in line
     assert np.asarray(model.head.kernel).std() < 1
     same(model, arrays_of(trained), but="head")
+
+
+@pytest.mark.parametrize(
+    "names, line",
+    [
+        ("abcde", "took all 5 classes of the head by name"),
+        ("edcba", "took all 5 classes of the head by name, in another order"),
+        ("bd", "took all 2 classes of the head by name"),
+        ("abxcdey", r"took 5 of 7 classes of the head by name \(new: x, y\)"),
+        ("vwxye", r"took 1 of 5 classes of the head by name \(new: v, w, x, y\)"),
+        ("vwxyz", "the head starts anew: no class has the same name"),
+    ],
+)
+def test_the_head_is_taken_by_the_classes_names(run_folder, trained, names, line):
+    model = resnet20(num_classes=len(names), **SIZES)
+    fresh = {name: column(model, i) for i, name in enumerate(names)}
+    there = {name: column(trained, i) for i, name in enumerate("abcde")}
+    text = initial.open_initial(str(run_folder)).copy_to(model, tuple(names))
+    assert re.search(f"weights; {line}$", text)
+    for i, name in enumerate(names):
+        np.testing.assert_array_equal(column(model, i), {**fresh, **there}[name], name)
+    same(model, arrays_of(trained), but="head")
+
+
+def column(model, i):
+    """What a model's head holds for a class."""
+    return np.append(np.asarray(model.head.kernel)[:, i], np.asarray(model.head.bias)[i])
+
+
+def test_names_that_are_not_known_are_said(trained, tmp_path):
+    trained.save(tmp_path / "m.keras")
+    source = initial.open_initial(str(tmp_path / "m.keras"))
+    model = resnet20(num_classes=5, **SIZES)
+    assert source.copy_to(model, tuple("edcba")).endswith("class names were not compared")
+    same(model, arrays_of(trained))
+    model = resnet20(num_classes=4, **SIZES)
+    assert source.copy_to(model, tuple("abcd")).endswith("; the head starts anew")
+
+
+def test_names_of_a_keras_file_of_an_export_are_known(trained, tmp_path):
+    info = DataInfo.of_images((8, 8, 1), "abcde")
+    path = tmp_path / "m.keras"
+    trained.save(path)
+    metadata = load.Metadata("resnet20", info, Recipe(dataset="digits"))
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(load.MEMBER, metadata.to_json())
+    model = resnet20(num_classes=5, **SIZES)
+    line = initial.open_initial(str(path)).copy_to(model, tuple("edcba"))
+    assert line.endswith("took all 5 classes of the head by name, in another order")
+    np.testing.assert_array_equal(column(model, 0), column(trained, 4))
+
+
+def test_of_an_auxiliary_head_only_the_last_layer_goes_by_class(monkeypatch):
+    """Also where a hidden layer is as wide as there are classes."""
+    monkeypatch.setattr(googlenet_module, "AUX_DIM", 7)
+    tiny = googlenet_module.TINY["googlenet"]
+    source, model = (googlenet_module.googlenet(**tiny) for _ in range(2))
+    arrays = arrays_of(shaken(source))
+    first = initial.Initial("there", "googlenet", arrays, None, tuple("abcdefg"))
+    line = first.copy_to(model, tuple("gfedcba"))
+    assert line.endswith("took all 7 classes of the head by name, in another order")
+    for path, value in arrays_of(model).items():
+        turned = arrays[path][..., ::-1] if path.split("/")[-2] == "head" else arrays[path]
+        np.testing.assert_array_equal(value, turned, path)
+
+
+def test_heads_of_other_tasks_have_no_classes():
+    info = DataInfo.of_images((8, 8, 1), "abc")
+    masks = DataInfo({**info.columns, "mask": Column("mask", (8, 8), ("none", "a"))})
+    expected = {"classify": tuple("abc"), "segment": ("none", "a")}
+    for row in catalog.ROWS:
+        names = tasks.get(row.task).head_classes(masks)
+        assert tuple(names) == expected.get(row.task, ()), row.name
+
+
+def test_a_linear_model_of_other_classes_has_nothing_to_take():
+    sizes = {"image_shape": (8, 8, 1), "num_classes": 2}
+    arrays = arrays_of(linear(**sizes))
+    source = initial.Initial("there", "linear", arrays, None, ("a", "b"))
+    with pytest.raises(ValueError, match="no weight of linear .*no class has the same name"):
+        source.copy_to(linear(**sizes), ("c", "d"))
 
 
 def test_the_last_checkpoint_where_the_best_is_lost(run_folder, trained, capsys):
@@ -160,7 +245,7 @@ def test_keras_applications(monkeypatch, with_head):
     assert result.input_stats == keras_applications.INPUT["ResNet50"]
     line = result.copy_to("a model")
     assert requested == [("ResNet50", "a model")]
-    assert ("starts anew" in line) != with_head
+    assert ("starts anew" in line) != with_head == ("names were not compared" in line)
 
 
 def test_what_the_catalogue_builds_is_what_a_run_names(run_folder):

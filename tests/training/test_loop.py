@@ -77,8 +77,10 @@ def test_a_run_writes_its_folder_and_says_when_it_is_finished(tmp_path):
     metrics = json.loads((folder / "metrics.json").read_text())
     wanted = {"model", "dataset", "test", "trainable_parameters", "steps", "epochs", "seed"}
     assert wanted | {"examples_per_second", "train_seconds"} <= metrics.keys()
-    assert metrics["test"].keys() == {"loss", "top1", "top5"}
+    assert metrics["test"].keys() == {"loss", "top1", "top5", "balanced_accuracy"}
     assert np.sum(metrics["confusion"]) == 360
+    assert sum(row["support"] for row in metrics["classes"].values()) == 360
+    assert list(metrics["classes"]) == list("0123456789")
     rows = list(csv.DictReader((folder / "summary.csv").read_text().splitlines()))
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert "val_top1" in rows[0]
@@ -195,6 +197,8 @@ def test_frozen_backbones_and_averages_come_back(tmp_path):
     [
         ({"monitor": "top2"}, "--monitor top2: not one of loss, top1, top5"),
         ({"monitor": "loss"}, "lower is better"),
+        ({"monitor": "balanced_acuracy"}, "did you mean balanced_accuracy"),
+        ({"monitor": "balanced_accuracy"}, "only where --eval-epochs is at least 1"),
         ({"model_kwargs": {"num_classes": 3}}, "--model-kwargs num_classes"),
         ({"model_kwargs": {"dims": 3}}, "--model-kwargs dims=3"),
         ({"model_kwargs": {"dim": 3}}, "did you mean dims"),

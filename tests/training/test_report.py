@@ -212,9 +212,19 @@ def test_a_thousand_classes_are_a_picture(tmp_path):
     assert diagonal.min() > 200 and np.asarray(picture)[100, 50, 3] == 0
 
 
+def test_every_class_has_a_row_where_there_are_not_too_many(tmp_path):
+    row = {"precision": 0.25, "recall": None, "f1": 0.5, "support": 1234}
+    few, many = ({f"kind{i}": row for i in range(n)} for n in (100, 101))
+    text = page_of(write_run(tmp_path / "a", metrics_of(3, classes=few))).text
+    assert "kind0 0.2500 0.5000 1,234" in text and "kind99 0.2500" in text
+    text = page_of(write_run(tmp_path / "b", metrics_of(3, classes=many))).text
+    assert "kind0" not in text and "101 classes: they stand in metrics.json" in text
+
+
 def test_everything_is_escaped(tmp_path):
     bad = "<script>alert(1)</script>\"'&"
-    metrics = metrics_of(2, model=bad, dataset=bad, finished=bad, test={bad: 0.5})
+    classes = {bad: {"recall": 0.5, "support": 2}}
+    metrics = metrics_of(2, model=bad, dataset=bad, finished=bad, test={bad: 0.5}, classes=classes)
     settings = {"dataset": bad, "model_kwargs": {bad: bad}}
     rows = [{**row, bad: 1.0} for row in rows_of(2)]
     folder = write_run(tmp_path / "a<b>&", metrics, rows, (bad, bad), settings)

@@ -12,7 +12,8 @@ import tensorflow as tf
 
 from kerasdl.columns import PIXELS
 from kerasdl.data import summary, wanted
-from kerasdl.data.images import to_float
+from kerasdl.data.images import SQUASH, Fit, to_float
+from kerasdl.data.moving import PLACED
 from kerasdl.data.sources import layout
 from kerasdl.data.splits import Options, Source, Split, evenly
 from kerasdl.data.text import tokenizer as tokenizers
@@ -37,6 +38,8 @@ PATHS = {
     "tfds": "NAME",
 }
 GENERATED = ("digits", "digit_rows", "synthetic", "scenes", "dates")  # by the name and the seed
+MADE = ("synthetic", "scenes")  # at any size
+TABLES = ("csv", "pairs")  # whose columns can be named
 STATISTICS_IMAGES = 2000  # of a split that is read from files
 
 
@@ -44,6 +47,7 @@ def open_source(
     name,
     *,
     image_size=(),
+    fit=SQUASH,
     val_split=0.1,
     data_dir=None,
     skip_bad_files=False,
@@ -64,6 +68,7 @@ def open_source(
             `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
+        fit: How images come to that size, a `kerasdl.data.images.Fit`.
         val_split: Fraction of the training examples held out where there is no validation part.
         data_dir: Where TFDS keeps its data.
         skip_bad_files: Leave out unreadable images and texts instead of refusing.
@@ -95,6 +100,8 @@ def open_source(
         raise UserError(
             f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
         )
+    if columns and kind not in TABLES:
+        raise UserError(f"--columns applies to {' and '.join(TABLES)} only; {name} is no table")
     if kind in PATHS and kind != "tfds":
         where = os.path.expanduser(where)
     size = tuple(int(side) for side in image_size)
@@ -114,6 +121,7 @@ def open_source(
     options = Options(
         name=str(name),
         image_size=size,
+        fit=fit,
         val_split=val_split,
         data_dir=data_dir,
         skip_bad_files=skip_bad_files,
@@ -191,6 +199,15 @@ def _check_used(options, info):
         if value and used is None:
             kind = "images" if name == "--image-size" else "text"
             raise UserError(f"{name} applies to {kind} only; {options.name} has no {kind}")
+    if options.fit != SQUASH:
+        others = [c.kind for c in info.columns.values() if c.kind in PLACED and c.kind != "image"]
+        kind = options.name.partition(":")[0]
+        if others or kind in MADE or info.first("image") is None:
+            has = "makes its images" if kind in MADE else f"has {' and '.join(others) or 'none'}"
+            raise UserError(
+                "--resize and --crop-fraction apply to stored images with nothing that has a place "
+                f"in them; {options.name} {has}"
+            )
 
 
 def from_recipe(recipe, task, info=None, division=None) -> Source:
@@ -209,6 +226,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
     return open_source(
         recipe.dataset,
         image_size=image_size,
+        fit=Fit.from_recipe(recipe),
         val_split=recipe.val_split,
         data_dir=recipe.data_dir,
         skip_bad_files=recipe.skip_bad_files,

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import DataInfo
-from kerasdl.data import wanted
-from kerasdl.data.images import FORMATS, decode, resize
+from kerasdl.data import orientation, wanted
+from kerasdl.data.images import FORMATS, SQUASH, read
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.data.sources.layout import PARTS
@@ -22,7 +22,7 @@ from kerasdl.data.splits import (
     rare_classes,
     split_indices,
 )
-from kerasdl.errors import UserError
+from kerasdl.errors import SizesDiffer, UserError
 
 __all__ = ["GIVES", "PARTS", "load", "read_files"]
 
@@ -177,17 +177,18 @@ def read_files(files, class_names, options, notes):
     shape = _shape(good, [p for p, b in zip(paths, bad, strict=True) if not b], options)
     images = None
     if len(good) * np.prod(shape) <= MEMORY_BYTES:
-        images, unreadable = _decode_all(paths, bad, shape)
+        images, unreadable = _decode_all(paths, bad, shape, options.fit)
         bad |= unreadable
     _check_bad(paths, bad, headers, options)
-    if bad.any():
-        notes = [
-            *notes,
-            f"left out {bad.sum()} unreadable images, {_first_bad(paths, bad, headers)}",
-        ]
-    else:
-        notes = list(notes)
+    line = f"left out {bad.sum()} unreadable images, {_first_bad(paths, bad, headers)}"
+    notes = [line, *notes] if bad.any() else list(notes)
 
+    unread = [p for p, h in zip(paths, headers, strict=True) if not isinstance(h, str) and h[3]]
+    if unread:
+        notes.append(
+            f"{len(unread)} images have an orientation that is not applied, as only that in the "
+            f"EXIF of a JPEG is, the first {readable(unread[0])}"
+        )
     rows = _divide(files, labels, class_names, ~bad, options, notes)
 
     replaced = {}
@@ -196,7 +197,7 @@ def read_files(files, class_names, options, notes):
         own = None if labels is None else labels[numbers]
         if images is None:
             chosen = [paths[i] for i in numbers]
-            return FileSplit(chosen, own, shape, options.skip_bad_files, replaced)
+            return FileSplit(chosen, own, shape, options.fit, options.skip_bad_files, replaced)
         columns = {"image": images[numbers]}
         return ArraySplit(columns if own is None else {**columns, "label": own})
 
@@ -211,7 +212,8 @@ def read_files(files, class_names, options, notes):
 
 
 def _headers(paths):
-    """Of each file `(height, width, whether gray)`, or in words why it cannot be read, or ""."""
+    """Of each file `(height, width, whether gray, whether its orientation is not applied)`, or in
+    words why it cannot be read, or ""."""
     from PIL import Image
 
     Image.init()
@@ -222,7 +224,8 @@ def _headers(paths):
             with Image.open(path) as image:
                 if image.format not in formats:
                     return f"a {image.format} file"
-                return image.height, image.width, image.mode in GRAY_MODES
+                height, width, unread = orientation.of_header(image)
+                return height, width, image.mode in GRAY_MODES, unread
         except Image.DecompressionBombError:
             return TOO_LARGE
         except Exception:  # of damaged bytes Pillow raises many kinds
@@ -249,6 +252,8 @@ TOO_LARGE = "more than Pillow's limit"
 def _first_bad(paths, bad, headers):
     """`the first is PATH`, and why, and the first of those that are too large."""
     numbers = [int(i) for i in np.flatnonzero(bad)]
+    if not numbers:
+        return ""
     large = [i for i in numbers if TOO_LARGE in headers[i]]
     first = numbers[0]
 
@@ -277,13 +282,13 @@ def _check_bad(paths, bad, headers, options):
 
 def _shape(headers, paths, options):
     """`(H, W, C)` that all images will have."""
-    channels = 1 if all(gray for _, _, gray in headers) else 3
+    channels = 1 if all(header[2] for header in headers) else 3
     if options.image_size:
         return (*options.image_size, channels)
     sizes = [header[:2] for header in headers]
     for size, path in zip(sizes, paths, strict=True):
         if size != sizes[0]:
-            raise UserError(
+            raise SizesDiffer(
                 f"{options.name}: images differ in size ({sizes[0][0]}x{sizes[0][1]} "
                 f"{readable(paths[0])}, {size[0]}x{size[1]} {readable(path)}); give --image-size"
             )
@@ -291,18 +296,17 @@ def _shape(headers, paths, options):
 
 
 @functools.lru_cache(4)
-def _pixels(shape):
+def _pixels(shape, fit):
     """`path -> uint8 (H, W, C)`, traced."""
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def pixels(path):
-        image = resize(decode(tf.io.read_file(path), shape[2]), shape[:2])
-        return tf.cast(tf.round(image * 255.0), tf.uint8)
+        return read(tf.io.read_file(path), shape, fit)
 
     return pixels.get_concrete_function()
 
 
-def _decode_all(paths, skip, shape):
+def _decode_all(paths, skip, shape, fit=SQUASH):
     """uint8 `(n, H, W, C)` of all files, and which of them cannot be decoded."""
     images = np.zeros((len(paths), *shape), np.uint8)
     bad = np.zeros(len(paths), bool)
@@ -313,7 +317,7 @@ def _decode_all(paths, skip, shape):
         except tf.errors.OpError:
             bad[i] = True
 
-    pixels = _pixels(shape)  # traced once, before the threads call it
+    pixels = _pixels(shape, fit)  # traced once, before the threads call it
     with ThreadPoolExecutor() as pool:
         list(pool.map(one, np.flatnonzero(~skip)))
     return images, bad

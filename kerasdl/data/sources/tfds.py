@@ -8,7 +8,7 @@ from kerasdl.data.images import resize, to_float
 from kerasdl.data.sources.pairs import divide, translation_source
 from kerasdl.data.sources.text import BETWEEN, language_source, split_missing
 from kerasdl.data.splits import from_arrays
-from kerasdl.errors import UserError
+from kerasdl.errors import SizesDiffer, UserError
 from kerasdl.system.names import nearest
 
 GIVES = None  # as the task wants, of what the data set has
@@ -98,7 +98,9 @@ def _text_key(tfds, info):
 def _images(builder, keys, names, options, notes):
     features = builder.info.features
     shape = _shape(features[keys[0]].shape, builder, options)
-    parts = {part: _arrays(builder, split, keys, shape) for part, split in names.items()}
+    parts = {
+        part: _arrays(builder, split, keys, shape, options.fit) for part, split in names.items()
+    }
     return from_arrays(parts, options, class_names=features[keys[1]].names, notes=notes)
 
 
@@ -183,7 +185,7 @@ def _shape(shape, builder, options):
     if options.image_size:
         shape = (*options.image_size, shape[2])
     if None in shape[:2]:
-        raise UserError(f"{options.name}: images differ in size; give --image-size")
+        raise SizesDiffer(f"{options.name}: images differ in size; give --image-size")
     shape = (*shape[:2], shape[2] or 3)
     count = sum(split.num_examples for split in builder.info.splits.values())
     if count * np.prod(shape) > MEMORY_BYTES:
@@ -194,12 +196,12 @@ def _shape(shape, builder, options):
     return shape
 
 
-def _arrays(builder, split, keys, shape):
+def _arrays(builder, split, keys, shape, fit):
     """uint8 images and labels of one part, in file order."""
 
     def example(row):
         image = tf.ensure_shape(row[keys[0]], (None, None, shape[2]))
-        image = resize(to_float(image), shape[:2])
+        image = resize(to_float(image), shape[:2], fit)
         return tf.cast(tf.round(image * 255.0), tf.uint8), row[keys[1]]
 
     data = builder.as_dataset(split=split, shuffle_files=False)
