@@ -18,6 +18,12 @@ def main(argv) -> None:
     parser.add_argument("--temperature", type=float, help="of a language model (0.8); 0 is greedy")
     parser.add_argument("--top-k", type=int, help="sample from so many tokens; 0 is all (default)")
     parser.add_argument("--seed", type=int, help="seed of samples (0)")
+    parser.add_argument(
+        "--long-prompts",
+        choices=("slide", "refuse"),
+        help="where a text and its new tokens are more than a language model's context, write each "
+        "after the last tokens that fit (slide, the default), or refuse",
+    )
     parser.add_argument("--num", "--sample", type=int, help="images to sample (16)")
     parser.add_argument("--label", help="class to sample; all in turn if not given")
     parser.add_argument("--guidance", type=float, help="towards the class (2); 1 is none")
@@ -32,7 +38,7 @@ def main(argv) -> None:
     from kerasdl.inference import predict, sampling, texts
 
     where = args.run or args.saved_model
-    settings = {name: getattr(args, name) for name in texts.SETTINGS}
+    settings = {name: getattr(args, name) for name in (*texts.SETTINGS, "long_prompts")}
     drawing = {name: getattr(args, name) for name in sampling.SETTINGS}
     if not args.inputs:
         for name, value in settings.items():
@@ -50,6 +56,8 @@ def main(argv) -> None:
         if one.get("unknown"):
             missing = " ".join(map(repr, one["unknown"]))
             print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
+        if "note" in one:
+            print(f"note: text {number}: {one['note']}", file=sys.stderr)
     if args.json:
         print(json.dumps(results, indent=1))
         return

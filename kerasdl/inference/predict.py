@@ -35,7 +35,7 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
         inputs: Paths of image files, of any size and channels, and texts, as the model takes them.
             Where it takes both, whatever is a file or is named like an image is an image; each
             image goes with the text of the same position, a single one with all.
-        settings: Any of `texts.SETTINGS`.
+        settings: Any of `texts.SETTINGS`, and `long_prompts` of `texts.predict_texts`.
         output: A PNG file for images, or for classes of pixels and boxes on the given pictures; a
             model whose output is an image needs one.
 

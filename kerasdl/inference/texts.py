@@ -6,10 +6,13 @@ from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
-from kerasdl.ops.text import EOS
+from kerasdl.ops import decoding
+from kerasdl.ops.text import EOS, SPECIAL
+from kerasdl.tasks.generate_text import GREEDY_TOKENS
 
 # Of language models; each is a flag of `predict`.
 SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
+LONG_PROMPTS = ("slide", "refuse")  # what is done where the context ends
 
 
 def predict_texts(path, texts, settings=None) -> list[dict]:
@@ -19,11 +22,15 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
         path: What `open_artifact` takes.
         texts: Strings; none empty, or longer than the model takes.
         settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
-            `max_new_tokens`, fewer are written where the context ends.
+            `max_new_tokens`, fewer are written where the context of a text ends within it. And
+            `long_prompts`, of language models: "slide", the default, writes each token after the
+            last ones that fit, where a text and `max_new_tokens` are more than the context;
+            "refuse" refuses them.
 
     Returns:
         Per text `input`; `output`, of a language model the text with its continuation; `score` of a
-        translation; and `unknown`, characters that the vocabulary lacks and are read as unknown.
+        translation; `unknown`, characters that the vocabulary lacks and are read as unknown; and
+        `note` where the window slides.
 
     Raises:
         UserError: A text or setting that the model does not accept.
@@ -38,14 +45,22 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     ids_name = signature["inputs"][text_name].get("ids", text_name)
     out_name = _written(signature)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
+    slides = out_name == text_name and _slides(given) and "next_token" in serving.signatures
     numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
     tokenizer = Tokenizer.from_json(serving.info.tokenizer)
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
         one = within_context(numbers, given, serving.context, len(ids))
+        new = _beyond(given, serving.context, len(ids), lite) if slides else None
         length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
+        if new is not None:  # all limits but the context's
+            length = {f"{ids_name}_length": np.array([min(len(ids), 1)], "int32")}
+            one = one | {"max_new_tokens": np.array([min(new, 0)], "int32")}
         interface.check(signature, one | length, f"text {number}: ")
-        if lite:
+        if new is not None:
+            whole = _continue_by_window(artifact, ids, new, numbers, serving.context)
+            answer, output = {}, tokenizer.decode(whole)
+        elif lite:
             ids, continued = ids[None], out_name == ids_name
             if not continued:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
@@ -57,10 +72,59 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
             answer = artifact.answer(name, inputs)
             output = answer[out_name][0].decode()
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
+        if new is not None:
+            one["note"] = (
+                f"{len(ids)} tokens and {new} new ones are more than the context of "
+                f"{serving.context}: each follows from the last {serving.context} before it"
+            )
         if "score" in answer:
             one["score"] = float(answer["score"][0])
         results.append(one)
     return results
+
+
+def _slides(given: dict) -> bool:
+    """Takes `long_prompts` out of settings; whether it is "slide"."""
+    chosen = given.pop("long_prompts", "slide")
+    if chosen not in LONG_PROMPTS:
+        raise UserError(f"--long-prompts {chosen}: not one of {', '.join(LONG_PROMPTS)}")
+    return chosen == "slide"
+
+
+def _beyond(given: dict, context: int | None, length: int, lite: bool) -> int | None:
+    """How many tokens follow a text of `length` where that is beyond the context, else None."""
+    if "max_new_tokens" in given:
+        new = given["max_new_tokens"]
+        return new if context and length + max(new, 0) > context else None
+    new = GREEDY_TOKENS if lite else SETTINGS["max_new_tokens"]
+    return new if context and length >= context else None
+
+
+def _continue_by_window(artifact, ids, new, numbers, context):
+    """A text and what follows, each token after the last ones before it that the context holds.
+
+    Args:
+        artifact: Of a language model with the signature `next_token`.
+        ids: int32 `(N,)`.
+        new: How many tokens are written.
+        numbers: Of `numbers_of`; greedy without a temperature. Samples are those of the signature
+            that writes texts, as far as the context reaches.
+        context: Maximum number of tokens that the model reads.
+
+    Returns:
+        int32 `(N + new,)`.
+    """
+    zero = np.zeros(1, "int32")
+    key = np.array([[*numbers.get("seed", zero).astype("uint32"), 0]], "uint32")
+    temperature, top_k = numbers.get("temperature", zero), numbers.get("top_k", zero)
+    whole = np.asarray(ids, "int32")
+    for position in range(len(whole), len(whole) + new):
+        window = {"token_ids": whole[None, -context:]}
+        logits = artifact.answer("next_token", window)["logits"]
+        logits = decoding.suppress(logits, tuple(range(SPECIAL)))
+        token = decoding.sample(logits, key, position, temperature.astype("float32"), top_k)
+        whole = np.append(whole, np.asarray(token, "int32"))
+    return whole
 
 
 def writer(serving) -> str | None:

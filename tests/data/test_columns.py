@@ -34,7 +34,7 @@ def refused(match, *args, **kwargs):
 def test_every_source_states_what_it_gives():
     stated = {name: sources._module(name).GIVES for name in sources.NAMES}
     assert {name for name, gives in stated.items() if gives is None} == {"synthetic", "tfds"}
-    assert sources.names(Translate) == ["synthetic", "dates", "pairs:FILE.tsv", "tfds:NAME"]
+    assert sources.names(Translate) == ["synthetic", "dates", "pairs:FILE_OR_FOLDER", "tfds:NAME"]
     assert sources.names(GenerateText)[1:3] == ["python_docs", "text:FILE_OR_FOLDER"]
     assert "scenes" not in sources.names(Classify) and "digit_rows" in sources.names(Classify)
     assert sources.names(wants(mask="mask")) == ["synthetic", "scenes", "tfds:NAME"]

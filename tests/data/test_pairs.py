@@ -1,4 +1,4 @@
-"""`pairs:FILE.tsv` and translation sets of TFDS."""
+"""`pairs:FILE_OR_FOLDER` and translation sets of TFDS."""
 
 import numpy as np
 import pytest

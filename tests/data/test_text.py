@@ -171,7 +171,7 @@ def test_sources_that_do_not_fit_the_task(tmp_path):
     refused(output.format(texts), "digits", task=GenerateText)
     refused(
         r"python_docs has token_ids \(tokens\), but the model's task needs source_ids \(tokens\) "
-        r"and target_ids \(tokens\), as in synthetic, dates, pairs:FILE.tsv, tfds:NAME$",
+        r"and target_ids \(tokens\), as in synthetic, dates, pairs:FILE_OR_FOLDER, tfds:NAME$",
         "python_docs",
         task=Translate,
     )

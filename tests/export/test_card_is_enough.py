@@ -79,7 +79,8 @@ def test_texts(name, file, bare, request):
         predict.predict(copy / file, [given[0], ""])
     line = "text and max_new_tokens are more than the context of 24"
     with pytest.raises(ValueError, match=line if what == "text" else "source has more than"):
-        predict.predict(copy / file, [tokenizer.decode([5] * 40)])
+        refusing = {"long_prompts": "refuse"} if name == "writer" else None
+        predict.predict(copy / file, [tokenizer.decode([5] * 40)], refusing)
 
 
 @pytest.mark.parametrize("file", ["", LITE])

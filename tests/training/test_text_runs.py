@@ -62,6 +62,11 @@ def test_predict_and_evaluate(writer, translator, capsys):
     result = json.loads(answer.out)
     assert result[0]["output"].startswith("the ") and len(result[0]["output"]) == 9
     assert "text 2: not in the vocabulary: 'é'" in answer.err
+    assert cli.main(["predict", "--run", str(writer), "--max-new-tokens", "3", WORDS]) == 0
+    answer = capsys.readouterr()
+    assert answer.out.startswith(WORDS) and len(answer.out) == len(WORDS) + 4
+    line = f"note: text 1: {len(WORDS)} tokens and 3 new ones are more than the context of 24: each"
+    assert answer.err.startswith(line)
     assert cli.main(["predict", "--run", str(translator), "fox 3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert cli.main(["evaluate", "--run", str(writer), "--split", "val"]) == 0
@@ -73,7 +78,10 @@ def test_predict_and_evaluate(writer, translator, capsys):
     ("words", "line"),
     [
         (["predict", ""], "text 1: text is empty"),
-        (["predict", WORDS], "text 1: text and max_new_tokens are more than the context of 24"),
+        (
+            ["predict", WORDS, "--long-prompts", "refuse"],
+            "text 1: text and max_new_tokens are more than the context of 24",
+        ),
         (["--input-stats", "dataset"], "applies to image data only"),
         (["--tokenizer", "byte", "--vocab-size", "20"], "byte always has 260 ids"),
         (["--model-kwargs", "depth=0"], "depth 0: must be a whole number from 1 on"),
@@ -87,7 +95,7 @@ def test_predict_and_evaluate(writer, translator, capsys):
 )
 def test_bad_input_is_one_line(writer, tmp_path, words, line, capsys):
     if words[0] == "predict":
-        argv = ["predict", "--run", str(writer), words[1]]
+        argv = ["predict", "--run", str(writer), *words[1:]]
     else:
         book = f"text:{writer.parent / 'book.txt'}"
         argv = [*COMMON, "--model", "gpt2_small", "--output", str(tmp_path), "--dataset", book]

@@ -34,7 +34,7 @@ PATHS = {
     "npz": "PATH",
     "idx": "FOLDER",
     "text": "FILE_OR_FOLDER",
-    "pairs": "FILE.tsv",
+    "pairs": "FILE_OR_FOLDER",
     "tfds": "NAME",
 }
 GENERATED = ("digits", "digit_rows", "synthetic", "scenes", "dates")  # by the name and the seed
@@ -65,7 +65,7 @@ def open_source(
     Args:
         name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
             `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
-            `pairs:FILE.tsv`, `tfds:NAME[:config]` or any other TFDS name.
+            `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
         fit: How images come to that size, a `kerasdl.data.images.Fit`.

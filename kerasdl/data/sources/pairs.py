@@ -1,12 +1,12 @@
-"""`pairs:FILE.tsv`: texts and their translations, and what every such source is made of."""
+"""`pairs:FILE_OR_FOLDER`: texts and their translations, and what every such source is made of."""
 
 import hashlib
-from pathlib import Path
 
 import numpy as np
 
 from kerasdl.columns import DataInfo
-from kerasdl.data.sources.text import check_fractions, read_text, tokenizer_for
+from kerasdl.data.sources.pair_files import FORMATS, read_pairs
+from kerasdl.data.sources.text import check_fractions, find_parts, tokenizer_for
 from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
 from kerasdl.ops.text import BOS, EOS, PAD, UNK
@@ -16,26 +16,23 @@ MAX_LENGTH = 128
 
 
 def load(where, options):
-    """A file of lines `source<TAB>target`.
+    """A table of sources and targets, or a folder of tables; see `pair_files.read_pairs`.
 
-    Validation and test are a fraction `val_split` each, by a hash of the source, so that no source
-    is in two parts.
+    A folder's parts are folders or files with the names of parts; see `text.find_parts`. Parts that
+    are missing are a fraction `val_split` each of the training pairs, by a hash of the source, so
+    that no source is in two of them.
     """
-    if not Path(where).is_file():
-        raise UserError(f"{options.name}: there is no file {where}")
-    lines = read_text(where, options).rstrip("\n").split("\n")
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        columns = line.split("\t")
-        if len(columns) != 2:
-            columns = f"{len(columns)} column{'s' * (len(columns) > 1)}" if line else "nothing"
-            raise UserError(
-                f"{options.name}: line {number} has {columns}, not a source, a tab and a target"
-            )
-        if not all(column.strip() for column in columns):
-            raise UserError(f"{options.name}: line {number} has an empty column")
-        pairs.append(columns)
-    return translation_source(options, divide(pairs, options), ())
+    files, notes = find_parts(where, FORMATS, options)
+    if not files["train"]:
+        what = "the training part holds no tables (.tsv, .csv or .txt)"
+        raise UserError("; ".join([f"{options.name}: {what}", *notes]))
+    parts, more = read_pairs(files, where, options)
+    missing = [part for part in ("test", "validation") if part not in parts]
+    if missing:
+        parts |= divide(parts["train"], options, missing)
+    if len(missing) == 1:
+        more.append(f"{missing[0]} part: {options.val_split:.0%} of the training pairs")
+    return translation_source(options, parts, notes + more)
 
 
 def divide(pairs, options, missing=("test", "validation")):

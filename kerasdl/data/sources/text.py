@@ -1,5 +1,7 @@
 """`text:FILE_OR_FOLDER`: plain text for language models, and what every such source is made of."""
 
+import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +9,8 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import fingerprint
-from kerasdl.data.sources.folder import PARTS
+from kerasdl.data.reading import readable
+from kerasdl.data.sources import layout
 from kerasdl.data.splits import Split, check_val_split, make_source
 from kerasdl.data.text import ngram
 from kerasdl.data.text import tokenizer as tokenizers
@@ -19,6 +22,19 @@ GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
 BETWEEN = "\n\n"  # two documents
 SHIFT_STREAM = 2**16 + 64
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks that such a file begins with
+BESIDE = "files beside those of the parts"
+WITHOUT = "folders without texts"
+
+
+class Every:
+    """The endings of all files."""
+
+    def __contains__(self, ending):
+        return True
+
+
+FORMATS = ((".txt",), (".tokens", ".raw", ".text"), Every())  # the first of which there are files
 
 
 class WindowSplit(Split):
@@ -56,25 +72,22 @@ class WindowSplit(Split):
 
 
 def load(where, options):
-    """A text file, or all of a folder: `*.txt`, or every file where there is none of these.
+    """A text file, or all of a folder: `*.txt`, or what else there is; see `FORMATS`.
 
-    A folder's `train/`, `val/` and `test/` are its parts. Of what has none, and for parts that are
-    missing, each training file is divided: its last part, a fraction `val_split`, is the test part,
-    and as much before it is validation.
+    A folder's parts are folders or files with the names of parts; see `find_parts`. Of what has
+    none, and for parts that are missing, each training file is divided: its last part, a fraction
+    `val_split`, is the test part, and as much before it is validation.
     """
-    root = Path(where)
-    if not root.exists():
-        raise UserError(f"{options.name}: there is no file or folder {where}")
-    notes, bad = [], []
-    texts = {
-        part: [read_text(path, options, bad) for path in paths]
-        for part, paths in _find(root).items()
-    }
+    files, notes = find_parts(where, FORMATS, options)
+    bad = []
+    texts = {part: [read_text(path, options, bad) for path in files[part]] for part in files}
     if bad:
-        notes.append(f"left out {len(bad)} unreadable files, the first {bad[0]}")
+        notes.append(f"left out {len(bad)} unreadable files, the first {readable(bad[0])}")
     texts = {part: [text for text in whole if text] for part, whole in texts.items()}
-    if not texts.get("train"):
-        raise UserError(f"{options.name}: the training part holds no text")
+    for part in texts:
+        if not texts[part]:
+            what = "training" if part == "train" else part
+            raise UserError("; ".join([f"{options.name}: the {what} part holds no text", *notes]))
     split_missing(options, texts, notes)
     return language_source(options, texts, notes)
 
@@ -93,30 +106,95 @@ def split_missing(options, texts, notes):
         notes.append(f"{part} part: {fraction:.0%} of each training text, from its end")
 
 
-def _find(root):
-    """`{part: paths}`, sorted; all is `train` where there are no parts."""
+def find_parts(where, formats, options):
+    """The files of a data set, by part.
 
-    def files(folder):
-        result = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.is_file() and not any(p.startswith(".") for p in path.parts[len(root.parts) :])
-        ]
-        return [path for path in result if path.suffix.lower() == ".txt"] or result
+    Parts are sub-folders, `Training/ valid/ test/` say, or else files directly in the folder,
+    `train.txt`, `wiki.valid.tokens` or `test-00000-of-00002.txt`; for the names see `layout.PARTS`.
+    A single folder around all of it is left aside.
 
-    if root.is_file():
-        return {"train": [root]}
-    if not (root / "train").is_dir():
-        return {"train": files(root)}
-    return {
-        part: [path for name in names if (root / name).is_dir() for path in files(root / name)]
-        for part, names in PARTS.items()
-        if any((root / name).is_dir() for name in names)
-    }
+    Args:
+        where: A file, which is all of training, or a folder.
+        formats: Endings of the files that are read, in lower case: the first of these collections
+            that the folder has files of.
+        options: Of `open_source`.
+
+    Returns:
+        `{part: paths}`, sorted; all is "train" where there are no parts. And notes of what was
+        left out.
+
+    Raises:
+        UserError: There is no such file or folder, or there are parts but none for training.
+    """
+    if os.path.isfile(where):
+        return {"train": [where]}, []
+    if not os.path.isdir(where):
+        name = readable(where)
+        what = f"{name} is neither a file nor a folder" if os.path.exists(where) else ""
+        raise UserError(f"{options.name}: {what or f'there is no file or folder {name}'}")
+    for endings in formats:
+        left = layout.LeftOut(where)
+        root = tree = layout.read_tree(where, endings, left, options.skip_bad_files)
+        if tree.count:
+            break
+    notes, levels = [], [tree]
+    while not root.files and len(root.holding) == 1 and not layout.part_of(root.holding[0].name):
+        root = root.holding[0]
+        levels.append(root)
+    if root is not tree:
+        notes.append(f"the data set lies in {readable(os.path.relpath(root.path, where))}")
+    folders = layout.part_folders(root, options.name)
+    parts = {part: folders[part].paths() for part in layout.PARTS if part in folders}
+    parts = {part: paths for part, paths in parts.items() if paths or part == "train"}
+    parts = parts or _part_files(root, options.name)
+    if parts:
+        chosen = {path for paths in parts.values() for path in paths}
+        for path in root.paths():
+            if path not in chosen:
+                left.add(BESIDE, path)
+        notes.append("parts by name: " + ", ".join(_described(parts, root.path)))
+    elif named := [n for n in _names(root) if layout.part_of(os.path.splitext(n)[0])]:
+        notes.append(f"{readable(named[0])} has the name of a part, but is read with all others")
+    for level in levels:
+        for inner in level.folders:
+            if not inner.count:
+                left.add(WITHOUT, inner.path)
+    return parts or {"train": root.paths()}, notes + left.notes()
+
+
+def _part_files(folder, name):
+    """`{part: paths}` of the files of a folder that are named as parts; empty where there are no
+    two parts, one of them for training."""
+    for separators in (r"._\- ", "."):
+        parts = {}
+        for file in folder.files:
+            stem = re.sub(r"([._-]?\d+(-of-\d+)?)$", "", os.path.splitext(file)[0])
+            part = layout.part_of(re.split(f"[{separators}]", stem)[-1])
+            parts.setdefault(part, []).append(os.path.join(folder.path, file))
+        others = parts.pop(None, [])
+        if "train" in parts and not others and not folder.holding:
+            break  # my_train.txt is a part only where every file is one
+    if "train" not in parts:
+        if parts and not others and not folder.holding:
+            names = ", ".join(map(readable, folder.files))
+            raise UserError(f"{name}: there is no file train for the training part, but {names}")
+        return {}
+    return {part: parts[part] for part in layout.PARTS if part in parts} if len(parts) > 1 else {}
+
+
+def _names(folder):
+    return [*folder.files, *(inner.name for inner in folder.holding)]
+
+
+def _described(parts, root):
+    """Each part's name with its files."""
+    for part, paths in parts.items():
+        first = readable(os.path.relpath(paths[0], root)) if paths else "no file"
+        yield f"{part} {first}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def read_text(path, options, bad=None) -> str:
-    """The text of a UTF-8 file, with plain line ends.
+    """The text of a file in UTF-8, or in UTF-16 with its mark, with plain line ends.
 
     Args:
         path: Of the file.
@@ -124,16 +202,18 @@ def read_text(path, options, bad=None) -> str:
         bad: A list that the paths of files that are left out (`skip_bad_files`) are added to.
 
     Raises:
-        ValueError: The file cannot be read, or is not UTF-8.
+        ValueError: The file cannot be read, or is not in UTF-8.
     """
     try:
-        text = Path(path).read_bytes().decode()
+        data = Path(path).read_bytes()
+        text = data.decode("utf-16" if data[:2] in UTF_16 else "utf-8")
     except (OSError, UnicodeDecodeError) as error:
         if bad is not None and options.skip_bad_files:
             bad.append(path)
             return ""
-        what = getattr(error, "strerror", None) or f"is not UTF-8 at byte {error.start}"
-        raise UserError(f"{options.name}: {path} {what}") from error
+        what = getattr(error, "strerror", None)
+        what = what or f"is not {error.encoding.upper()} at byte {error.start}"
+        raise UserError(f"{options.name}: {readable(path)} {what}") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
