@@ -5,6 +5,10 @@ class UserError(ValueError):
     """What the user gave cannot be used; the message says what was wrong and what is allowed."""
 
 
+class SizesDiffer(UserError):
+    """Images of several sizes, and none is given that they shall have."""
+
+
 class UsageError(UserError):
     """A command line that cannot be understood."""
 

@@ -77,7 +77,7 @@ def test_help_and_list_answer_at_once(word):
         (["--label-smoothing", "2"], "--label-smoothing 2: must be at least 0 and below 1"),
         (["--augment", "shfit"], "--augment shfit: not one of shift"),
         (["--class-weight", "cat"], "--class-weight cat: must be balanced or none alone, or NAME="),
-        (["--class-weight", "2"], "--class-weight [2]: must be a list, each a text"),
+        (["--class-weight", "2"], "--class-weight 2: must be balanced or none alone"),
         (["--model", "resnt20"], "unknown model 'resnt20' (did you mean resnet20?)"),
         (["--model-kwargs", "depths"], "--model-kwargs depths: must be name=value"),
         (["list", "--task", "clasify"], "(did you mean classify?)"),

@@ -59,6 +59,22 @@ def test_labels_are_dropped_as_often_as_asked():
     assert not np.asarray(make(label_drop=0).prepare(batch(300))["dropped"]).any()
 
 
+def test_images_without_labels_train_and_serve_alike():
+    task, plain = make(), {k: v for k, v in batch().items() if k != "label"}
+    pairs = [
+        (task.prepare(b), {k: v for k, v in b.items() if k != "key"}) for b in (batch(), plain)
+    ]
+
+    def model(x, training):
+        return 0.5 * x["image"]
+
+    losses = [np.asarray(task.losses(model, prepared, training=True)[0]) for prepared, _ in pairs]
+    np.testing.assert_array_equal(*losses)
+    served = [task.served(columns) for _, columns in pairs]
+    assert served[0].keys() - served[1].keys() == {"label"}
+    np.testing.assert_array_equal(served[0]["image"], served[1]["image"])
+
+
 def test_a_dropped_label_is_the_number_of_classes():
     task, seen = make(conditional=True, label_drop=0.5), []
 

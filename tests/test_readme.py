@@ -54,7 +54,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("readme")
     (folder / "train.py").write_text((ROOT / "train.py").read_text())
     rng = np.random.default_rng(0)
-    for name, side in (("photos", 32), ("faces", 70)):
+    for name, side in (("photos", 32), ("faces", 70), ("pets", 48)):
         for kind in ("a", "b"):
             (folder / name / kind).mkdir(parents=True)
             for number in range(50):

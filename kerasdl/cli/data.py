@@ -1,12 +1,15 @@
 """`data`: what a data set holds, as training would read it, without training."""
 
 import json
+from dataclasses import replace
 
 from kerasdl.cli.arguments import command_parser, parse_command, table
+from kerasdl.errors import SizesDiffer
 from kerasdl.recipe import Recipe, flag
 from kerasdl.system.processes import quiet_tensorflow
 
 PICTURE = "data.png"
+SHOWN = (64, 64)  # pixels of images that have no size in common
 SETTINGS = {  # flags of `train` that say how data are read
     "image_size": {"type": int, "nargs": "+", "default": ()},
     "val_split": {"type": float},
@@ -40,7 +43,12 @@ def main(argv) -> None:
     given = {name: getattr(args, name) for name in ("dataset", *SETTINGS)}
     recipe = Recipe(**{**given, "image_size": tuple(args.image_size), "skip_bad_files": True})
     task = tasks.get(catalog.row(args.model).task) if args.model else None
-    source = sources.from_recipe(recipe, task)
+    try:
+        source = sources.from_recipe(recipe, task)
+    except SizesDiffer as error:
+        source = sources.from_recipe(replace(recipe, image_size=SHOWN), task)
+        line = str(error).partition(": ")[2].partition(";")[0]
+        source.notes = (f"{line}: shown at {SHOWN[0]} x {SHOWN[1]}", *source.notes)
     result = {**summary.of_source(source), **examine.examine(source)}
     if source.info.named("image"):
         images, names = examine.example_grid(source, args.seed)

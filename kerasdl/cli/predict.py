@@ -21,8 +21,8 @@ def main(argv) -> None:
     parser.add_argument(
         "--long-prompts",
         choices=("slide", "refuse"),
-        help="of a language model, where text and new tokens are more than its context: the last "
-        "tokens that fit count (default), or an error",
+        help="where a text and its new tokens are more than a language model's context, write each "
+        "after the last tokens that fit (slide, the default), or refuse",
     )
     parser.add_argument("--num", "--sample", type=int, help="images to sample (16)")
     parser.add_argument("--label", help="class to sample; all in turn if not given")
@@ -38,14 +38,12 @@ def main(argv) -> None:
     from kerasdl.inference import predict, sampling, texts
 
     where = args.run or args.saved_model
-    settings = {name: getattr(args, name) for name in texts.SETTINGS}
+    settings = {name: getattr(args, name) for name in (*texts.SETTINGS, "long_prompts")}
     drawing = {name: getattr(args, name) for name in sampling.SETTINGS}
     if not args.inputs:
         for name, value in settings.items():
             if value is not None and name not in drawing:
                 raise UsageError(f"--{flag(name)} applies to language models only")
-        if args.long_prompts:
-            raise UsageError("--long-prompts applies to language models only")
         print(sampling.write_images(where, args.output, drawing))
         return
     for name, value in drawing.items():
@@ -53,12 +51,12 @@ def main(argv) -> None:
             raise UsageError(
                 f"--{flag(name)} applies to models that sample images only, with --output FILE.png"
             )
-    results = predict.predict(where, args.inputs, settings, args.output, args.long_prompts)
+    results = predict.predict(where, args.inputs, settings, args.output)
     for number, one in enumerate(results, 1):
         if one.get("unknown"):
             missing = " ".join(map(repr, one["unknown"]))
             print(f"note: text {number}: not in the vocabulary: {missing}", file=sys.stderr)
-        if one.get("note"):
+        if "note" in one:
             print(f"note: text {number}: {one['note']}", file=sys.stderr)
     if args.json:
         print(json.dumps(results, indent=1))

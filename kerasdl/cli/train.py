@@ -115,7 +115,8 @@ def _value(field, values):
         return read_pairs(field.name, values)
     if is_multiple(field):
         words = [w for v in values for w in _items(v)]
-        return [] if words == ["none"] else [w if "=" in w else load_value(w) for w in words]
+        texts = "str" in str(field.type)
+        return [] if words == ["none"] else [w if texts else load_value(w) for w in words]
     if len(values) == 1 and "str" not in str(field.type):
         return load_value(values[0])
     return values[0]

@@ -9,6 +9,9 @@ TAG = 0x0112
 UPRIGHT = 1
 SHORT, LONG = 3, 4  # types of a tag
 ORDERS = (b"II*\0", b"MM\0*")  # of bytes: the lowest first, the highest first
+SOI, TABLES = b"\xff\xd8", b"\xff\xdb"  # how a JPEG begins; what comes first that must
+JFIF = SOI + b"\xff\xe0\0\x10"  # and the length of its segment
+START = 22  # bytes that tell whether there are no other segments
 SEGMENTS = 256  # that may stand before EXIF
 
 
@@ -19,7 +22,7 @@ def of_jpeg(content):
         content: string scalar.
 
     Returns:
-        int32 scalar in 1..8; 1, upright, of other files, and where there is none.
+        int32 scalar in 1..8; 1, upright, where there is none.
     """
 
     def numbers(start, count):  # (count,) bytes; zeros beyond the end
@@ -40,7 +43,18 @@ def of_jpeg(content):
         position += tf.where(filled, 1, 2 + 256 * head[2] + head[3])
         return position, numbers(position, 10)
 
-    def read():
+    def searched():
+        position, head = tf.while_loop(
+            other,
+            following,
+            (tf.constant(2), numbers(2, 10)),
+            maximum_iterations=SEGMENTS,
+            parallel_iterations=1,
+        )
+        there = (head[0] == 0xFF) & _is_exif(head)
+        return tf.cond(there, lambda: read(position, head), lambda: tf.constant(UPRIGHT))
+
+    def read(position, head):
         start = position + 10
         directory, length = numbers(start, 8), 256 * head[2] + head[3]
         little, big = (tf.reduce_all(tf.equal(directory[:4], [*o])) for o in ORDERS)
@@ -62,12 +76,22 @@ def of_jpeg(content):
         valid &= (value > UPRIGHT) & (value <= 8)
         return tf.reduce_max(tf.concat([tf.where(valid, value, UPRIGHT), [UPRIGHT]], 0))
 
-    jpeg = tf.io.is_jpeg(content)
-    position, head = tf.constant(2), numbers(2, 10) * tf.cast(jpeg, tf.int32)
-    position, head = tf.while_loop(
-        other, following, (position, head), maximum_iterations=SEGMENTS, parallel_iterations=1
-    )
-    return tf.cond((head[0] == 0xFF) & _is_exif(head), read, lambda: tf.constant(UPRIGHT))
+    return tf.cond(is_plain_jpeg(content), lambda: tf.constant(UPRIGHT), searched)
+
+
+def is_plain_jpeg(content):
+    """Whether a file is a JPEG whose tables follow on its start, or on JFIF's segment: most have no
+    other, and so no EXIF."""
+    start = tf.strings.substr(tf.strings.substr(content, 0, START) + bytes(START), 0, START)
+    jfif = tf.strings.substr(start, 0, len(JFIF)) == JFIF
+    tables = tf.strings.substr(start, tf.where(jfif, 20, 2), 2) == TABLES
+    return tables & (jfif | (tf.strings.substr(start, 0, 2) == SOI))
+
+
+def is_plain_start(start: bytes) -> bool:
+    """`is_plain_jpeg` of the first `START` bytes of a file, without a graph."""
+    jfif = start.startswith(JFIF)
+    return start[20:22] == TABLES if jfif else start.startswith(SOI + TABLES)
 
 
 def _is_exif(head):

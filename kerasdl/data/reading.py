@@ -29,13 +29,13 @@ def guarded(path, read, shape, instead):
 
     Args:
         path: string scalar.
-        read: `path -> float32 tensor`, in graph operations.
+        read: `path -> uint8 tensor`, in graph operations.
         shape: Of what it gives.
         instead: `path as bytes -> path` of the file that stands for it.
     """
     # The one way to go on after an operation has failed; it takes 0.1 ms.
     done = tf.data.Dataset.from_tensors(path).map(lambda path: (read(path), True)).ignore_errors()
-    failed = tf.data.Dataset.from_tensors((tf.zeros(shape), False))
+    failed = tf.data.Dataset.from_tensors((tf.zeros(shape, tf.uint8), False))
     options = tf.data.Options()
     options.autotune.enabled = False
     options.experimental_optimization.apply_default_optimizations = False

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import fingerprint, reading, wanted
-from kerasdl.data.images import SQUASH, Fit, read
+from kerasdl.data.images import SQUASH, Fit, is_plain, read
 from kerasdl.errors import UserError
 
 
@@ -143,6 +143,7 @@ class FileSplit(Split):
         self.fit, self.crop = fit, crop
         self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
         self.classes = labels if classes is None else classes
+        self._known = []  # once the starts of the files are read
         if not skip_bad:
             reading.watch(self)
 
@@ -162,7 +163,13 @@ class FileSplit(Split):
         return {**row, "image": reading.guarded(path, pixels, self.image_shape, self._instead)}
 
     def _pixels(self, path, box=None):
-        return read(tf.io.read_file(path), self.image_shape, self.fit, box)
+        return read(tf.io.read_file(path), self.image_shape, self.fit, box, self._plain())
+
+    def _plain(self):
+        """Whether `read` needs no conditions for any of the files."""
+        if not self._known:
+            self._known.append(all(map(is_plain, self.paths)))
+        return self._known[0]
 
     def unreadable(self):
         """The first path that cannot be read, or None."""
@@ -193,7 +200,9 @@ class FileSplit(Split):
 
     def _with(self, labels, crop):
         more = self.fit, self.skip_bad, self.replaced, self.classes, crop
-        return FileSplit(self.paths, labels, self.image_shape, *more)
+        split = FileSplit(self.paths, labels, self.image_shape, *more)
+        split._known = self._known
+        return split
 
 
 class Subset(Split):

@@ -27,7 +27,7 @@ GIVES = {
 PICTURED = ("image", "mask", "boxes")  # kinds of outputs that make a picture
 
 
-def predict(path, inputs, settings=None, output=None, long_prompts=None) -> list[dict]:
+def predict(path, inputs, settings=None, output=None) -> list[dict]:
     """Run a model on files and texts.
 
     Args:
@@ -35,10 +35,9 @@ def predict(path, inputs, settings=None, output=None, long_prompts=None) -> list
         inputs: Paths of image files, of any size and channels, and texts, as the model takes them.
             Where it takes both, whatever is a file or is named like an image is an image; each
             image goes with the text of the same position, a single one with all.
-        settings: Any of `texts.SETTINGS`.
+        settings: Any of `texts.SETTINGS`, and `long_prompts` of `texts.predict_texts`.
         output: A PNG file for images, or for classes of pixels and boxes on the given pictures; a
             model whose output is an image needs one.
-        long_prompts: Of language models, one of `texts.LONG_PROMPTS`.
 
     Returns:
         Per request `file` and `text`, as far as there are, and by kind of output: of a class
@@ -61,9 +60,7 @@ def predict(path, inputs, settings=None, output=None, long_prompts=None) -> list
     if ways and all(set(data) == {"tokens"} for data in ways.values()) and texts.writer(serving):
         if output is not None:
             raise UserError(f"--output {output}: {serving.model} makes texts, not pictures")
-        return texts.predict_texts(artifact, inputs, given, long_prompts)
-    if long_prompts is not None:
-        raise UserError(f"--long-prompts does not apply to {serving.model}")
+        return texts.predict_texts(artifact, inputs, given)
     requests = _requests(serving, ways, inputs)
     name = _chosen(serving, ways, set(requests[0]))
     signature = serving.signatures[name]

@@ -1,37 +1,36 @@
 """Texts of a run, a `.keras` file or an exported file: continuations and translations."""
 
 import numpy as np
-from keras import ops
 
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops import decoding
-from kerasdl.ops.text import EOS
-from kerasdl.tasks.generate_text import GREEDY_TOKENS, SPECIALS
+from kerasdl.ops.text import EOS, SPECIAL
+from kerasdl.tasks.generate_text import GREEDY_TOKENS
 
 # Of language models; each is a flag of `predict`.
 SETTINGS = {"max_new_tokens": 100, "temperature": 0.8, "top_k": 0, "seed": 0}
-LONG_PROMPTS = ("slide", "refuse")
+LONG_PROMPTS = ("slide", "refuse")  # what is done where the context ends
 
 
-def predict_texts(path, texts, settings=None, long_prompts=None) -> list[dict]:
+def predict_texts(path, texts, settings=None) -> list[dict]:
     """Continue or translate texts.
 
     Args:
         path: What `open_artifact` takes.
-        texts: Strings; none empty, or, of a translator, longer than the model takes.
-        settings: Any of `SETTINGS`, of language models; a TFLite file takes none.
-        long_prompts: Of language models, where a text and what is written are more than the
-            context: "slide", the default, makes each new token from the last ones that fit;
-            "refuse" is an error, and without `max_new_tokens` fewer are written where the context
-            ends.
+        texts: Strings; none empty, or longer than the model takes.
+        settings: Any of `SETTINGS`, of language models; a TFLite file takes none. Without
+            `max_new_tokens`, fewer are written where the context of a text ends within it. And
+            `long_prompts`, of language models: "slide", the default, writes each token after the
+            last ones that fit, where a text and `max_new_tokens` are more than the context;
+            "refuse" refuses them.
 
     Returns:
         Per text `input`; `output`, of a language model the text with its continuation; `score` of a
         translation; `unknown`, characters that the vocabulary lacks and are read as unknown; and
-        `note` where the window slid.
+        `note` where the window slides.
 
     Raises:
         UserError: A text or setting that the model does not accept.
@@ -46,24 +45,21 @@ def predict_texts(path, texts, settings=None, long_prompts=None) -> list[dict]:
     ids_name = signature["inputs"][text_name].get("ids", text_name)
     out_name = _written(signature)
     given = {key: value for key, value in (settings or {}).items() if value is not None}
+    slides = out_name == text_name and _slides(given) and "next_token" in serving.signatures
     numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
     tokenizer = Tokenizer.from_json(serving.info.tokenizer)
-    context, slides = serving.context, continues(artifact, name)
-    if long_prompts not in (None, *LONG_PROMPTS):
-        raise UserError(f"--long-prompts {long_prompts}: not one of {', '.join(LONG_PROMPTS)}")
-    if long_prompts is not None and not slides:
-        raise UserError(f"--long-prompts does not apply to {serving.model}")
-    slides = slides and context and long_prompts != "refuse"
-    new = int(numbers["max_new_tokens"][0]) if "max_new_tokens" in numbers else GREEDY_TOKENS
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
-        slid = slides and len(ids) + new > context
-        one = within_context(numbers, given, None if slides else context, len(ids))
-        length = {f"{ids_name}_length": np.array([min(len(ids), 1) if slid else len(ids)], "int32")}
-        fitting = {"max_new_tokens": np.minimum(new, [context - 1])} if slid and not lite else {}
-        interface.check(signature, one | length | fitting, f"text {number}: ")
-        if slid:
-            answer, output = {}, tokenizer.decode(_slide(artifact, ids, new, one, context))
+        one = within_context(numbers, given, serving.context, len(ids))
+        new = _beyond(given, serving.context, len(ids), lite) if slides else None
+        length = {f"{ids_name}_length": np.array([len(ids)], "int32")}
+        if new is not None:  # all limits but the context's
+            length = {f"{ids_name}_length": np.array([min(len(ids), 1)], "int32")}
+            one = one | {"max_new_tokens": np.array([min(new, 0)], "int32")}
+        interface.check(signature, one | length, f"text {number}: ")
+        if new is not None:
+            whole = _continue_by_window(artifact, ids, new, numbers, serving.context)
+            answer, output = {}, tokenizer.decode(whole)
         elif lite:
             ids, continued = ids[None], out_name == ids_name
             if not continued:
@@ -76,42 +72,59 @@ def predict_texts(path, texts, settings=None, long_prompts=None) -> list[dict]:
             answer = artifact.answer(name, inputs)
             output = answer[out_name][0].decode()
         one = {"input": text, "output": output, "unknown": tokenizer.unknown(text)}
+        if new is not None:
+            one["note"] = (
+                f"{len(ids)} tokens and {new} new ones are more than the context of "
+                f"{serving.context}: each follows from the last {serving.context} before it"
+            )
         if "score" in answer:
             one["score"] = float(answer["score"][0])
-        if slid:
-            one["note"] = (
-                f"{len(ids)} tokens and {new} new ones are more than the context of {context}; "
-                f"each new one follows from the last {context} before it"
-            )
         results.append(one)
     return results
 
 
-def continues(artifact, name) -> bool:
-    """Whether a signature goes on with a text, and `next_token` tells how.
+def _slides(given: dict) -> bool:
+    """Takes `long_prompts` out of settings; whether it is "slide"."""
+    chosen = given.pop("long_prompts", "slide")
+    if chosen not in LONG_PROMPTS:
+        raise UserError(f"--long-prompts {chosen}: not one of {', '.join(LONG_PROMPTS)}")
+    return chosen == "slide"
+
+
+def _beyond(given: dict, context: int | None, length: int, lite: bool) -> int | None:
+    """How many tokens follow a text of `length` where that is beyond the context, else None."""
+    if "max_new_tokens" in given:
+        new = given["max_new_tokens"]
+        return new if context and length + max(new, 0) > context else None
+    new = GREEDY_TOKENS if lite else SETTINGS["max_new_tokens"]
+    return new if context and length >= context else None
+
+
+def _continue_by_window(artifact, ids, new, numbers, context):
+    """A text and what follows, each token after the last ones before it that the context holds.
 
     Args:
-        artifact: An `Artifact`.
-        name: Of the signature.
+        artifact: Of a language model with the signature `next_token`.
+        ids: int32 `(N,)`.
+        new: How many tokens are written.
+        numbers: Of `numbers_of`; greedy without a temperature. Samples are those of the signature
+            that writes texts, as far as the context reaches.
+        context: Maximum number of tokens that the model reads.
+
+    Returns:
+        int32 `(N + new,)`.
     """
-    signature = artifact.interface.signatures[name]
-    going_on = "max_new_tokens" in signature["inputs"] or _written(signature) in signature["inputs"]
-    return going_on and bool(artifact.inputs("next_token"))
-
-
-def _slide(artifact, ids, new, numbers, context):
-    """The tokens `ids` `(N,)` and `new` more, each from the last `context` tokens before it."""
-    seed = ops.convert_to_tensor(numbers.get("seed", [0]), "int32")
-    key = ops.stack([ops.cast(seed, "uint32"), ops.zeros_like(ops.cast(seed, "uint32"))], -1)
-    temperature = ops.convert_to_tensor(numbers.get("temperature", [0.0]), "float32")
-    top_k = ops.convert_to_tensor(numbers.get("top_k", [0]), "int32")
-    tokens = [int(k) for k in ids]
-    for place in range(len(tokens), len(tokens) + new):
-        window = np.array([tokens[-context:]], "int32")
-        logits = artifact.answer("next_token", {"token_ids": window})["logits"]
-        logits = decoding.suppress(ops.convert_to_tensor(logits, "float32"), SPECIALS)
-        tokens.append(int(decoding.sample(logits, key, place, temperature, top_k)[0]))
-    return np.array(tokens, "int32")
+    zero = np.zeros(1, "int32")
+    key = np.array([[*numbers.get("seed", zero).astype("uint32"), 0]], "uint32")
+    temperature, top_k = numbers.get("temperature", zero), numbers.get("top_k", zero)
+    whole = np.asarray(ids, "int32")
+    for position in range(len(whole), len(whole) + new):
+        window = {"token_ids": whole[None, -context:]}
+        logits = artifact.answer("next_token", window)["logits"]
+        logits = decoding.suppress(logits, tuple(range(SPECIAL)))
+        token = decoding.sample(logits, key, position, temperature.astype("float32"), top_k)
+        whole = np.append(whole, np.asarray(token, "int32"))
+    return whole
 
 
 def writer(serving) -> str | None:

@@ -55,7 +55,7 @@ def lines(weights, names) -> list[str]:
         "weighted"
     ]
     if none := [name for name, weight in zip(names, weights, strict=True) if not weight]:
-        result.append(f"class weights: of weight 0, which trains nothing: {few(none)}")
+        result.append(f"class weights: of weight 0, so not trained: {few(none)}")
     return result
 
 

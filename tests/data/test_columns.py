@@ -192,4 +192,4 @@ def test_synthetic_makes_every_kind():
 def test_synthetic_fits_every_task_of_images(name):
     task = tasks.get(name)
     assert list(open_source("synthetic", task=task).info.columns) == ["image", "label"]
-    assert task.optional == (() if name in ("classify", "denoise") else ("label",))
+    assert task.optional == (() if name == "classify" else ("label",))

@@ -144,6 +144,10 @@ def test_columns_by_name_and_number(table):
             columns=("where",))  # fmt: skip
 
 
+def test_columns_of_no_table(tmp_path):
+    refused("--columns applies to csv and pairs only; digits is no table", "digits", columns=("1",))
+
+
 def test_without_labels(table):
     name = table(*[f"i/{i}.png" for i in range(12)], header="file")
     source = open_source(name, task=Unlabeled)
@@ -205,7 +209,7 @@ def test_on_demand_equals_memory(table, monkeypatch):
     assert files.train.arrays is None
     a, b = (s.train.read([0, 1]) for s in (memory, files))
     np.testing.assert_array_equal(a["label"], b["label"])
-    np.testing.assert_allclose(a["image"] / np.float32(255), b["image"], atol=1e-6)
+    np.testing.assert_array_equal(a["image"], b["image"])
 
 
 def damage(path, rng):

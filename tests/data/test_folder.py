@@ -3,6 +3,7 @@
 import os
 import shutil
 import unicodedata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from kerasdl.data.pipeline import evaluation_batches
 from kerasdl.data.reading import named_errors, readable
 from kerasdl.data.sources import folder, layout, open_source
 from kerasdl.errors import UserError
+from kerasdl.recipe import Recipe
+from kerasdl.training.loop import Loop
 
 IMAGE = {"image": Spec(("H", "W", "C"), "float32", "image")}
 LABEL = {"label": Spec((), "int32", "label")}
@@ -216,6 +219,26 @@ def test_links(tmp_path):
     assert noted(source, "neither files nor folders", "pipe.png")
 
 
+def test_the_folder_that_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(classes(tmp_path))
+    images(tmp_path / "/".join("d" * (layout.MAX_DEPTH + 1)), 1)
+    for path in (".", "./", str(tmp_path) + "/"):
+        source = opened(path)
+        assert source.info.class_names == ("cat", "dog") and sum(lengths(source)) == 8
+        assert noted(source, "levels deep", "/".join("d" * layout.MAX_DEPTH))
+        assert set(source.files) == {"train", "validation", "test"}
+
+
+def test_iphone_photographs_are_jpeg(tmp_path):
+    classes(tmp_path, ending=".jpg")
+    first = Image.new("RGB", (5, 6))
+    path = tmp_path / "cat" / "000.jpg"
+    first.save(path, "MPO", save_all=True, append_images=[first.copy()])
+    with Image.open(path) as image:
+        assert image.format == "MPO"
+    assert sum(lengths(opened(tmp_path))) == 8
+
+
 def test_links_to_links_end(tmp_path):
     images(tmp_path / "0", 1)
     for level in range(1, 30):  # 2^30 ways down
@@ -381,6 +404,21 @@ def test_damage_on_demand_is_named(cut):
         raise tf.errors.InvalidArgumentError(None, None, "another error")
 
 
+@pytest.mark.parametrize("jit", [False, True])
+def test_the_loop_names_a_damaged_file(cut, jit):
+    source = opened(cut)
+    batches = evaluation_batches(source.train, source.info.columns, batch_size=len(source.train))
+    iterator = iter(batches)
+
+    @tf.function
+    def run():
+        return next(iterator)["image"]
+
+    loop = SimpleNamespace(_run=run, recipe=Recipe(jit=jit))
+    with pytest.raises(UserError, match="003.jpg cannot be read; --skip-bad-files"):
+        Loop._take_steps(loop)
+
+
 def test_damage_on_demand_is_replaced_by_its_class(cut):
     source = opened(cut, skip_bad_files=True, val_split=0.2)
     assert sum(lengths(source)) == 16 and source.replacements() == []
@@ -438,12 +476,16 @@ def damage(path, rng):
             file.parent.rename(new)
 
 
-@pytest.mark.parametrize("ending", [".png", ".jpg"])
-def test_fifty_damaged_folders(tmp_path, ending):
-    rng = np.random.default_rng(7)
+@pytest.mark.parametrize(
+    "ending, on_demand, count", [(".png", False, 25), (".jpg", False, 25), (".jpg", True, 6)]
+)
+def test_fifty_damaged_folders(tmp_path, monkeypatch, ending, on_demand, count):
+    if on_demand:
+        monkeypatch.setattr(folder, "MEMORY_BYTES", 10)
+    rng = np.random.default_rng(7 + on_demand)
     valid = classes(tmp_path / "valid", ("cat", "dog", "fox"), n=4, ending=ending)
     outcomes = []
-    for number in range(25):
+    for number in range(count):
         path = tmp_path / str(number)
         shutil.copytree(valid, path)
         for _ in range(rng.integers(1, 4)):
@@ -451,20 +493,21 @@ def test_fifty_damaged_folders(tmp_path, ending):
         for skip in (False, True):
             try:
                 source = opened(path, skip_bad_files=skip, val_split=0.25, image_size=(6, 5))
+                parts = (source.train, source.validation, source.test)
+                read = [part.read(range(len(part))) for part in parts]
             except UserError as error:
                 assert "\n" not in str(error)
                 outcomes.append("refused")
                 continue
             outcomes.append("read")
-            parts = (source.train, source.validation, source.test)
-            assert all(p.arrays["image"].shape[1:] == (6, 5, 3) for p in parts)
-            for part, split in zip(("train", "validation", "test"), parts, strict=True):
+            for part, arrays in zip(("train", "validation", "test"), read, strict=True):
+                assert arrays["image"].shape[1:] == (6, 5, 3)
                 found = source.files[part]
-                names = [source.info.class_names[k] for k in split.arrays["label"]]
+                names = [source.info.class_names[k] for k in arrays["label"]]
                 assert names == [name for _, name in found.values()]
                 for row, (file, name) in enumerate(found.values()):
                     assert name in readable(os.path.relpath(file, path))
                     if ending == ".png":  # a flipped bit of one is noticed
                         exact = np.asarray(Image.open(file).convert("RGB"))
-                        np.testing.assert_array_equal(split.arrays["image"][row], exact)
+                        np.testing.assert_array_equal(arrays["image"][row], exact)
     assert {"refused", "read"} == set(outcomes)

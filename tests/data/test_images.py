@@ -255,11 +255,6 @@ def test_a_jpeg_is_turned_as_its_exif_says(value, order):
     np.testing.assert_allclose(decode(data, 3) * 255, expected, atol=3)
     whole = read(data, expected.shape).numpy().astype(int)
     np.testing.assert_allclose(whole, expected, atol=3)
-    # What stands upright and what is turned are resized alike, cropped alike, and gray alike.
-    turned = jpeg_of(expected, quality=100, subsampling=0)
-    for shape, fit in (((31, 17, 3), Fit()), ((20, 20, 1), Fit("crop", 0.8))):
-        difference = read(data, shape, fit).numpy() - read(turned, shape, fit).numpy().astype(int)
-        assert np.abs(difference).max() <= 3
     assert orientation.of_header(Image.open(io.BytesIO(data))) == (*expected.shape[:2], False)
 
 
@@ -314,25 +309,35 @@ def test_an_orientation_that_is_not_applied_is_noticed(tmp_path):
         assert decode(path.read_bytes(), 3).shape[:2] == tuple(size)
 
 
-@pytest.mark.parametrize("quality", [75, 95])
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_jpeg_that_is_decoded_smaller_is_within_2_of_255(number, quality):
-    data = jpeg_of(photograph(number), quality=quality)  # 427 x 640, color at half the size
-    whole = decode(data, 3)
-    for side in (16, 24, 32, 40, 53, 64, 96, 106, 107, 128, 160, 213, 224, 300):
-        expected = resize(whole, (side, side)).numpy() * 255
-        result = read(data, (side, side, 3)).numpy()
-        assert np.abs(result - expected).max() <= 2, side
-        gray = resize(decode(data, 1), (side, 2 * side)).numpy() * 255
-        assert np.abs(read(data, (side, 2 * side, 1)) - gray).max() <= 2, side
+@pytest.mark.parametrize("fit", [Fit(), Fit("crop", 0.875), Fit("pad"), Fit("squash", 0.5)])
+@pytest.mark.parametrize("turned", [1, 7])
+def test_a_jpeg_is_read_within_1_of_all_its_pixels(fit, turned):
+    data = jpeg_of(photograph(), quality=90)  # color at half the size
+    data = data if turned == 1 else with_segments(data, (0xE1, exif(value=turned)))
+    for size, channels in (((32, 32), 3), ((100, 60), 1), ((48, 90), 3), ((224, 224), 3)):
+        expected = np.rint(resize(decode(data, channels), size, fit).numpy() * 255)
+        result = read(data, (*size, channels), fit).numpy()
+        assert np.abs(result - expected).max() <= 1, size
+        if turned == 1:
+            np.testing.assert_array_equal(read(data, (*size, channels), fit, plain=True), result)
 
 
-@pytest.mark.parametrize("fit", [Fit("crop"), Fit("crop", 0.875), Fit("pad"), Fit("squash", 0.5)])
-def test_a_part_of_a_jpeg_is_that_of_the_whole(fit):
-    data = jpeg_of(photograph(), quality=90)
-    for size in ((32, 32), (48, 90), (100, 60), (224, 224)):
-        expected = resize(decode(data, 3), size, fit).numpy() * 255
-        assert np.abs(read(data, (*size, 3), fit).numpy() - expected).max() <= 2, size
+def test_which_files_need_no_conditions(tmp_path):
+    jpeg = jpeg_of(color(8, 16))
+    bare = jpeg[:2] + jpeg[20:]  # without JFIF's segment
+    for data, plain in (
+        (jpeg, True),
+        (bare, True),
+        (with_segments(jpeg, (0xE1, exif())), False),
+        (with_segments(bare, (0xE1, exif())), False),
+        (jpeg[:10], False),
+        (encoded(color()), False),
+        (b"", False),
+    ):
+        (tmp_path / "file").write_bytes(data)
+        assert images.is_plain(tmp_path / "file") is plain
+        assert bool(orientation.is_plain_jpeg(data)) is plain
+    assert not images.is_plain(tmp_path / "none")
 
 
 def test_what_is_no_jpeg_is_read_as_it_was_bit_for_bit():
@@ -351,7 +356,7 @@ def test_crop_and_pad_keep_the_proportions():
     image[:, 20:60] = 200
     image = to_float(tf.constant(image))
     cropped = resize(image, (10, 10), Fit("crop")).numpy() * 255
-    np.testing.assert_allclose(cropped, 200, atol=1e-3)
+    np.testing.assert_allclose(cropped[:, 1:-1], 200, atol=1e-3)
     inner = resize(image, (10, 10), Fit("crop", 0.5)).numpy() * 255
     np.testing.assert_allclose(inner, 200, atol=1e-3)
     padded = resize(image, (40, 40), Fit("pad")).numpy() * 255

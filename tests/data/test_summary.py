@@ -89,6 +89,16 @@ def test_the_command(pets, tmp_path, capsys):
     assert "1 of the examples stand in more than one part:" in text
 
 
+def test_the_command_shows_images_of_several_sizes(tmp_path, capsys):
+    save_images(tmp_path / "pets", ("cat",), size=(9, 9))
+    name = save_images(tmp_path / "pets", ("dog",))
+    words = ["data", "--dataset", name, "--picture", str(tmp_path / "grid.png"), "--json"]
+    assert cli.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert result["columns"]["image"]["shape"] == [64, 64, 3]
+    assert "images differ in size" in result["notes"][0] and "64 x 64" in result["notes"][0]
+
+
 def test_the_command_reads_texts(tmp_path, capsys):
     (tmp_path / "book.txt").write_text("to be or not to be " * 500)
     assert cli.main(["data", "--dataset", f"text:{tmp_path / 'book.txt'}"]) == 0

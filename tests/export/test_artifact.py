@@ -59,14 +59,19 @@ def test_bad_files_are_named(place, pictures, tmp_path):
 
 def test_evaluate(place, exported):
     result = artifact.evaluate_artifact(place[0])
+    classes, balanced = result.pop("classes"), result.pop("balanced_accuracy")
     expected = exported["artifacts"]["savedmodel"]["test"]
     assert result == pytest.approx(expected, abs=1e-4)
+    assert list(classes) == list("0123456789")
+    assert balanced == pytest.approx(sum(one["recall"] for one in classes.values()) / 10)
 
 
 def test_evaluate_all_gives_the_cards_metrics(exported):
     result = artifact.evaluate_all(Path(exported["folder"]).parent)
     assert list(result) == list(exported["artifacts"])
     for name, metrics in result.items():
+        support = [one["support"] for one in metrics.pop("classes").values()]
+        assert sum(support) == metrics["examples"] and 0 < metrics.pop("balanced_accuracy") <= 1
         assert metrics == pytest.approx(exported["artifacts"][name]["test"], abs=1e-5)
 
 

@@ -78,9 +78,9 @@ def test_texts(name, file, bare, request):
     with pytest.raises(ValueError, match=f"text 2: {what} is empty"):
         predict.predict(copy / file, [given[0], ""])
     line = "text and max_new_tokens are more than the context of 24"
-    refuse = {"long_prompts": "refuse"} if what == "text" else {}
     with pytest.raises(ValueError, match=line if what == "text" else "source has more than"):
-        predict.predict(copy / file, [tokenizer.decode([5] * 40)], **refuse)
+        refusing = {"long_prompts": "refuse"} if name == "writer" else None
+        predict.predict(copy / file, [tokenizer.decode([5] * 40)], refusing)
 
 
 @pytest.mark.parametrize("file", ["", LITE])

@@ -12,6 +12,7 @@ from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
 from kerasdl.models.sequence import gpt
+from kerasdl.ops.text import SPECIAL
 from tests.export.conftest import SIZES
 from tests.export.examples import make_parts, quiet
 
@@ -99,7 +100,7 @@ def test_the_next_token_follows_from_the_last_of_the_context(writer, rng):
 def test_every_format_writes_the_same(writer, some, file):
     lite = file.endswith("tflite")
     settings = {} if lite else {"temperature": 0.0, "max_new_tokens": 20}
-    result = texts.predict_texts(writer / file, [some[:4]], settings, "refuse")
+    result = texts.predict_texts(writer / file, [some[:4]], settings)
     expected = texts.predict_texts(writer, [some[:4]], {"temperature": 0.0, "max_new_tokens": 20})
     assert result == expected
     assert result[0]["output"].startswith(some[:4]) and len(result[0]["output"]) == 24
@@ -108,74 +109,81 @@ def test_every_format_writes_the_same(writer, some, file):
 def test_bad_texts_and_settings_are_named(writer, translator, some):
     for line, inputs, settings in [
         ("text 2: text is empty", [some, ""], {"max_new_tokens": 2}),
-        ("context of 24", [some], {"max_new_tokens": 20}),
+        ("context of 24", [some], {"max_new_tokens": 20, "long_prompts": "refuse"}),
+        ("context of 24", [some * 9], {"long_prompts": "refuse"}),
+        ("text 2: text is empty", [some, ""], {"max_new_tokens": 30}),
+        ("text 1: max_new_tokens must be 0 or more", [some * 9], {"max_new_tokens": -1}),
+        ("text 1: temperature must be 0 or more", [some * 9], {"temperature": -1.0}),
+        ("--long-prompts cut: not one of slide, refuse", [some], {"long_prompts": "cut"}),
         ("--seed 9999999999: must be below", [some], {"seed": 9999999999}),
         ("text 1: top_k must be 0 or more", [some], {"top_k": -2}),
         ("--top-k does not apply to a TFLite file", [some], {"top_k": 3}),
     ]:
         file = writer / FILES["tflite"] if "TFLite" in line else writer
         with pytest.raises(ValueError, match=line):
-            texts.predict_texts(file, inputs, settings, "refuse")
-    with pytest.raises(ValueError, match="--long-prompts does not apply to transformer_small"):
-        texts.predict_texts(translator, [some], None, "slide")
-    with pytest.raises(ValueError, match="--long-prompts slid: not one of slide, refuse"):
-        texts.predict_texts(writer, [some], None, "slid")
+            texts.predict_texts(file, inputs, settings)
     with pytest.raises(ValueError, match="text 1: source has more than"):
         texts.predict_texts(translator, [some * 20])
     with pytest.raises(ValueError, match="text 1: source is empty"):
         texts.predict_texts(translator, [""])
-    with pytest.raises(ValueError, match="--seed does not apply to transformer_small"):
-        texts.predict_texts(translator, [some], {"seed": 1})
+    for name, value in (("seed", 1), ("long_prompts", "slide")):
+        line = f"--{name.replace('_', '-')} does not apply to transformer_small"
+        with pytest.raises(ValueError, match=line):
+            texts.predict_texts(translator, [some], {name: value})
     missing = texts.predict_texts(writer, [some[:2] + "é"], {"max_new_tokens": 1})[0]
     assert missing["unknown"] == ["é"]
     assert missing["output"].startswith(some[:2] + "\ufffd")
 
 
-def test_without_a_number_it_writes_to_the_end_of_the_context(writer, some):
-    results = texts.predict_texts(writer, [some, some[:1]], None, "refuse")
-    assert [len(one["output"]) for one in results] == [24, 24]
-    assert not any("note" in one for one in results)
+def by_hand(artifact, tokenizer, text, new):
+    """A greedy continuation, one window of the last 24 tokens after another."""
+    (ids,) = tokenizer.encode([text])
+    ids = ids.tolist()
+    for _ in range(new):
+        window = np.array([ids[-24:]], "int32")
+        logits = artifact.answer("next_token", {"token_ids": window})["logits"][0]
+        logits[:SPECIAL] = -np.inf
+        ids.append(int(np.argmax(logits)))
+    return tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
 def test_beyond_the_context_the_window_slides(writer, some, file):
-    tokenizer = Tokenizer.from_json(texts.open_artifact(writer).interface.info.tokenizer)
+    artifact = texts.open_artifact(writer / file)
+    tokenizer = Tokenizer.from_json(artifact.interface.info.tokenizer)
     lite = file.endswith("tflite")
-    new = texts.GREEDY_TOKENS if lite else 30
-    settings = {} if lite else {"temperature": 0.0, "max_new_tokens": new}
-    given = [some[:3], some * 5]  # one that begins within the context of 24, one beyond it
-    results = texts.predict_texts(writer / file, given, settings)
-    saved = texts.open_artifact(writer)
-    for text, result in zip(given, results, strict=True):
-        (ids,) = tokenizer.encode([text])
-        tokens = ids.tolist()
-        for _ in range(new):
-            answer = saved.answer("next_token", {"token_ids": np.array([tokens[-24:]], "int32")})
-            logits = answer["logits"][0]
-            logits[:4] = -np.inf
-            tokens.append(int(logits.argmax()))
-        assert result["output"] == tokenizer.decode(np.array(tokens))
+    settings = {} if lite else {"temperature": 0.0, "max_new_tokens": 32}
+    long = some * 7  # 42 tokens
+    for text in (long, long[:24], long[-25:]):
+        (result,) = texts.predict_texts(artifact, [text], settings)
+        assert result["output"] == by_hand(artifact, tokenizer, text, 32)
+        assert len(result["output"]) == len(text) + 32
         assert (
-            f"{len(ids)} tokens and {new} new ones are more than the context of 24"
+            f"{len(text)} tokens and 32 new ones are more than the context of 24"
             in (result["note"])
         )
+    assert "note" not in texts.predict_texts(artifact, [some])[0]
+    if not lite:
+        (short,) = texts.predict_texts(artifact, [some], settings)
+        assert short["output"] == by_hand(artifact, tokenizer, some, 32) and short["note"]
+        (none,) = texts.predict_texts(artifact, [long], {"max_new_tokens": 0})
+        assert none["output"] == long
+        assert len(texts.predict_texts(artifact, [long])[0]["output"]) == 42 + 100
 
 
-def test_what_fits_the_context_is_as_before(writer, some):
-    settings = {"temperature": 2.0, "seed": 7, "max_new_tokens": 20}
-    (short,) = texts.predict_texts(writer, [some[:4]], settings)
-    (long,) = texts.predict_texts(writer, [some[:4]], {**settings, "max_new_tokens": 40})
-    assert "note" not in short and long["output"].startswith(short["output"])
-    assert len(long["output"]) == 44
-    assert texts.predict_texts(writer, [some[:4]], {**settings, "max_new_tokens": 40}) == [long]
-    other = texts.predict_texts(writer, [some[:4]], {**settings, "seed": 8, "max_new_tokens": 40})
-    assert other[0]["output"][24:] != long["output"][24:]
-    (default,) = texts.predict_texts(writer, [some * 5])
-    assert len(default["output"]) == len(some * 5) + texts.SETTINGS["max_new_tokens"]
-    with pytest.raises(ValueError, match="text 1: text is empty"):
-        texts.predict_texts(writer, [""], {"max_new_tokens": 40})
-    with pytest.raises(ValueError, match="text 1: top_k must be 0 or more"):
-        texts.predict_texts(writer, [some], {"max_new_tokens": 40, "top_k": -1})
+def test_a_sliding_window_samples_as_the_signature_does(writer, some):
+    settings = {"temperature": 1.5, "top_k": 5, "seed": -7}
+    kept, slid = (
+        texts.predict_texts(writer, [some], {**settings, "max_new_tokens": n})[0]["output"]
+        for n in (18, 40)
+    )
+    assert len(kept) == 24 and slid.startswith(kept) and len(slid) == 46
+    again = texts.predict_texts(writer, [some], {**settings, "seed": 8, "max_new_tokens": 40})
+    assert again[0]["output"] != slid
+
+
+def test_without_a_number_it_writes_to_the_end_of_the_context(writer, some):
+    assert [len(one["output"]) for one in texts.predict_texts(writer, [some, some[:1]])] == [24, 24]
 
 
 def test_translators_take_and_give_texts(translator):

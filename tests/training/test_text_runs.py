@@ -62,6 +62,11 @@ def test_predict_and_evaluate(writer, translator, capsys):
     result = json.loads(answer.out)
     assert result[0]["output"].startswith("the ") and len(result[0]["output"]) == 9
     assert "text 2: not in the vocabulary: 'é'" in answer.err
+    assert cli.main(["predict", "--run", str(writer), "--max-new-tokens", "3", WORDS]) == 0
+    answer = capsys.readouterr()
+    assert answer.out.startswith(WORDS) and len(answer.out) == len(WORDS) + 4
+    line = f"note: text 1: {len(WORDS)} tokens and 3 new ones are more than the context of 24: each"
+    assert answer.err.startswith(line)
     assert cli.main(["predict", "--run", str(translator), "fox 3"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
     assert cli.main(["evaluate", "--run", str(writer), "--split", "val"]) == 0

@@ -39,6 +39,7 @@ PATHS = {
 }
 GENERATED = ("digits", "digit_rows", "synthetic", "scenes", "dates")  # by the name and the seed
 MADE = ("synthetic", "scenes")  # at any size
+TABLES = ("csv", "pairs")  # whose columns can be named
 STATISTICS_IMAGES = 2000  # of a split that is read from files
 
 
@@ -99,6 +100,8 @@ def open_source(
         raise UserError(
             f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
         )
+    if columns and kind not in TABLES:
+        raise UserError(f"--columns applies to {' and '.join(TABLES)} only; {name} is no table")
     if kind in PATHS and kind != "tfds":
         where = os.path.expanduser(where)
     size = tuple(int(side) for side in image_size)

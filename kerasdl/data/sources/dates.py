@@ -5,7 +5,7 @@ import hashlib
 
 import numpy as np
 
-from kerasdl.data.sources.translation import translation_source
+from kerasdl.data.sources.pairs import translation_source
 from kerasdl.data.splits import check_no_argument
 
 GIVES = {"source_ids": "tokens", "target_ids": "tokens", "group": "label"}

@@ -22,7 +22,7 @@ from kerasdl.data.splits import (
     rare_classes,
     split_indices,
 )
-from kerasdl.errors import UserError
+from kerasdl.errors import SizesDiffer, UserError
 
 __all__ = ["GIVES", "PARTS", "load", "read_files"]
 
@@ -288,7 +288,7 @@ def _shape(headers, paths, options):
     sizes = [header[:2] for header in headers]
     for size, path in zip(sizes, paths, strict=True):
         if size != sizes[0]:
-            raise UserError(
+            raise SizesDiffer(
                 f"{options.name}: images differ in size ({sizes[0][0]}x{sizes[0][1]} "
                 f"{readable(paths[0])}, {size[0]}x{size[1]} {readable(path)}); give --image-size"
             )

@@ -20,10 +20,21 @@ from kerasdl.ops.text import UNK
 
 GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
-ENDINGS = (".txt",)
-CORPORA = (".tokens", ".raw")  # of files that are parts, as wiki.train.tokens
 BETWEEN = "\n\n"  # two documents
 SHIFT_STREAM = 2**16 + 64
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # the marks that such a file begins with
+BESIDE = "files beside those of the parts"
+WITHOUT = "folders without texts"
+
+
+class Every:
+    """The endings of all files."""
+
+    def __contains__(self, ending):
+        return True
+
+
+FORMATS = ((".txt",), (".tokens", ".raw", ".text"), Every())  # the first of which there are files
 
 
 class WindowSplit(Split):
@@ -61,33 +72,22 @@ class WindowSplit(Split):
 
 
 def load(where, options):
-    """A text file, or all of a folder: `*.txt`, or every file where there is none of these.
+    """A text file, or all of a folder: `*.txt`, or what else there is; see `FORMATS`.
 
-    A folder's parts are its folders `train/`, `val/`, `test/`, or files with such a word in their
-    names: `train.txt valid.txt`, `wiki.train.tokens wiki.test.tokens`; see `layout.PARTS`. Of what
-    has none, and for parts that are missing, each training file is divided: its last part, a
-    fraction `val_split`, is the test part, and as much before it is validation.
+    A folder's parts are folders or files with the names of parts; see `find_parts`. Of what has
+    none, and for parts that are missing, each training file is divided: its last part, a fraction
+    `val_split`, is the test part, and as much before it is validation.
     """
-    notes, bad, empty, texts = [], [], [], {}
-    if os.path.isfile(where):
-        paths_of = {"train": [os.fspath(where)]}
-    elif os.path.isdir(where):
-        paths_of = _find(where, options, notes)
-    else:
-        raise UserError(f"{options.name}: there is no file or folder {readable(where)}")
-    for part, paths in paths_of.items():
-        texts[part] = []
-        for path in paths:
-            count = len(bad)
-            if text := read_text(path, options, bad):
-                texts[part].append(text)
-            elif len(bad) == count:
-                empty.append(path)
-    for paths, kind in ((bad, "unreadable"), (empty, "empty")):
-        if paths:
-            notes.append(f"left out {len(paths)} {kind} files, the first {readable(paths[0])}")
-    if not texts.get("train"):
-        raise UserError(f"{options.name}: the training part holds no text")
+    files, notes = find_parts(where, FORMATS, options)
+    bad = []
+    texts = {part: [read_text(path, options, bad) for path in files[part]] for part in files}
+    if bad:
+        notes.append(f"left out {len(bad)} unreadable files, the first {readable(bad[0])}")
+    texts = {part: [text for text in whole if text] for part, whole in texts.items()}
+    for part in texts:
+        if not texts[part]:
+            what = "training" if part == "train" else part
+            raise UserError("; ".join([f"{options.name}: the {what} part holds no text", *notes]))
     split_missing(options, texts, notes)
     return language_source(options, texts, notes)
 
@@ -106,100 +106,95 @@ def split_missing(options, texts, notes):
         notes.append(f"{part} part: {fraction:.0%} of each training text, from its end")
 
 
-class Every:
-    """Every ending of a file's name."""
+def find_parts(where, formats, options):
+    """The files of a data set, by part.
 
-    def __contains__(self, ending):
-        return True
-
-
-def _find(where, options, notes):
-    """`{part: paths}` of a folder, sorted; all is `train` where there are no parts."""
-
-    def read(formats):
-        left = layout.LeftOut(where)
-        tree = layout.read_tree(where, formats, left, options.skip_bad_files)
-        root = innermost(tree)
-        return root, left, _folders(root, left) or _files(root, notes)
-
-    root, left, parts = read(ENDINGS)
-    if not parts:
-        corpora = read(CORPORA)
-        if corpora[2]:
-            root, left, parts = corpora
-        elif not root.count:
-            root, left, parts = read(Every())
-    parts = parts or {"train": root.paths()}
-    used = {path for paths in parts.values() for path in paths}
-    for path in root.paths():
-        if path not in used:
-            left.add("files beside the parts", path)
-    notes += left.notes()
-    return parts
-
-
-def _folders(root, left):
-    """`{part: paths}` of folders that are parts; empty where none is for training."""
-    parts = {}
-    for folder in root.folders:
-        if part := layout.part_of(folder.name):
-            parts.setdefault(part, []).extend(folder.paths())
-    if not parts.get("train"):
-        return {}
-    for folder in root.folders:
-        if not folder.count:
-            left.add("folders without texts", folder.path)
-    return {part: parts[part] for part in layout.PARTS if parts.get(part)}
-
-
-def _files(root, notes):
-    """`{part: paths}` of files that are parts by their names; empty where there are none."""
-    parts = {}
-    for group in part_files(root.files).values():
-        for part, names in group.items():
-            parts.setdefault(part, []).extend(names)
-    if not parts:
-        return {}
-    parts = {part: sorted(parts[part]) for part in layout.PARTS if part in parts}
-    shown = [f"{part} {readable(' '.join(names))}" for part, names in parts.items()]
-    notes.append(f"parts by the files' names: {', '.join(shown)}")
-    return {part: [os.path.join(root.path, n) for n in names] for part, names in parts.items()}
-
-
-def innermost(folder):
-    """The `layout.Folder` of the data set, where those around it hold nothing else."""
-    while not folder.files and len(folder.holding) == 1:
-        (inner,) = folder.holding
-        if layout.part_of(inner.name):
-            break
-        folder = inner
-    return folder
-
-
-def part_files(names) -> dict:
-    """Files that are the parts of one data set by a word in their names.
+    Parts are sub-folders, `Training/ valid/ test/` say, or else files directly in the folder,
+    `train.txt`, `wiki.valid.tokens` or `test-00000-of-00002.txt`; for the names see `layout.PARTS`.
+    A single folder around all of it is left aside.
 
     Args:
-        names: Of the files of a folder: `train.txt`, `wiki.test.tokens`, ...
+        where: A file, which is all of training, or a folder.
+        formats: Endings of the files that are read, in lower case: the first of these collections
+            that the folder has files of.
+        options: Of `open_source`.
 
     Returns:
-        `{pattern: {part: names}}`, one for all names that differ in this word alone,
-        `wiki.*.tokens` say; only such with training and another part.
+        `{part: paths}`, sorted; all is "train" where there are no parts. And notes of what was
+        left out.
+
+    Raises:
+        UserError: There is no such file or folder, or there are parts but none for training.
     """
-    groups = {}
-    for name in names:
-        words = re.split(r"([-._\s]+)", name)
-        places = [place for place, word in enumerate(words) if layout.part_of(word)]
-        if len(places) == 1:
-            (place,) = places
-            pattern = "".join(["*" if k == place else word for k, word in enumerate(words)])
-            group = groups.setdefault(pattern.casefold(), {})
-            group.setdefault(layout.part_of(words[place]), []).append(name)
-    return {key: group for key, group in groups.items() if "train" in group and len(group) > 1}
+    if os.path.isfile(where):
+        return {"train": [where]}, []
+    if not os.path.isdir(where):
+        name = readable(where)
+        what = f"{name} is neither a file nor a folder" if os.path.exists(where) else ""
+        raise UserError(f"{options.name}: {what or f'there is no file or folder {name}'}")
+    for endings in formats:
+        left = layout.LeftOut(where)
+        root = tree = layout.read_tree(where, endings, left, options.skip_bad_files)
+        if tree.count:
+            break
+    notes, levels = [], [tree]
+    while not root.files and len(root.holding) == 1 and not layout.part_of(root.holding[0].name):
+        root = root.holding[0]
+        levels.append(root)
+    if root is not tree:
+        notes.append(f"the data set lies in {readable(os.path.relpath(root.path, where))}")
+    folders = layout.part_folders(root, options.name)
+    parts = {part: folders[part].paths() for part in layout.PARTS if part in folders}
+    parts = {part: paths for part, paths in parts.items() if paths or part == "train"}
+    parts = parts or _part_files(root, options.name)
+    if parts:
+        chosen = {path for paths in parts.values() for path in paths}
+        for path in root.paths():
+            if path not in chosen:
+                left.add(BESIDE, path)
+        notes.append("parts by name: " + ", ".join(_described(parts, root.path)))
+    elif named := [n for n in _names(root) if layout.part_of(os.path.splitext(n)[0])]:
+        notes.append(f"{readable(named[0])} has the name of a part, but is read with all others")
+    for level in levels:
+        for inner in level.folders:
+            if not inner.count:
+                left.add(WITHOUT, inner.path)
+    return parts or {"train": root.paths()}, notes + left.notes()
+
+
+def _part_files(folder, name):
+    """`{part: paths}` of the files of a folder that are named as parts; empty where there are no
+    two parts, one of them for training."""
+    for separators in (r"._\- ", "."):
+        parts = {}
+        for file in folder.files:
+            stem = re.sub(r"([._-]?\d+(-of-\d+)?)$", "", os.path.splitext(file)[0])
+            part = layout.part_of(re.split(f"[{separators}]", stem)[-1])
+            parts.setdefault(part, []).append(os.path.join(folder.path, file))
+        others = parts.pop(None, [])
+        if "train" in parts and not others and not folder.holding:
+            break  # my_train.txt is a part only where every file is one
+    if "train" not in parts:
+        if parts and not others and not folder.holding:
+            names = ", ".join(map(readable, folder.files))
+            raise UserError(f"{name}: there is no file train for the training part, but {names}")
+        return {}
+    return {part: parts[part] for part in layout.PARTS if part in parts} if len(parts) > 1 else {}
+
+
+def _names(folder):
+    return [*folder.files, *(inner.name for inner in folder.holding)]
+
+
+def _described(parts, root):
+    """Each part's name with its files."""
+    for part, paths in parts.items():
+        first = readable(os.path.relpath(paths[0], root)) if paths else "no file"
+        yield f"{part} {first}" + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
 
 
 def read_text(path, options, bad=None) -> str:
-    """The text of a UTF-8 file, with plain line ends.
+    """The text of a file in UTF-8, or in UTF-16 with its mark, with plain line ends.
 
     Args:
         path: Of the file.
@@ -207,15 +202,17 @@ def read_text(path, options, bad=None) -> str:
         bad: A list that the paths of files that are left out (`skip_bad_files`) are added to.
 
     Raises:
-        ValueError: The file cannot be read, or is not UTF-8.
+        ValueError: The file cannot be read, or is not in UTF-8.
     """
     try:
-        text = Path(path).read_bytes().decode()
+        data = Path(path).read_bytes()
+        text = data.decode("utf-16" if data[:2] in UTF_16 else "utf-8")
     except (OSError, UnicodeDecodeError) as error:
         if bad is not None and options.skip_bad_files:
             bad.append(path)
             return ""
-        what = getattr(error, "strerror", None) or f"is not UTF-8 at byte {error.start}"
+        what = getattr(error, "strerror", None)
+        what = what or f"is not {error.encoding.upper()} at byte {error.start}"
         raise UserError(f"{options.name}: {readable(path)} {what}") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n")
 

@@ -4,11 +4,11 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.data import sources, wanted
-from kerasdl.data.arrays import from_arrays
 from kerasdl.data.images import resize, to_float
+from kerasdl.data.sources.pairs import divide, translation_source
 from kerasdl.data.sources.text import BETWEEN, language_source, split_missing
-from kerasdl.data.sources.translation import divide, translation_source
-from kerasdl.errors import UserError
+from kerasdl.data.splits import from_arrays
+from kerasdl.errors import SizesDiffer, UserError
 from kerasdl.system.names import nearest
 
 GIVES = None  # as the task wants, of what the data set has
@@ -185,7 +185,7 @@ def _shape(shape, builder, options):
     if options.image_size:
         shape = (*options.image_size, shape[2])
     if None in shape[:2]:
-        raise UserError(f"{options.name}: images differ in size; give --image-size")
+        raise SizesDiffer(f"{options.name}: images differ in size; give --image-size")
     shape = (*shape[:2], shape[2] or 3)
     count = sum(split.num_examples for split in builder.info.splits.values())
     if count * np.prod(shape) > MEMORY_BYTES:
