@@ -83,8 +83,8 @@ def test_missing_parts_are_divided_by_source(tmp_path):
 
 def test_folders_without_tables(tmp_path):
     (tmp_path / "train.en").write_text("a\n")
-    (tmp_path / "train.de").write_text("b\n")
-    refused(r"holds no tables \(.tsv, .csv or .txt\); left out 2 files .*1 .de", tmp_path)
+    (tmp_path / "train.xml").write_text("b\n")
+    refused(r"holds no tables \(.tsv, .csv or .txt\); left out 2 files .*1 .xml", tmp_path)
     refused("there is no file or folder", tmp_path / "none")
     write(tmp_path / "train.tsv", PAIRS)
     (tmp_path / "test.tsv").write_text("x\n")
@@ -202,6 +202,56 @@ def test_bad_lines_of_quoted_tables(tmp_path):
     assert every(source) == sorted(PAIRS[:150]) and noted(source, "left out 51 of 201 lines")
     path.write_text("only one\n" * 20)
     refused("line 1 has 1 column, not a source, a comma and a target; 20 of 20", path)
+
+
+def write_sides(path, names=("train", "val", "test"), endings=("en", "de")):
+    rows = dict(zip(PARTS, (PAIRS[:120], PAIRS[120:160], PAIRS[160:]), strict=True))
+    for name, part in zip(names, PARTS, strict=True):
+        for side, ending in enumerate(endings):
+            file = path / f"{name}.{ending}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("".join(row[side] + "\n" for row in rows[part]))
+    return rows
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("train", "val", "test"),
+        ("Train.EN-DE", "valid.EN-DE", "TEST.EN-DE"),
+        ("train/a", "dev/a", "test/a"),
+        ("data/training/a.b", "data/valid/a", "data/testing/c"),
+    ],
+)
+def test_the_sides_of_pairs_may_be_files(tmp_path, names):
+    rows = write_sides(tmp_path, names)
+    (tmp_path / "LICENSE").write_text("free")
+    source = opened(tmp_path)
+    for part in PARTS:
+        assert texts(source, part) == [pair[::-1] for pair in rows[part]]
+    assert noted(source, "sources are the files *.de, targets *.en")
+    assert noted(source, "(1 without ending), the first LICENSE") or "data" in names[0]
+    source = opened(tmp_path, columns=("en", "de"))
+    assert texts(source, "test") == rows["test"]
+
+
+def test_sides_that_do_not_fit_are_refused(tmp_path):
+    write_sides(tmp_path)
+    for given in (("en", "fr"), ("en",), ("en", "en")):
+        refused("files of de, en; --columns SOURCE TARGET must name two", tmp_path, columns=given)
+    (tmp_path / "test.de").write_text("one\n\n")
+    refused("test.de and test.en: have 1 and 40 lines", tmp_path)
+    (tmp_path / "test.de").unlink()
+    refused("there is no test.de for test.\\*", tmp_path)
+    write_sides(tmp_path)
+    (tmp_path / "train.fr").write_text("trois")
+    refused("files of de, en, fr; --columns SOURCE TARGET must name two", tmp_path)
+    assert every(opened(tmp_path, columns=("en", "de"))) == sorted(PAIRS)
+    lines_of = (tmp_path / "train.de").read_text().split("\n")
+    (tmp_path / "train.de").write_text("\n".join(["", *lines_of[1:]]))
+    refused("train.en and train.de: line 1 has an empty", tmp_path, columns=("en", "de"))
+    source = opened(tmp_path, columns=("en", "de"), skip_bad_files=True)
+    assert len(every(source)) == 199 and noted(source, "left out 1 of 200 lines")
 
 
 def test_columns_are_a_setting():

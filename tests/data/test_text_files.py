@@ -33,6 +33,7 @@ def letters(source):
         ("wiki.train.tokens", "wiki.valid.tokens", "wiki.test.tokens"),
         ("train-00000-of-00001.txt", "validation-00000-of-00001.txt", "test-00000-of-00001.txt"),
         ("my_train.txt", "my_val.txt", "my_test.txt"),
+        ("wiki.train.v1.txt", "wiki.valid.v1.txt", "wiki.test.v1.txt"),
         ("Training/a.txt", "Valid/a.txt", "TEST/a.txt"),
         ("train/a.txt", "dev/b.txt", "testing/c/d.txt"),
         ("corpus/train.txt", "corpus/val.txt", "corpus/test.txt"),
@@ -94,6 +95,7 @@ def test_what_is_left_out_is_said(tmp_path):
     for name in ("a.txt", "sub/b.TXT", "notes.md", "x.json", "sub/y.md", ".git/c.txt", ".d.txt",
                  "__MACOSX/e.txt", "pictures/f.png"):  # fmt: skip
         save(tmp_path / name, name[0] * 200)
+    save(tmp_path / "void.txt", "")
     os.symlink(tmp_path, tmp_path / "sub" / "up")
     os.symlink(tmp_path / "none.txt", tmp_path / "broken.txt")
     source = opened(tmp_path)
@@ -102,6 +104,7 @@ def test_what_is_left_out_is_said(tmp_path):
     assert noted(source, "left out 3 hidden or system files and folders, the first .d.txt")
     assert noted(source, "1 links that lead back into folders already read, the first sub/up")
     assert noted(source, "left out 1 broken links, the first broken.txt")
+    assert noted(source, "left out 1 empty files, the first ") and noted(source, "void.txt")
     assert noted(source, "left out 1 folders without texts, the first pictures")
 
 

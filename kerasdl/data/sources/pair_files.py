@@ -8,8 +8,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from kerasdl.data.reading import readable
+from kerasdl.data.sources import layout
 from kerasdl.data.sources.csv import DELIMITERS
-from kerasdl.data.sources.text import read_text
+from kerasdl.data.sources.text import Every, read_text
 from kerasdl.errors import UserError
 
 FORMATS = ((".tsv", ".csv", ".tab"), (".txt",))  # the first of which a folder has files
@@ -58,7 +59,7 @@ def read_pairs(files, root, options):
     or `source` and `target` say, is left out.
 
     Args:
-        files: `{part: paths}`.
+        files: `{part: paths}`; or `{part: [(path, path)]}` of files of sources and of targets.
         root: The folder that messages name files from, or the only file.
         options: Of `open_source`.
 
@@ -72,8 +73,12 @@ def read_pairs(files, root, options):
     for part, paths in files.items():
         pairs = parts[part] = []
         for path in paths:
-            name = "" if path == root else f"{readable(os.path.relpath(path, root))}: "
-            table = _table(path, name, options)
+            if isinstance(path, tuple):
+                name = f"{' and '.join(readable(os.path.relpath(p, root)) for p in path)}: "
+                table = _of_sides(path, name, options)
+            else:
+                name = "" if path == root else f"{readable(os.path.relpath(path, root))}: "
+                table = _table(path, name, options)
             _check_same(headers, name, table, options)
             if table.header:
                 notes.append(f"{name}line 1 is left out as a header: {_cells(table.header)}")
@@ -99,6 +104,65 @@ def read_pairs(files, root, options):
             lines = "; ".join([f"{options.name}: the {what} part holds no pairs", *notes])
             raise UserError(lines)
     return parts, notes
+
+
+def sides_of(where, options):
+    """The endings of the files of sources and of targets, or None where these are in one table.
+
+    They are the names of two languages, in their order, or `options.columns`.
+
+    Args:
+        where: A file or folder; only a folder without tables has sides.
+        options: Of `open_source`.
+
+    Raises:
+        UserError: There are more than two, and none are chosen, or others are.
+    """
+    if not os.path.isdir(where):
+        return None
+    tree = layout.read_tree(where, Every(), layout.LeftOut(where), options.skip_bad_files)
+    endings = {os.path.splitext(path)[1].casefold() for path in tree.paths()}
+    if endings & {ending for formats in FORMATS for ending in formats}:
+        return None
+    found = sorted(ending for ending in endings if ending[1:] in LANGUAGES)
+    if len(found) < 2:
+        return None
+    chosen = tuple(f".{given.removeprefix('.').casefold()}" for given in options.columns) or found
+    if len(set(chosen)) != 2 or not set(chosen) <= set(found):
+        raise UserError(
+            f"{options.name}: there are files of {', '.join(one[1:] for one in found)}; --columns "
+            "SOURCE TARGET must name two of them"
+        )
+    return tuple(chosen)
+
+
+def joined_sides(paths, sides, options):
+    """`[(source path, target path)]` of files that differ in their endings alone.
+
+    Args:
+        paths: Of the files of one part.
+        sides: The endings of the two.
+        options: Of `open_source`.
+    """
+    pairs = {}
+    for path in paths:
+        stem, ending = os.path.splitext(path)
+        pairs.setdefault(stem, {})[ending.casefold()] = path
+    for stem, pair in pairs.items():
+        for side in sides:
+            if side not in pair:
+                name = readable(os.path.basename(stem))
+                raise UserError(f"{options.name}: there is no {name}{side} for {name}.*")
+    return [tuple(pair[side] for side in sides) for pair in pairs.values()]
+
+
+def _of_sides(paths, name, options):
+    """A `Table` of two files, each line of one the other's source or target."""
+    sides = [read_text(path, options).rstrip("\n").split("\n") for path in paths]
+    counts = [len(lines) for lines in sides]
+    if counts[0] != counts[1]:
+        raise UserError(f"{options.name}: {name}have {counts[0]:,} and {counts[1]:,} lines")
+    return Table([(k, list(cells)) for k, cells in enumerate(zip(*sides, strict=True), 1)])
 
 
 def _table(path, name, options):

@@ -5,7 +5,7 @@ import hashlib
 import numpy as np
 
 from kerasdl.columns import DataInfo
-from kerasdl.data.sources.pair_files import FORMATS, read_pairs
+from kerasdl.data.sources.pair_files import FORMATS, joined_sides, read_pairs, sides_of
 from kerasdl.data.sources.text import check_fractions, find_parts, tokenizer_for
 from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
@@ -16,13 +16,18 @@ MAX_LENGTH = 128
 
 
 def load(where, options):
-    """A table of sources and targets, or a folder of tables; see `pair_files.read_pairs`.
+    """A table of sources and targets, or a folder of tables or of pairs of files, `train.en` and
+    `train.de` say; see `pair_files.read_pairs` and `sides_of`.
 
     A folder's parts are folders or files with the names of parts; see `text.find_parts`. Parts that
     are missing are a fraction `val_split` each of the training pairs, by a hash of the source, so
     that no source is in two of them.
     """
-    files, notes = find_parts(where, FORMATS, options)
+    sides = sides_of(where, options)
+    files, notes = find_parts(where, (sides,) if sides else FORMATS, options)
+    if sides:
+        files = {part: joined_sides(paths, sides, options) for part, paths in files.items()}
+        notes.append(f"sources are the files *{sides[0]}, targets *{sides[1]}")
     if not files["train"]:
         what = "the training part holds no tables (.tsv, .csv or .txt)"
         raise UserError("; ".join([f"{options.name}: {what}", *notes]))

@@ -118,7 +118,8 @@ def find_parts(where, formats, options):
     """The files of a data set, by part.
 
     Parts are sub-folders, `Training/ valid/ test/` say, or else files directly in the folder,
-    `train.txt`, `wiki.valid.tokens` or `test-00000-of-00002.txt`; for the names see `layout.PARTS`.
+    `train.txt`, `wiki.valid.tokens`, `test-00000-of-00002.txt` or `train.en-de.en`; for the names
+    see `layout.PARTS`.
     A single folder around all of it is left aside.
 
     Args:
@@ -178,6 +179,9 @@ def _part_files(folder, name):
         for file in folder.files:
             stem = re.sub(r"([._-]?\d+(-of-\d+)?)$", "", os.path.splitext(file)[0])
             part = layout.part_of(re.split(f"[{separators}]", stem)[-1])
+            dotted = [one for one in map(layout.part_of, stem.split(".")) if one]
+            if len(dotted) == 1:  # train.en-de.en
+                part = part or dotted[0]
             parts.setdefault(part, []).append(os.path.join(folder.path, file))
         others = parts.pop(None, [])
         if "train" in parts and not others and not folder.holding:
