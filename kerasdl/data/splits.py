@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl.columns import DataInfo
 from kerasdl.data import fingerprint, reading, wanted
-from kerasdl.data.images import SQUASH, Fit, is_plain, read, resize, to_float
+from kerasdl.data.images import SQUASH, Fit, is_plain, read
 from kerasdl.errors import UserError
 
 
@@ -306,122 +306,6 @@ def check_no_argument(where, options):
     if where:
         name = options.name.partition(":")[0]
         raise UserError(f"{options.name}: {name} takes no argument; write {name}")
-
-
-def check_images(images, where):
-    """Images as uint8, or float32 in [0, 1], `(n, H, W, C)`.
-
-    Args:
-        images: `(n, H, W)` or `(n, H, W, C)`; integers must lie in 0..255.
-        where: What the error message calls them.
-    """
-    if images.ndim not in (3, 4):
-        raise UserError(f"{where}: images must have 3 or 4 axes, got {images.ndim}")
-    if not len(images):
-        raise UserError(f"{where}: there are no images")
-    images = images[..., None] if images.ndim == 3 else images
-    if 0 in images.shape:
-        raise UserError(f"{where}: images must not be empty, got the shape {images.shape[1:]}")
-    if images.dtype == np.uint8:
-        return images
-    if images.dtype.kind not in "iufb":
-        raise UserError(f"{where}: images must be numbers, got {images.dtype}")
-    if images.dtype.kind == "f" and not np.isfinite(images).all():
-        raise UserError(f"{where}: images must be finite, but hold NaN or infinite values")
-    low, high = images.min(), images.max()
-    if images.dtype.kind in "iu":
-        if low < 0 or high > 255:
-            raise UserError(f"{where}: integer images must lie in 0..255, got {low}..{high}")
-        return images.astype(np.uint8)
-    if low < 0 or high > 1:
-        raise UserError(f"{where}: float images must lie in [0, 1], got {low:g}..{high:g}")
-    return images.astype(np.float32)
-
-
-def check_labels(labels, n, num_classes, where):
-    """Labels as int32 `(n,)`; UserError unless they are 0 or more, and below `num_classes`."""
-    labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-    if labels.dtype.kind not in "iu":
-        raise UserError(f"{where}: labels must be integers, got {labels.dtype}")
-    if labels.shape != (n,):
-        raise UserError(f"{where}: {n} images need labels of the shape ({n},), got {labels.shape}")
-    low, high = int(labels.min()), int(labels.max())
-    if low < 0 or (num_classes is not None and high >= num_classes):
-        allowed = "0 or more" if num_classes is None else f"0..{num_classes - 1}"
-        raise UserError(f"{where}: labels must be {allowed}, got {low}..{high}")
-    return labels.astype(np.int32)
-
-
-def resize_all(images, image_size, fit=SQUASH):
-    """A checked array of images, resized as by `images.resize`, to their own size where
-    `image_size` is `()`."""
-    image_size = tuple(image_size) or images.shape[1:3]
-    if fit.fraction == 1 and images.shape[1:3] == image_size:
-        return images
-    parts = []
-    for start in range(0, len(images), 256):
-        part = to_float(tf.convert_to_tensor(images[start : start + 256]))
-        part = resize(part, image_size, fit).numpy()
-        parts.append(np.rint(part * 255).astype(np.uint8) if images.dtype == np.uint8 else part)
-    return np.concatenate(parts)
-
-
-def from_arrays(parts, options, class_names=None, notes=(), seed=None, test_fraction=None):
-    """A source of arrays, checked and divided.
-
-    Args:
-        parts: `{"train": (images, labels), "validation": ..., "test": ...}`; only the first must
-            be there.
-        options: Of `open_source`.
-        class_names: One per class, or None for `0`, `1`, ... up to the largest label.
-        notes: Further lines for the user.
-        seed: Seed that missing parts are sampled with; None takes the last examples.
-        test_fraction: Fraction of the examples for a missing test part; `val_split` if None.
-    """
-    notes, checked = list(notes), {}
-    for part, (images, labels) in parts.items():
-        where = f"{options.name} ({part})"
-        images, labels = np.asarray(images), np.asarray(labels)
-        images = check_images(images, where)
-        count = len(class_names) if class_names is not None else None
-        labels = check_labels(labels, len(images), count, where)
-        checked[part] = {
-            "image": resize_all(images, options.image_size, options.fit),
-            "label": labels,
-        }
-    if class_names is None:
-        # Of the training part: what it does not hold cannot be learned.
-        top = int(checked["train"]["label"].max()) + 1
-        class_names = tuple(str(k) for k in range(top))
-        for part, arrays in checked.items():
-            check_labels(arrays["label"], len(arrays["label"]), top, f"{options.name} ({part})")
-    shapes = {arrays["image"].shape[1:] for arrays in checked.values()}
-    if len(shapes) > 1:
-        raise UserError(
-            f"{options.name}: the images of all parts must have one shape, got {sorted(shapes)}"
-        )
-
-    if seed is not None and len(checked) < 3:
-        notes += rare_classes(checked["train"]["label"], class_names, 4 - len(checked))
-    for part, fraction in (("test", test_fraction), ("validation", None)):
-        if part in checked:
-            continue
-        if fraction is None:
-            check_val_split(options)
-            fraction = options.val_split
-        whole = checked["train"]
-        part_seed = None if seed is None else [seed, len(part)]
-        kept, held = split_indices(len(whole["label"]), fraction, part_seed, whole["label"])
-        checked["train"], checked[part] = (
-            {name: array[rows] for name, array in whole.items()} for rows in (kept, held)
-        )
-        how = (
-            f"the last {fraction:.0%}" if seed is None else f"{len(held)} sampled with seed {seed}"
-        )
-        notes.append(f"{part} part: {how} of {len(whole['label'])} training examples")
-    info = DataInfo.of_images(shapes.pop(), class_names)
-    splits = {part: ArraySplit(arrays) for part, arrays in checked.items()}
-    return make_source(options, splits, info, notes)
 
 
 def make_source(options, splits, info, notes, baseline=None, files=None):

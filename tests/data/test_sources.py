@@ -195,7 +195,7 @@ def test_npz_bad_content(tmp_path):
         refused(match, save_npz(tmp_path, **arrays))
 
     bad("must have x_train and y_train", a=x)
-    bad("must have both of x_test and y_test, but has only x_test", x_train=x, y_train=y, x_test=x)
+    bad("x_test and y_test\), but has only x_test", x_train=x, y_train=y, x_test=x)
     bad("3 or 4 axes, got 2", image=x[:, 0, 0], label=y)
     bad("labels must be integers, got float64", image=x, label=y + 0.5)
     bad("labels must be 0 or more, got -1..2", image=x, label=y - 1)
@@ -203,7 +203,11 @@ def test_npz_bad_content(tmp_path):
     bad(r"\(test\): labels must be 0..3", x_train=x, y_train=y, x_test=x, y_test=y + 1)
     bad(r"40 images need labels of the shape \(40,\), got \(9,\)", image=x, label=y[:9])
     bad("NaN", image=np.full((40, 4, 4), np.nan), label=y)
-    bad(r"in \[0, 1\], got 0..254", image=np.arange(0, 255.0).reshape(-1, 1, 1), label=y)
+    bad(
+        r"in \[0, 1\], got 0..254",
+        image=np.arange(0, 255.0).reshape(-1, 1, 1),
+        label=np.arange(255) % 4,
+    )
     bad("must lie in 0..255", image=x.astype(int) * 9, label=y)
     bad("there are no images", image=x[:0], label=y[:0])
     bad("part holds no examples", image=x[:1], label=y[:1])

@@ -4,10 +4,10 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.data import sources, wanted
+from kerasdl.data.arrays import from_arrays
 from kerasdl.data.images import resize, to_float
 from kerasdl.data.sources.pairs import divide, translation_source
 from kerasdl.data.sources.text import BETWEEN, language_source, split_missing
-from kerasdl.data.splits import from_arrays
 from kerasdl.errors import SizesDiffer, UserError
 from kerasdl.system.names import nearest
 
