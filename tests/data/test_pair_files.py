@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from kerasdl import cli
 from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, from_dict, to_dict
@@ -202,6 +203,15 @@ def test_bad_lines_of_quoted_tables(tmp_path):
     assert every(source) == sorted(PAIRS[:150]) and noted(source, "left out 51 of 201 lines")
     path.write_text("only one\n" * 20)
     refused("line 1 has 1 column, not a source, a comma and a target; 20 of 20", path)
+
+
+def test_data_shows_chosen_columns(tmp_path, capsys):
+    rows = [("id", "German", "en")] + [(str(i), b, a) for i, (a, b) in enumerate(PAIRS)]
+    name = f"pairs:{write(tmp_path / 'a.tsv', rows)}"
+    assert cli.main(["data", "--dataset", name, "--columns", "en", "2"]) == 0
+    assert "note: line 1 is left out as a header: id, German, en" in capsys.readouterr().out
+    assert cli.main(["data", "--dataset", str(tmp_path)]) == 2
+    assert f"give pairs:{tmp_path}, since a path needs a prefix" in capsys.readouterr().err
 
 
 def test_columns_are_a_setting():
