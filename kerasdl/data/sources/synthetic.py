@@ -5,8 +5,8 @@ import numpy as np
 from kerasdl.data import wanted
 from kerasdl.data.arrays import from_arrays
 from kerasdl.data.sources import made_up
-from kerasdl.data.sources.text import language_source
 from kerasdl.data.sources.pairs import translation_source
+from kerasdl.data.sources.text import language_source
 from kerasdl.data.splits import ArraySplit, check_no_argument, make_source
 
 GIVES = None  # whatever the task needs
