@@ -35,8 +35,8 @@ def check_images(images, where):
         raise UserError(f"{where}: images must not be empty, got the shape {images.shape[1:]}")
     if _channels_first(*images.shape[1:]):
         raise UserError(
-            f"{where}: images must be (n, height, width, channels), but {images.shape} has the "
-            "channels first: np.transpose(x, (0, 2, 3, 1)) moves them"
+            f"{where}: images must be (height, width, channels) each, but {images.shape[1:]} has "
+            "the channels first: np.transpose(x, (0, 2, 3, 1)) moves them"
         )
     if images.dtype == np.uint8:
         return images

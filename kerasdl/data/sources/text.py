@@ -83,6 +83,14 @@ def load(where, options):
     texts = {part: [read_text(path, options, bad) for path in files[part]] for part in files}
     if bad:
         notes.append(f"left out {len(bad)} unreadable files, the first {readable(bad[0])}")
+    empty = [
+        path
+        for part, whole in texts.items()
+        for path, text in zip(files[part], whole, strict=True)
+        if not text and path not in bad
+    ]
+    if empty:
+        notes.append(f"left out {len(empty)} empty files, the first {readable(empty[0])}")
     texts = {part: [text for text in whole if text] for part, whole in texts.items()}
     for part in texts:
         if not texts[part]:
