@@ -37,7 +37,8 @@ class Recipe:
             pairs source and target.
         val_split: Fraction of the training examples held out where the data have no validation
             part.
-        skip_bad_files: Whether to go on without unreadable images instead of refusing.
+        skip_bad_files: Whether to go on without unreadable images, texts and rows of tables instead
+            of refusing.
         epochs: Passes over the training examples.
         max_steps: Maximum number of steps.
         limit_batches: Maximum number of batches per epoch, and in each evaluation.

@@ -18,6 +18,7 @@ SETTINGS = {  # flags of `train` that say how data are read
     "tokenizer": {},
     "vocab_size": {"type": int},
     "max_length": {"type": int},
+    "columns": {"nargs": "+"},
 }
 
 
@@ -41,7 +42,8 @@ def main(argv) -> None:
 
     pictures.check_output(args.picture, "--picture")
     given = {name: getattr(args, name) for name in ("dataset", *SETTINGS)}
-    recipe = Recipe(**{**given, "image_size": tuple(args.image_size), "skip_bad_files": True})
+    given |= {name: tuple(given[name]) for name in ("image_size", "columns")}
+    recipe = Recipe(**given, skip_bad_files=True)
     task = tasks.get(catalog.row(args.model).task) if args.model else None
     try:
         source = sources.from_recipe(recipe, task)

@@ -109,7 +109,10 @@ def _changes_of_files(old, new):
             kinds["class"].append(f"{path}, {class_name} before and now {class_now}")
         elif part_now != part:
             kinds["part"].append(f"{path}, {part} before and now {part_now}")
+    added = [path for path in after if path not in before]
+    kinds["new"] = [f"{path} ({after[path][0]})" for path in added if after[path][0] != "train"]
     lines = {
+        "new": "new in a part that is evaluated",
         "missing": "missing",
         "content": "with other contents",
         "class": "of another class",
@@ -120,7 +123,7 @@ def _changes_of_files(old, new):
         for kind, paths in kinds.items()
         if paths
     ]
-    return problems, len(after.keys() - before.keys())
+    return problems, len(added)
 
 
 def _digest_of_file(path):

@@ -319,8 +319,8 @@ def test_both_read_the_same_range(tmp_path):
     folder.mkdir()
     paths = data._write(folder / "one", 4, (60, 50))
     ours = FileSplit(paths, np.zeros(4, np.int32), (20, 30, 3))
-    ours = next(data._endless(ours, 4))["image"].numpy()
-    theirs = next(data._by_keras(folder, 20, 4))[0].numpy()
+    ours = next(iter(data._epoch(ours, 4)))["image"].numpy()
+    theirs = next(iter(data._by_keras(folder, 20, 4)))[0].numpy()
     assert ours.shape == (4, 20, 30, 3) and theirs.shape == (4, 20, 20, 3)
     assert 0 <= ours.min() and 0 <= theirs.min() and 0.5 < ours.max() <= 1 >= theirs.max() > 0.5
 

@@ -49,6 +49,18 @@ def test_files_that_were_added_join_training(pets):
     assert any("7" in note and "join" in note for note in source.notes)
 
 
+def test_files_that_were_added_to_a_part_that_is_evaluated_are_refused(tmp_path):
+    for part in ("train", "val", "test"):
+        name = save_images(tmp_path / "pets" / part, n=4)
+    name = f"folder:{tmp_path / 'pets'}"
+    before = fingerprint.of_source(opened(name))
+    shutil.copy(tmp_path / "pets/train/cat/001.png", tmp_path / "pets/train/cat/new.png")
+    assert check(before, name) == 1
+    shutil.copy(tmp_path / "pets/train/cat/001.png", tmp_path / "pets/test/cat/new.png")
+    with pytest.raises(UserError, match=r"1 file new in a part .*test/cat/new.png \(test\)"):
+        check(before, name)
+
+
 def swap(folder):
     (folder / "cat").rename(folder / "fox")
     (folder / "dog").rename(folder / "cat")

@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from kerasdl import cli
 from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, from_dict, to_dict
@@ -252,6 +253,15 @@ def test_sides_that_do_not_fit_are_refused(tmp_path):
     refused("train.en and train.de: line 1 has an empty", tmp_path, columns=("en", "de"))
     source = opened(tmp_path, columns=("en", "de"), skip_bad_files=True)
     assert len(every(source)) == 199 and noted(source, "left out 1 of 200 lines")
+
+
+def test_data_shows_chosen_columns(tmp_path, capsys):
+    rows = [("id", "German", "en")] + [(str(i), b, a) for i, (a, b) in enumerate(PAIRS)]
+    name = f"pairs:{write(tmp_path / 'a.tsv', rows)}"
+    assert cli.main(["data", "--dataset", name, "--columns", "en", "2"]) == 0
+    assert "note: line 1 is left out as a header: id, German, en" in capsys.readouterr().out
+    assert cli.main(["data", "--dataset", str(tmp_path)]) == 2
+    assert f"give pairs:{tmp_path}, since a path needs a prefix" in capsys.readouterr().err
 
 
 def test_columns_are_a_setting():

@@ -195,7 +195,7 @@ def test_npz_bad_content(tmp_path):
         refused(match, save_npz(tmp_path, **arrays))
 
     bad("must have x_train and y_train", a=x)
-    bad("images and labels of the test part .* but has only x_test", x_train=x, y_train=y, x_test=x)
+    bad(r"x_test and y_test\), but has only x_test", x_train=x, y_train=y, x_test=x)
     bad("3 or 4 axes, got 2", image=x[:, 0, 0], label=y)
     bad("labels must be integers, got float64", image=x, label=y + 0.5)
     bad("labels must be 0 or more, got -1..2", image=x, label=y - 1)

@@ -94,11 +94,12 @@ def test_it_sees_the_pixels_that_training_and_predict_see(parts, recipe, tmp_pat
     seen = FileSplit([str(path)], None, (8, 8, 1), fit).read([0])["image"]
 
     def model(image, training=False):
-        return tf.reshape(image, (-1, 64))
+        return tf.reshape(image, (-1, 64))[:, 20:30]
 
     function, specs = functions(task, model, "savedmodel")["serve_bytes"]
     served = tf.function(function, input_signature=specs, autograph=False)
     logits = served(tf.constant([path.read_bytes()]))["logits"]
-    np.testing.assert_array_equal(logits, images.to_float(tf.constant(seen)).numpy().reshape(1, 64))
+    seen = images.to_float(tf.constant(seen)).numpy()
+    np.testing.assert_array_equal(logits, seen.reshape(1, 64)[:, 20:30])
     picture = predict._decoded(path, path.read_bytes(), (8, 8, 1), fit)
-    np.testing.assert_array_equal(picture.reshape(1, 64), logits)
+    np.testing.assert_array_equal(picture, seen[0])

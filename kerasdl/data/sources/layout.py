@@ -52,8 +52,10 @@ def prefix_of(path) -> str | None:
             names = []
         if any("-images" in name and "idx3" in name for name in names):
             return f"idx:{path}"
-        texts = [name.lower().endswith((".txt", ".md")) for name in names]
-        return f"{'text' if texts and all(texts) else 'folder'}:{path}"
+        for kind, endings in (("text", (".txt", ".md")), ("pairs", (".tsv",))):
+            if names and all(name.lower().endswith(endings) for name in names):
+                return f"{kind}:{path}"
+        return f"folder:{path}"
     kind = PREFIXES.get(os.path.splitext(path)[1].lower())
     return kind and f"{kind}:{path}"
 
