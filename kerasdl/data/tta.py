@@ -92,10 +92,16 @@ class AveragedFile:
         self.artifact, self.number = artifact, number
 
     def answer(self, signature: str, inputs: dict) -> dict:
-        """`{"logits": float32 (B, K)}`, the logarithms of the mean."""
+        """`probabilities` float32 `(B, K)`, the mean, their logarithms, `logits`, and the `label`
+        `(B,)`."""
         answers = (
             self.artifact.answer(signature, {**inputs, "image": view.numpy()})
             for view in views(np.asarray(inputs["image"], np.float32), self.number)
         )
         logs = ops.stack([ops.log_softmax(one["logits"], axis=-1) for one in answers])
-        return {"logits": np.asarray(ops.logsumexp(logs, axis=0) - float(np.log(self.number)))}
+        logits = np.asarray(ops.logsumexp(logs, axis=0) - float(np.log(self.number)))
+        return {
+            "logits": logits,
+            "probabilities": np.exp(logits),
+            "label": logits.argmax(axis=-1),
+        }

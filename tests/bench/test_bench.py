@@ -368,7 +368,7 @@ def test_a_model_that_cannot_be_exported_has_its_reason_in_the_table(monkeypatch
     assert bench.main(["export", "--models", "mlp", "--output", str(tmp_path)]) == 1
     shown = capsys.readouterr()
     assert "none: no memory" in shown.out
-    assert shown.err == "note: not asked in C++: there is no g++\n"
+    assert shown.err == "note: not measured in C++: there is no g++\n"
     (tmp_path / "export.json").write_text("[1]")
     with pytest.raises(UsageError, match="export.json: holds something else"):
         bench.main(["export", "--models", "mlp", "--output", str(tmp_path)])

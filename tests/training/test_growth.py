@@ -76,7 +76,7 @@ def test_an_unfinished_run_goes_on_to_more_epochs(tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(loop.Loop, "_account", stop_inside_the_second_epoch)
         assert app.train({**given, "epochs": 3}, lambda line: None) == 130
-    assert state_of(tmp_path / "grown")[0]["step"] in (4, 5)
+    assert state_of(tmp_path / "grown")[0]["step"] in (4, 5, 6)
     train(tmp_path, "grown", epochs=5, sched="constant")
     train(tmp_path, "whole", epochs=5, sched="constant")
     assert_equal(tmp_path / "grown", tmp_path / "whole")
