@@ -108,5 +108,8 @@ def test_a_model_and_its_files_average_alike(exported):
     folder = Path(exported["folder"])
     kept = folder / "assets.extra" / "model.keras"
     whole = artifact.evaluate_artifact(kept, "test", 5)
-    assert artifact.evaluate_artifact(folder, "test", 5) == pytest.approx(whole, abs=1e-4)
+    file = artifact.evaluate_artifact(folder, "test", 5)
+    for name, values in whole.pop("classes").items():
+        assert file["classes"][name] == pytest.approx(values, abs=1e-4), name
+    assert file.pop("classes") and file == pytest.approx(whole, abs=1e-4)
     assert artifact.evaluate_artifact(folder)["loss"] != pytest.approx(whole["loss"], abs=1e-4)
