@@ -70,8 +70,9 @@ class Session:
         self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
-        if added:
+        if before:  # there may have been fewer examples
             self.steps_per_epoch = old.data["steps_per_epoch"]
+        if added:
             say(
                 f"{added:,} files are new: they join training; an epoch keeps its "
                 f"{self.steps_per_epoch} steps"

@@ -9,8 +9,10 @@ import pytest
 
 from kerasdl import app, cli
 from kerasdl.errors import UserError
+from kerasdl.recipe import Recipe
 from kerasdl.store import runs
 from kerasdl.training import loop
+from kerasdl.training.session import Session
 from tests.data.test_sources import save_images
 from tests.training.test_loop import At, session
 
@@ -32,6 +34,7 @@ def pets(tmp_path):
     made = session(tmp_path, [Stop(6)], dataset=name, **EPOCHS)
     with pytest.raises(loop.Stopped):
         made.fit()
+    assert made.steps_per_epoch == 4
     return folder, name, dict(made.recipe.__dict__)
 
 
@@ -44,21 +47,26 @@ def go_on(given, **changes):
 
 def test_added_files_join_training_and_nothing_is_repeated(pets, tmp_path):
     folder, name, given = pets
-    before = runs.open_run(tmp_path / "run").data
+    old = runs.open_run(tmp_path / "run")
     for number in range(30):
         shutil.copy(folder / "cat" / "003.png", folder / "cat" / f"new{number}.png")
+    said = []
+    made = Session(Recipe(**given), tmp_path / "run", said.append, [Stop(10)], old)
+    made.run.create()
+    with pytest.raises(loop.Stopped):
+        made.fit()
+    assert made.steps_per_epoch == 4 and len(made.source.train) == 62
+    assert "30 files are new: they join training; an epoch keeps its 4 steps" in said
     lines = go_on(given)
     assert any(line.startswith("going on from step") for line in lines)
-    assert any(
-        "30 files are new: they join training; an epoch keeps its 4 steps" in x for x in lines
-    )
+    assert not any("files are new" in line for line in lines)
     result = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert result["steps"] == 16 and result["epochs"] == 4
     classes = result["data"]["classes"]
     assert sum(classes["cat"].values()) == 50 and sum(classes["dog"].values()) == 20
     after = runs.open_run(tmp_path / "run").data
     for part in ("validation", "test"):
-        assert after["fingerprint"]["files"][part] == before["fingerprint"]["files"][part]
+        assert after["fingerprint"]["files"][part] == old.data["fingerprint"]["files"][part]
 
 
 def test_other_data_are_refused_and_nothing_is_lost(pets, tmp_path):
