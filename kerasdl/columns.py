@@ -24,6 +24,7 @@ ABSENT = -1  # the label of an object that is not there: of a place that only fi
 KINDS = tuple(
     "image video mask instances boxes valid label tokens audio vector number text".split()
 )
+PARTS = ("train", "validation", "test")  # of a data set
 PIXELS = ("image", "video")  # floats in [0, 1] once they are read
 
 

@@ -61,15 +61,14 @@ def main(argv) -> None:
 
 def lines(result, source) -> list[str]:
     """The result as lines to read."""
-    from kerasdl.data.summary import PARTS
-
-    text = [f"{source.name}: " + ", ".join(f"{len(getattr(source, p)):,} {p}" for p in PARTS)]
+    sizes = ", ".join(f"{len(split):,} {part}" for part, split in source.parts.items())
+    text = [f"{source.name}: {sizes}"]
     for name, column in result["columns"].items():
         shape = tuple(column["shape"])
         text.append(f"{name}: {column['kind']}{f' {shape}' if shape else ''}")
     if counts := result["classes"]:
-        rows = [[name, *(str(of_part[p]) for p in PARTS)] for name, of_part in counts.items()]
-        text += ["", table(["class", *PARTS], rows), ""]
+        rows = [[name, *map(str, of_part.values())] for name, of_part in counts.items()]
+        text += ["", table(["class", *source.parts], rows), ""]
     text += [f"note: {note}" for note in result["notes"]]
     for key in ("smallest", "largest"):
         if files := result.get(key):

@@ -8,7 +8,6 @@ import tensorflow as tf
 
 from kerasdl.data.images import to_float
 from kerasdl.data.splits import evenly
-from kerasdl.data.summary import PARTS
 
 CHUNK = 256  # examples that are read at once
 LOOKED_AT = 20_000  # images of a part, at most, evenly spread
@@ -81,8 +80,8 @@ def example_grid(source, seed=0):
 def _duplicates(source):
     """Groups of equal examples that are not all in one part."""
     places = {}
-    for part in PARTS:
-        for name, content in _contents(source, part):
+    for part, split in source.parts.items():
+        for name, content in _contents(source, part, split):
             places.setdefault(content, []).append((part, name))
     return [
         [name for _, name in group]
@@ -91,14 +90,14 @@ def _duplicates(source):
     ]
 
 
-def _contents(source, part):
+def _contents(source, part, split):
     """Yield `(example, digest of its content)` of a part that lies in files or in memory."""
     if source.files is not None:
         for name, (path, _) in source.files[part].items():
             with open(path, "rb") as file:
                 yield f"{part}: {name}", hashlib.file_digest(file, "blake2b").digest()
         return
-    arrays = getattr(source, part).arrays
+    arrays = split.arrays
     names = [n for n, c in source.info.columns.items() if c.kind != "label"]
     if arrays is None or not names:
         return
@@ -110,8 +109,7 @@ def _contents(source, part):
 def _constant(source):
     """Images all of whose pixels are alike, and how many were looked at."""
     image, result, seen = next(iter(source.info.named("image"))), [], 0
-    for part in PARTS:
-        split = getattr(source, part)
+    for part, split in source.parts.items():
         split = split.only([image])
         names = list(source.files[part]) if source.files is not None else None
         numbers = evenly(len(split), LOOKED_AT)

@@ -9,9 +9,11 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+
+from kerasdl.columns import PARTS
 from kerasdl.errors import UserError
 
-PARTS = ("train", "validation", "test")
 END = 4096  # bytes of a file's start and end that are read
 DIGEST_BYTES = 8
 
@@ -24,7 +26,6 @@ def of_source(source) -> dict:
         are `files` where each example is a file, and digests where the name of the data set does
         not decide what its examples are.
     """
-    splits = {part: getattr(source, part) for part in PARTS}
     files = {}
     if source.files is not None:
         with ThreadPoolExecutor() as pool:
@@ -37,7 +38,7 @@ def of_source(source) -> dict:
                     )
                 }
     parts = {}
-    for part, split in splits.items():
+    for part, split in source.parts.items():
         if part in files:
             digest = _hash(json.dumps(files[part], sort_keys=True).encode()).hexdigest()
         else:
@@ -143,14 +144,8 @@ def of_arrays(arrays) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         result.update(f"{name} {array.dtype.str} {array.shape};".encode())
-        result.update(memoryview(array.tobytes() if array.dtype.hasobject else _plain(array)))
+        result.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return result.hexdigest()
-
-
-def _plain(array):
-    import numpy as np
-
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
 
 
 def _hash(content=b""):

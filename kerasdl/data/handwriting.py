@@ -7,8 +7,9 @@ import functools
 
 import numpy as np
 
+from kerasdl.columns import PARTS
+
 TEST, VALIDATION = 360, 180  # the last in file order: other people wrote them
-PARTS = ("train", "validation", "test")
 
 
 @functools.cache

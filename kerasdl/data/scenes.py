@@ -9,7 +9,8 @@ import functools
 
 import numpy as np
 
-from kerasdl.data.handwriting import PARTS, handwritten
+from kerasdl.columns import PARTS
+from kerasdl.data.handwriting import handwritten
 from kerasdl.data.scene_texts import ANSWERS, COLORS, Digit, caption, question
 from kerasdl.errors import UserError
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.columns import DataInfo
+from kerasdl.columns import PARTS, DataInfo
 from kerasdl.data import fingerprint, reading, wanted
 from kerasdl.data.images import SQUASH, Fit, is_plain, read
 from kerasdl.errors import UserError
@@ -357,6 +357,11 @@ class Source:
     files: dict | None = None
     replaced: dict = field(default_factory=dict)
     generated: bool = False
+
+    @property
+    def parts(self) -> dict:
+        """`{part: Split}` of all three."""
+        return {part: getattr(self, part) for part in PARTS}
 
     def replacements(self) -> list[str]:
         """A note of the files that could not be read so far and what stood for them, if any."""

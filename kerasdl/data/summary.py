@@ -2,7 +2,8 @@
 
 import numpy as np
 
-PARTS = ("train", "validation", "test")
+from kerasdl.columns import PARTS
+
 LISTED = 10  # classes that are named
 
 
@@ -19,9 +20,8 @@ def of_source(source) -> dict:
         for key in ("tokenizer", "max_length", "rate", "unit"):
             if value := getattr(column, key):
                 columns[name][key] = value
-    splits = {part: getattr(source, part) for part in PARTS}
     return {
-        "classes": classes(source.info, splits),
+        "classes": classes(source.info, source.parts),
         "columns": columns,
         "notes": list(source.notes),
     }

@@ -73,8 +73,7 @@ class Averaged:
         for view in views(image, self.number):
             outputs = self.model(view, training=training)
             logits.append(outputs["logits"] if isinstance(outputs, dict) else outputs)
-        logs = ops.stack([ops.log_softmax(one, axis=-1) for one in logits])
-        return ops.logsumexp(logs, axis=0) - float(np.log(self.number))
+        return _log_mean(logits)
 
     def __getattr__(self, name):
         return getattr(self.model, name)
@@ -94,14 +93,19 @@ class AveragedFile:
     def answer(self, signature: str, inputs: dict) -> dict:
         """`probabilities` float32 `(B, K)`, the mean, their logarithms, `logits`, and the `label`
         `(B,)`."""
-        answers = (
-            self.artifact.answer(signature, {**inputs, "image": view.numpy()})
+        logits = [
+            self.artifact.answer(signature, {**inputs, "image": view.numpy()})["logits"]
             for view in views(np.asarray(inputs["image"], np.float32), self.number)
-        )
-        logs = ops.stack([ops.log_softmax(one["logits"], axis=-1) for one in answers])
-        logits = np.asarray(ops.logsumexp(logs, axis=0) - float(np.log(self.number)))
+        ]
+        logits = np.asarray(_log_mean(logits))
         return {
             "logits": logits,
             "probabilities": np.exp(logits),
             "label": logits.argmax(axis=-1),
         }
+
+
+def _log_mean(logits):
+    """The logarithms of the mean probabilities of several logits `(B, K)`."""
+    logs = ops.stack([ops.log_softmax(one, axis=-1) for one in logits])
+    return ops.logsumexp(logs, axis=0) - float(np.log(len(logits)))

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import PARTS
 from kerasdl.data import fingerprint, sources
 from kerasdl.data.images import to_float
 from kerasdl.data.splits import evenly
@@ -22,7 +23,7 @@ def split_name(split: str) -> str:
     return SPLITS[split]
 
 
-def open_data(task, before=None, name=None, parts=fingerprint.PARTS):
+def open_data(task, before=None, name=None, parts=PARTS):
     """The data set that a task was made for.
 
     Args:

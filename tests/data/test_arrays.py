@@ -14,7 +14,8 @@ import pytest
 from kerasdl.data import arrays
 from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
-from tests.data.test_sources import lengths, mnist, refused, save_npz, write_idx, xy
+from tests.data.shared import lengths
+from tests.data.test_sources import mnist, refused, save_npz, write_idx, xy
 
 
 def told(source, text):

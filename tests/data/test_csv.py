@@ -7,25 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasdl.columns import Spec
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import folder, open_source
 from kerasdl.errors import UserError
-
-IMAGE = {"image": Spec(("H", "W", "C"), "float32", "image")}
-LABEL = {"label": Spec((), "int32", "label")}
-
-
-class Labeled:
-    """A task that needs labels."""
-
-    inputs, targets = IMAGE, LABEL
-
-
-class Unlabeled:
-    """A task that can do without."""
-
-    inputs, targets, optional = IMAGE, LABEL, ("label",)
+from tests.data.shared import Labeled, Unlabeled, lengths, noted
 
 
 @pytest.fixture
@@ -53,14 +38,6 @@ def refused(match, name, task=Labeled, **more):
     with pytest.raises(UserError, match=match) as caught:
         open_source(name, task=task, **more)
     assert "\n" not in str(caught.value)
-
-
-def lengths(source):
-    return len(source.train), len(source.validation), len(source.test)
-
-
-def noted(source, *words):
-    return any(all(word in note for word in words) for note in source.notes)
 
 
 def labels_of(source):

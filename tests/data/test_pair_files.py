@@ -10,6 +10,7 @@ from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, from_dict, to_dict
 from tests.data.damage import contents, damaged
+from tests.data.shared import noted
 from tests.data.test_pairs import lines, texts
 
 PARTS = ("train", "validation", "test")
@@ -38,10 +39,6 @@ def write(path, rows, delimiter="\t", quoted=False):
 
 def every(source):
     return sorted(pair for part in PARTS for pair in texts(source, part))
-
-
-def noted(source, line):
-    return any(line in note for note in source.notes)
 
 
 @pytest.mark.parametrize(

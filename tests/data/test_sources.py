@@ -11,10 +11,7 @@ from kerasdl.columns import DataInfo, Spec
 from kerasdl.data import splits
 from kerasdl.data.pipeline import training_batches
 from kerasdl.data.sources import folder, input_statistics, open_source
-
-
-def lengths(source):
-    return len(source.train), len(source.validation), len(source.test)
+from tests.data.shared import lengths
 
 
 def refused(match, *args, **kwargs):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from kerasdl import cli
+from kerasdl.columns import PARTS
 from kerasdl.data import examine, summary
 from kerasdl.data.sources import open_source
 from tests.data.test_sources import save_images, save_npz, xy
@@ -22,7 +23,7 @@ def test_classes_by_part_and_columns():
 
 
 def test_many_classes_are_counted():
-    counts = {str(k): {part: k for part in summary.PARTS} for k in range(31)}
+    counts = {str(k): {part: k for part in PARTS} for k in range(31)}
     line = summary.line({"classes": counts})
     assert line.startswith("31 classes") and line.endswith("9 (9/9/9), and 21 more")
 

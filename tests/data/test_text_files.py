@@ -7,6 +7,7 @@ import pytest
 from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
 from tests.data.damage import contents, damaged
+from tests.data.shared import noted
 from tests.data.test_text import refused, save, stream
 
 PARTS = ("train", "validation", "test")
@@ -14,10 +15,6 @@ PARTS = ("train", "validation", "test")
 
 def opened(folder, **settings):
     return open_source(f"text:{folder}", max_length=8, **settings)
-
-
-def noted(source, line):
-    return any(line in note for note in source.notes)
 
 
 def letters(source):

@@ -143,8 +143,7 @@ def open_source(
     _check_fits(name, wanted.kinds(source.info.columns), task)
     _check_used(options, source.info)
     source.generated = kind in GENERATED
-    splits = {part: getattr(source, part) for part in summary.PARTS}
-    source.notes = (*source.notes, *summary.notes(source.info, splits))
+    source.notes = (*source.notes, *summary.notes(source.info, source.parts))
     return source
 
 

@@ -1,7 +1,8 @@
 """`digits`: 1,797 real handwritten digits of 8x8 pixels that come with scikit-learn."""
 
+from kerasdl.columns import PARTS
 from kerasdl.data.arrays import from_arrays
-from kerasdl.data.handwriting import PARTS, handwritten
+from kerasdl.data.handwriting import handwritten
 from kerasdl.data.splits import check_no_argument
 
 GIVES = {"image": "image", "label": "label"}
