@@ -12,6 +12,7 @@ from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.data.sources.folder import one_class, read_files
 from kerasdl.data.sources.layout import part_of
+from kerasdl.data.sources.text import read_text
 from kerasdl.errors import UserError
 
 GIVES = {"image": "image", "label": "label"}
@@ -55,7 +56,7 @@ def load(where, options):
     if not os.path.isfile(where):
         right = layout.other_prefix(where)
         raise UserError(f"{options.name}: there is no file {readable(where)}{right}")
-    text, folder = _text(where, options), os.path.dirname(os.path.abspath(where))
+    text, folder = read_text(where, options), os.path.dirname(os.path.abspath(where))
     header, lines = _lines(text, options)
     columns = _columns(header, options, folder)
     notes = [_reading(header, columns)]
@@ -86,20 +87,6 @@ def load(where, options):
     if "train" not in files:
         raise UserError(f"{options.name}: no row is of the training part")
     return read_files(files, class_names, options, notes)
-
-
-def _text(where, options):
-    """The table as text: UTF-8, or UTF-16 where it begins with that's mark."""
-    try:
-        with open(where, "rb") as file:
-            data = file.read()
-        utf_16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-        return data.decode("utf-16") if utf_16 else data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        what = f"is not {error.encoding.upper()} at byte {error.start}"
-        raise UserError(f"{options.name}: {readable(where)} {what}") from error
-    except OSError as error:
-        raise UserError(f"{options.name}: {readable(where)}: {error.strerror}") from error
 
 
 def _lines(text, options):
