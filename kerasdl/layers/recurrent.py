@@ -76,15 +76,15 @@ class _Recurrent(keras.layers.Layer):
         return [ops.zeros((batch_size, self.units), self.compute_dtype)] * self.states
 
     def call(self, x, initial_state=None, mask=None, training=False):
+        z, weights = self._project(ops.transpose(x, (1, 0, 2)))  # (T, B, G U)
         if initial_state is not None:
             state = list(initial_state)
         elif self.stateful:
             state = [ops.cast(memory, self.compute_dtype) for memory in self.memory]
-        else:
-            state = self.zero_state(ops.shape(x)[0])
+        else:  # of the size of a tensor, which LiteRT knows before it runs
+            state = [ops.zeros_like(z[0, :, : self.units])] * self.states
         if mask is not None:
             mask = ops.transpose(ops.cast(mask, self.compute_dtype))[..., None]  # (T, B, 1)
-        z, weights = self._project(ops.transpose(x, (1, 0, 2)))  # (T, B, G U)
         if training or self.truncate:
             outputs, state = recurrence.recur_for_training(
                 self.cell, z, weights, state, mask, self.reverse, self.truncate
@@ -108,7 +108,7 @@ class _Recurrent(keras.layers.Layer):
 
     def _project(self, x):
         """`z` of all steps, and the weights of the cell."""
-        return ops.matmul(x, self.kernel) + self.bias, [ops.copy(self.recurrent_kernel)]
+        return recurrence.project(x, self.kernel) + self.bias, [ops.copy(self.recurrent_kernel)]
 
 
 @register
@@ -166,7 +166,7 @@ class LSTM(_Recurrent):
     def _project(self, x):
         twice = ops.repeat(ops.convert_to_tensor([1, 1, 2, 1], x.dtype), self.units)
         kernel, recurrent = self.kernel * twice, self.recurrent_kernel * twice
-        return ops.matmul(x, kernel) + self.bias * twice, [recurrent]
+        return recurrence.project(x, kernel) + self.bias * twice, [recurrent]
 
 
 @register
@@ -203,7 +203,7 @@ class GRU(_Recurrent):
         return (2, 3 * self.units) if self.reset_after else (3 * self.units,)
 
     def _project(self, x):
-        z, (recurrent,) = ops.matmul(x, self.kernel), [ops.copy(self.recurrent_kernel)]
+        z, (recurrent,) = recurrence.project(x, self.kernel), [ops.copy(self.recurrent_kernel)]
         u = 2 * self.units
         if not self.reset_after:
             return z + self.bias, [recurrent[:, :u], recurrent[:, u:]]

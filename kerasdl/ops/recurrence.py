@@ -154,6 +154,21 @@ class ClassicGRUCell:
         return d_z, [_outer(before, d_z[..., :u]), _outer(later[0], d_z[..., u:])]
 
 
+def project(x, kernel):
+    """The product of `x` `(T, B, D)` and `kernel` `(D, E)`, `(T, B, E)`.
+
+    `ops.matmul` computes its shape while it runs, and LiteRT 2.3 now and then takes tensors of such
+    shapes for those of the batch before, where the batch size changes.
+    """
+    lead = list(x.shape[:-1])
+    if lead.count(None) < 2:
+        lead = [-1 if n is None else n for n in lead]
+    else:
+        lead = ops.shape(x)[:-1]
+    rows = ops.matmul(ops.reshape(x, (-1, x.shape[-1])), kernel)
+    return ops.reshape(rows, (*lead, kernel.shape[-1]))
+
+
 def _outer(a, b):
     """The sum over time and batch of the outer products of `(T, B, D)` and `(T, B, E)`."""
     a, b = (ops.reshape(part, (-1, part.shape[-1])) for part in (a, b))
