@@ -37,7 +37,9 @@ def cases(batches=BATCHES):
         task, model = _made(name, arguments)
         with tempfile.TemporaryDirectory() as folder:
             folder = Path(folder)
-            saved_model.write(functions(task, model, "savedmodel"), folder / "s")
+            saved_model.write(
+                saved_model.traced(functions(task, model, "savedmodel")), folder / "s"
+            )
             loaded = tf.saved_model.load(str(folder / "s"))
             for batch in batches:
                 yield (

@@ -145,7 +145,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     say("SavedModel")
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
-    saved_model.write(served, folder, tokenizer)
+    saved_model.write(saved_model.traced(served), folder, tokenizer)
     examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
         (signature, next(proof.requests(examples, signature, names))[0])
@@ -238,6 +238,7 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
             "evaluated_by": parts.task.evaluated_by(target),
             "without": [] if target == "savedmodel" else _names_of_classes(parts.task, model),
         }
+    meta["latency_seconds"] = proof.SECONDS
     meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
     return {k: _bytes(v) for k, v in arrays.items()}, meta

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 
 from kerasdl.errors import ExportError
 from kerasdl.export import CALIBRATED, EIGHT_BITS, QUANTIZED, saved_model
@@ -109,21 +108,22 @@ def write(
     signatures = functions(task, model, "tflite", batch=batch, only=only)
     described = task.signatures(model)
     examples = examples | {k: v for s in described for k, v in s.examples.items()}
+    endpoints = saved_model.traced(signatures)
     inputs = {n: [spec.name for spec in specs] for n, (_, specs) in signatures.items()}
     plain = {
         name: inputs[name]
-        for name, served in signatures.items()
-        if set(inputs[name]) <= set(examples) and not _loops(*served)
+        for name, endpoint in endpoints.items()
+        if set(inputs[name]) <= set(examples) and not _loops(endpoint)
     }
     jobs = {k: plain if k in CALIBRATED else inputs for k in ("float32", *quantized)}
     refused = {k: "the converter cannot calibrate a loop" for k, names in jobs.items() if not names}
     with tempfile.TemporaryDirectory() as work:
         work = Path(work)
-        saved_model.write(signatures, work / "source")
+        saved_model.write(endpoints, work / "source")
         if plain and task.info.tokenizer and set(jobs) & set(CALIBRATED):
             with attention.hide_by(HIDDEN):
-                chosen = {name: signatures[name] for name in plain}
-                saved_model.write(chosen, work / "source_of_8_bits")
+                chosen = functions(task, model, "tflite", batch=batch, only=tuple(plain))
+                saved_model.write(saved_model.traced(chosen), work / "source_of_8_bits")
         (work / "signatures.json").write_text(json.dumps(jobs))
         requested = {n for names in plain.values() for n in names}
         np.savez(work / "examples.npz", **{n: examples[n][:CALIBRATION] for n in requested})
@@ -168,9 +168,8 @@ def _convert(work, kinds, converters, say) -> dict:
     return refused
 
 
-def _loops(function, specs) -> bool:
-    """Whether a function has a loop in its graph."""
-    graph = tf.function(function, input_signature=specs, autograph=False)
-    definition = graph.get_concrete_function().graph.as_graph_def()
+def _loops(endpoint) -> bool:
+    """Whether a traced function has a loop in its graph."""
+    definition = endpoint.graph.as_graph_def()
     nodes = [*definition.node, *(n for f in definition.library.function for n in f.node_def)]
     return any(node.op in ("While", "StatelessWhile") for node in nodes)

@@ -268,11 +268,16 @@ def lite_files(folder) -> list[Path]:
     return [p for k in KINDS if (p := Path(folder) / "tflite" / f"{k}.tflite").is_file()]
 
 
-def latency(answer) -> float:
-    """Median milliseconds of a call, after five calls that do not count."""
+def latency(answer, seconds: float = SECONDS) -> float:
+    """Median milliseconds of a call, after five calls that do not count.
+
+    Args:
+        answer: The call.
+        seconds: After which no other call is measured, once there are three.
+    """
     for _ in range(5):
         answer()
-    times, end = [], time.perf_counter() + SECONDS
+    times, end = [], time.perf_counter() + seconds
     while len(times) < 3 or (len(times) < 200 and time.perf_counter() < end):
         start = time.perf_counter()
         answer()
@@ -332,7 +337,9 @@ def run(folder, examples: dict) -> dict:
     promised = meta["savedmodel"]
     metadata = check(saved_model, examples, promised["signatures"])
     first = _first(promised["signatures"], "serving_default", examples)
-    metadata["latency_ms"] = latency(partial(saved_model.answer, "serving_default", first))
+    metadata["latency_ms"] = latency(
+        partial(saved_model.answer, "serving_default", first), meta["latency_seconds"]
+    )
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
     metadata["test"] = evaluate(saved_model, split(test), _evaluated_by(promised))
     artifacts, omitted = {"savedmodel": metadata}, {}
@@ -366,7 +373,9 @@ def _check_lite(path, examples, test, meta) -> dict:
     metadata["signatures"] = lite.interface()
     main = next(iter(promised))
     call = (main, _first(promised, main, examples))
-    metadata["latency_ms"] = {str(n): latency(partial(lites[n].answer, *call)) for n in lites}
+    metadata["latency_ms"] = {
+        str(n): latency(partial(lites[n].answer, *call), meta["latency_seconds"]) for n in lites
+    }
     metadata["test"] = evaluate(lite, split(test), evaluated_by, batch or 64)
     return metadata
 

@@ -24,6 +24,24 @@ class Endpoint:
     description: dict
 
 
+class _TracedOnce:
+    """A model whose calls are one function in all graphs, traced for the first of them.
+
+    Args:
+        model: The Keras model.
+    """
+
+    def __init__(self, model):
+        self._model = model
+        self._traced = tf.function(model.__call__, autograph=False)
+
+    def __call__(self, *args, **kwargs):
+        return self._traced(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+
 def tokenizer_of(task):
     """The `Tokenizer` of a task's data, or None."""
     return Tokenizer.from_json(task.info.tokenizer) if task.info.tokenizer else None
@@ -47,7 +65,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         Functions that return `{output name: tensor}`; the specs' names are the inputs'. Two names
         of one signature have the same pair.
     """
-    served = _endpoints(task, model, target, tokenizer, batch, only)
+    served = _endpoints(task, _TracedOnce(model), target, tokenizer, batch, only)
     pairs = {id(one): (one.function, one.specs) for one in served.values()}
     return {name: pairs[id(one)] for name, one in served.items()}
 

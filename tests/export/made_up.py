@@ -116,7 +116,8 @@ class FindThings(Task):
 def write(task, model, folder):
     """A SavedModel and its card, as far as it is needed to ask it; returns the folder."""
     tokenizer = getattr(task, "tokenizer", None)
-    saved_model.write(functions(task, model, "savedmodel", tokenizer), folder, tokenizer)
+    endpoints = saved_model.traced(functions(task, model, "savedmodel", tokenizer))
+    saved_model.write(endpoints, folder, tokenizer)
     (folder / "assets.extra").mkdir()
     card = {
         "model": task.run_recipe.model,

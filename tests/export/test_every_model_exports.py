@@ -33,7 +33,8 @@ def started(monkeypatch, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATTERY)
-def test_every_kind_of_model(name, tmp_path, replay, started):
+def test_every_kind_of_model(name, tmp_path, replay, started, monkeypatch):
+    monkeypatch.setattr(proof, "SECONDS", 0.02)
     parts = make_parts(name, task_kwargs=short_settings(name), **tiny(name))
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
