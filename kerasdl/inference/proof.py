@@ -269,12 +269,7 @@ def lite_files(folder) -> list[Path]:
 
 
 def latency(answer, seconds: float = SECONDS) -> float:
-    """Median milliseconds of a call, after five calls that do not count.
-
-    Args:
-        answer: The call.
-        seconds: After which no other call is measured, once there are three.
-    """
+    """Median milliseconds of a call: of 3 to 200 in `seconds`, after five that do not count."""
     for _ in range(5):
         answer()
     times, end = [], time.perf_counter() + seconds
@@ -336,10 +331,8 @@ def run(folder, examples: dict) -> dict:
     saved_model = SavedModel(folder)
     promised = meta["savedmodel"]
     metadata = check(saved_model, examples, promised["signatures"])
-    first = _first(promised["signatures"], "serving_default", examples)
-    metadata["latency_ms"] = latency(
-        partial(saved_model.answer, "serving_default", first), meta["latency_seconds"]
-    )
+    call = ("serving_default", _first(promised["signatures"], "serving_default", examples))
+    metadata["latency_ms"] = latency(partial(saved_model.answer, *call), meta["latency_seconds"])
     test = {k.removeprefix("test/"): v for k, v in examples.items() if k.startswith("test/")}
     metadata["test"] = evaluate(saved_model, split(test), _evaluated_by(promised))
     artifacts, omitted = {"savedmodel": metadata}, {}
@@ -367,15 +360,13 @@ def _check_lite(path, examples, test, meta) -> dict:
     if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
     evaluated_by = _evaluated_by({**meta["tflite"], "signatures": promised})
-    batch = meta["lite_batch"]
+    batch, seconds = meta["lite_batch"], meta["latency_seconds"]
     batches = SINGLE if batch == 1 else BATCHES
     metadata = check(lite, examples, promised, meta["tflite"]["without"], batches)
     metadata["signatures"] = lite.interface()
     main = next(iter(promised))
-    call = (main, _first(promised, main, examples))
-    metadata["latency_ms"] = {
-        str(n): latency(partial(lites[n].answer, *call), meta["latency_seconds"]) for n in lites
-    }
+    calls = {n: partial(lites[n].answer, main, _first(promised, main, examples)) for n in lites}
+    metadata["latency_ms"] = {str(n): latency(answer, seconds) for n, answer in calls.items()}
     metadata["test"] = evaluate(lite, split(test), evaluated_by, batch or 64)
     return metadata
 
@@ -496,7 +487,7 @@ def main(*words):
     gc.freeze()
     gc.enable()
     if not (words := words or json.loads(sys.stdin.readline() or "[]")):
-        return  # whoever started this has nothing to prove after all
+        return  # there is nothing to prove after all
     folder, examples, report = words
     with np.load(examples) as arrays:
         result = run(folder, dict(arrays))
