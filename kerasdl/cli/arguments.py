@@ -13,6 +13,7 @@ COMMANDS = {
     "show": "print a model's arguments, settings, size and paper",
     "evaluate": "evaluate a run's checkpoint or an exported model on its test set",
     "predict": "ask a model about image files and texts, or for images",
+    "explain": "show what a classifier looks at",
     "export": "export a run's model",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",

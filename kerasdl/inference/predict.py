@@ -189,8 +189,8 @@ def _answer(artifact, name, data, request, given, numbers, number):
     if "image" in data:
         key, file = data["image"], request["image"]
         one, result["file"] = signature["inputs"][key], file
-        content = _read(file, serving)
-        picture = _decoded(file, content, one["shape"], serving.fit)
+        content = read_file(file, f"{serving.model} takes {serving.takes(texts.SETTINGS)}")
+        picture = decoded(file, content, one["shape"], serving.fit)
         inputs[key] = np.array([content], object) if one.get("encoded") else picture[None]
     if "tokens" in data:
         key, text = data["tokens"], request["tokens"]
@@ -283,17 +283,18 @@ def _filled(ids, shape, number):
     return np.pad(ids, (0, wide - len(ids)), constant_values=PAD)[None]
 
 
-def _read(file, serving) -> bytes:
+def read_file(file, takes: str) -> bytes:
+    """The content of an image file; UserError, which ends with what is taken, if it has none."""
     try:
         return Path(file).read_bytes()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "not a file name"
-        takes = serving.takes(texts.SETTINGS)
-        raise UserError(f"{file} cannot be read: {why}; {serving.model} takes {takes}") from None
+        raise UserError(f"{file} cannot be read: {why}; {takes}") from None
 
 
-def _decoded(file, content, shape, fit):
-    """The pixels of an encoded image as the model is given them, float32 `(H, W, C)`."""
+def decoded(file, content, shape, fit):
+    """The pixels of an encoded image as the model is given them, float32 `(H, W, C)`; UserError
+    where it is none."""
     channels = shape[-1]
     if channels not in (1, 3):
         raise UserError(

@@ -14,9 +14,11 @@ from keras.src.backend.common import global_state  # pinned: Keras lists unmade 
 from kerasdl import catalog
 from kerasdl.errors import UserError
 from kerasdl.recipe import flag
+from kerasdl.report import receptive
 
 CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
 TOKENS = 64  # of an example of text
+EXAMPLE = "example"  # name of the operation that gives what a model takes
 LOOPS = ("While", "StatelessWhile")
 HIDDEN = ("name", "trainable", "dtype")  # what every Keras model takes
 
@@ -30,12 +32,15 @@ class Block:
         shape: Shape of its output for one example, without the batch, or None.
         parameters: All of them.
         multiply_adds: For one example, or None where they cannot be counted.
+        field: Height and width of its receptive field in pixels of the image, `inf` where that is
+            all of it; None where the model takes no image.
     """
 
     path: str
     shape: tuple | None
     parameters: int
     multiply_adds: int | None
+    field: tuple | None = None
 
 
 def describe(name: str, image_size=None) -> str:
@@ -113,16 +118,18 @@ def layer_table(model) -> tuple[list[Block], int | None]:
         one named `(rest)` where the model has weights or work outside them.
     """
     layers = {path: layer for path, layer in _blocks(model) if layer.weights}
-    calls = {path: [] for path in layers}  # (first operation, operation after the last, shape)
+    calls = {path: [] for path in layers}  # (first operation, operation after the last, output)
     for path, layer in layers.items():
         _listen(layer, calls[path])
     operations = _trace(model)
     whole = _sum(operations)
-    blocks = []
+    blocks, fields = [], _fields(operations)
     for path, layer in layers.items():
         work = _sum([op for first, last, _ in calls[path] for op in operations[first:last]])
-        shape = calls[path][-1][2] if calls[path] else None
-        blocks.append(Block(path, shape, _count(layer.weights), work))
+        output = calls[path][-1][2] if calls[path] else None
+        shape = None if output is None else tuple(output.shape[1:])
+        field = None if output is None else fields.get(output.name)
+        blocks.append(Block(path, shape, _count(layer.weights), work, field))
     rest = _count(model.weights) - sum(b.parameters for b in blocks)
     more = None
     if whole is not None:
@@ -161,7 +168,7 @@ def _trace(model, inputs=None) -> list:
 
     def one(x):
         shape = [1, *(TOKENS if n is None else n for n in x.shape[1:])]
-        return tf.ones(shape, x.dtype)  # of tokens, no padding
+        return tf.identity(tf.ones(shape, x.dtype), name=EXAMPLE)  # of tokens, no padding
 
     def forward():
         given = inputs if inputs is not None else model.symbolic_inputs()
@@ -183,8 +190,15 @@ def _operations(function) -> list:
     return graph.get_operations()
 
 
+def _fields(operations) -> dict:
+    """`{tensor name: receptive field}` of a model that takes an image and nothing else."""
+    given = [op.outputs[0] for op in operations if op.name.split("/")[-1].startswith(EXAMPLE)]
+    image = [x for x in given if x.shape.rank == 4]
+    return receptive.fields(operations, image[0].name) if len(given) == len(image) == 1 else {}
+
+
 def _listen(layer, calls):
-    """Note the operations and the output's shape of every call of a layer."""
+    """Note the operations and the last output of every call of a layer."""
     call = layer.call
 
     @functools.wraps(call)
@@ -193,8 +207,7 @@ def _listen(layer, calls):
         first = len(graph.get_operations())
         outputs = call(*args, **kwargs)
         tensors = [t for t in tf.nest.flatten(outputs) if hasattr(t, "shape")]
-        shape = tuple(tensors[-1].shape[1:]) if tensors else None
-        calls.append((first, len(graph.get_operations()), shape))
+        calls.append((first, len(graph.get_operations()), tensors[-1] if tensors else None))
         return outputs
 
     layer.call = listening
@@ -287,16 +300,19 @@ def _columns(pairs) -> list[str]:
 
 
 def _table(blocks) -> list[str]:
-    head = ("", "output", "parameters", "multiply-adds")
+    head = ("", "output", "parameters", "multiply-adds", "receptive field")
     cells = [
         (
             b.path,
             "x".join(map(str, b.shape)) if b.shape else "",
             f"{b.parameters:,}",
             "" if b.multiply_adds is None else short(b.multiply_adds),
+            _field(b.field),
         )
         for b in blocks
     ]
+    if not any(b.field for b in blocks):  # no model of images
+        head, cells = head[:-1], [row[:-1] for row in cells]
     widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
     first, second, *numbers = widths
     return [
@@ -306,6 +322,12 @@ def _table(blocks) -> list[str]:
         )
         for r in (head, *cells)
     ]
+
+
+def _field(field) -> str:
+    if field is None:
+        return ""
+    return "the image" if math.inf in field else "x".join(map(str, field))
 
 
 def _indent(lines) -> list[str]:

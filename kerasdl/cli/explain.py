@@ -1,0 +1,42 @@
+"""`explain`: show what a classifier looks at."""
+
+import json
+
+from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.errors import UsageError
+from kerasdl.system.processes import quiet_tensorflow
+
+METHODS = ("saliency", "guided", "cam", "gradcam", "occlusion", "attention", "filters", "patches")
+
+
+def main(argv) -> None:
+    """Run the command."""
+    parser = command_parser("explain")
+    source_arguments(parser)
+    parser.add_argument(
+        "--method", default="gradcam", help=f"one of {', '.join(METHODS)} (gradcam)"
+    )
+    parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files")
+    parser.add_argument("--label", help="class that is explained; the likeliest if not given")
+    parser.add_argument("--layer", help="of gradcam and patches; the last that has a map")
+    parser.add_argument("--output", metavar="FILE.png", help="where the picture is written")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    args = parse_command(parser, argv)
+    if args.method in ("filters", "patches"):
+        if args.image or args.label:
+            raise UsageError(f"--image and --label do not apply to --method {args.method}")
+        if not args.output:
+            raise UsageError(f"--method {args.method}: give --output FILE.png")
+    elif not args.image:
+        raise UsageError("give --image and image files")
+    quiet_tensorflow()
+    from kerasdl.inference import explaining
+
+    where = args.run or args.saved_model
+    results = explaining.explain_files(
+        where, args.image, args.method, args.label, args.layer, args.output
+    )
+    if args.json:
+        print(json.dumps(results, indent=1))
+        return
+    print("\n".join([*map(explaining.line, results), *([args.output] if args.output else [])]))

@@ -1,0 +1,96 @@
+"""Explain what a run or an exported model sees in image files, as pictures and as numbers."""
+
+import numpy as np
+
+from kerasdl.columns import PARTS
+from kerasdl.errors import UserError
+from kerasdl.inference import dataset, explain
+from kerasdl.inference.artifact import task_of
+from kerasdl.inference.predict import decoded, read_file
+from kerasdl.inference.signatures import fit_of
+from kerasdl.store import load, pictures
+from kerasdl.system.names import nearest
+
+EXAMPLES = 1000  # of the test part, in which patches are looked for
+
+
+def explain_files(path, files, method, label=None, layer=None, output=None) -> list[dict]:
+    """Show what a classifier looks at.
+
+    Args:
+        path: A run, a `.keras` file or an exported model.
+        files: Image files; none of `filters` and `patches`.
+        method: One of `METHODS` of the command.
+        label: Name of the class that is explained; of each image the likeliest if None.
+        layer: Of `gradcam` and `patches`; see `explain.Explainer`.
+        output: A PNG file: each image and, beside it, what counts for the class; or None.
+
+    Returns:
+        Per file `file`, `method`, `class_name`, `probability` of the class, and `peak`, `[y, x]` in
+        [0, 1], what counts most.
+
+    Raises:
+        UserError: A file, class, layer or method that does not fit the model.
+    """
+    if output is not None:
+        pictures.check_output(output)
+    if load.find(path)[0] == "tflite":
+        raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
+    metadata = load.load_info(path)
+    task = task_of(metadata)
+    if set(task.inputs) != {"image"} or "label" not in task.targets:
+        raise UserError(f"{metadata.model} is no classifier of images, which alone are explained")
+    shape, model = tuple(task.info.image_shape), load.load(path)
+    explainer = explain.Explainer(model, shape, metadata.model)
+    if method == "filters":
+        if layer:
+            raise UserError("--layer applies to --method gradcam and patches only")
+        pictures.write_output(output, explain.filters(model, metadata.model))
+        return []
+    if method == "patches":
+        found = explainer.patches(_examples(task, metadata), layer)
+        pictures.write_output(output, found.reshape(-1, *found.shape[2:]), columns=found.shape[1])
+        return []
+    names = task.info.class_names
+    if label is not None and label not in names:
+        raise UserError(f"--label {label}: not one of {', '.join(names)}{nearest(label, names)}")
+    takes = f"{metadata.model} takes image files"
+    contents = [read_file(file, takes) for file in files]
+    images = np.stack(
+        [decoded(f, c, shape, fit_of(task)) for f, c in zip(files, contents, strict=True)]
+    )
+    probabilities = explainer.probabilities(images)
+    labels = probabilities.argmax(-1)
+    if label is not None:
+        labels = np.full(len(images), list(names).index(label))
+    heat = explainer.explain(images, method, labels, layer)
+    if output is not None:
+        color = images if shape[-1] == 3 else np.repeat(images[..., :1], 3, -1)
+        shown = [explain.painted(*pair) for pair in zip(images, heat, strict=True)]
+        pictures.write_output(output, np.stack([color, shown], 1).reshape(-1, *color.shape[1:]), 2)
+    return [
+        {
+            "file": str(file),
+            "method": method,
+            "class_name": names[k],
+            "probability": float(row[k]),
+            "peak": explain.peak(one),
+        }
+        for file, k, row, one in zip(files, labels, probabilities, heat, strict=True)
+    ]
+
+
+def line(result: dict) -> str:
+    """One of the results of `explain_files` as a line."""
+    y, x = result["peak"]
+    return (
+        f"{result['file']}: {result['class_name']} {result['probability']:.4f}, "
+        f"most at {y:.3f} {x:.3f}"
+    )
+
+
+def _examples(task, metadata):
+    """Images of the test part, float32 `(N, H, W, C)`."""
+    source = dataset.open_data(task, metadata.fingerprint, None, PARTS[2:])
+    number = min(len(source.test), EXAMPLES)
+    return next(iter(dataset.batches(source, task, "test", number)))["image"]
