@@ -15,7 +15,7 @@ from kerasdl import catalog
 from kerasdl.errors import ExportError, UserError
 from kerasdl.export import QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
 from kerasdl.export.parts import Parts
-from kerasdl.inference import proof
+from kerasdl.inference import explain, proof
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
 from kerasdl.recipe import CHOICES
 from kerasdl.store import load
@@ -127,6 +127,7 @@ def save_keras(model, metadata: load.Metadata, path) -> None:
 
 def _check_signatures(parts, names):
     served = functions(parts.task, parts.model, "savedmodel", tokenizer_of(parts.task))
+    served = [*served, *["explain"] * explain.applies(parts.task)]
     for name in names:
         if name not in served:
             raise UserError(

@@ -15,11 +15,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.columns import Spec
 from kerasdl.errors import UserError
 from kerasdl.layers.classifier import Classifier
 from kerasdl.system.names import nearest
+from kerasdl.tasks.task import Signature
 
 RAMP = ((0, 0, 0.6), (0, 0.6, 1), (0.5, 1, 0.5), (1, 0.8, 0), (0.9, 0, 0))  # colors of maps
+PART = 64  # images of a call
 WINDOWS = 8  # places of the occluding square along a side; it covers two of them each way
 
 
@@ -27,6 +30,34 @@ WINDOWS = 8  # places of the occluding square along a side; it covers two of the
 def _guided_relu(op, gradient):
     """Only what is positive goes back, where the unit was on."""
     return tf.where((op.outputs[0] > 0) & (gradient > 0), gradient, tf.zeros_like(gradient))
+
+
+def signature(task, model) -> Signature:
+    """Grad-CAM beside the class, as `explain` of a SavedModel.
+
+    Args:
+        task: That of `model`, for which `applies` holds.
+        model: The Keras model.
+
+    Returns:
+        With the outputs `probabilities` `(B, K)`, `label` `(B,)`, the class that is explained, and
+        `heatmap` float32 `(B, H, W)`, as `Explainer.explain` gives it.
+    """
+    explainer = Explainer(model, task.info.image_shape)
+    layer = explainer.main_layer
+
+    def serve(image):
+        logits, heat = explainer.gradcam(image, layer)
+        label = tf.argmax(logits, -1)
+        return {"probabilities": tf.nn.softmax(logits), "label": label, "heatmap": heat}
+
+    outputs = {"label": Spec((), "int64", "label")}
+    return Signature("explain", task.inputs, serve, formats=("savedmodel",), outputs=outputs)
+
+
+def applies(task) -> bool:
+    """Whether a task is to classify images, which is what can be explained."""
+    return [s.kind for s in task.inputs.values()] == ["image"] and "label" in task.targets
 
 
 def filters(model, name="the model") -> np.ndarray:
@@ -166,13 +197,12 @@ class Explainer:
             UserError: An unknown layer.
         """
         images, layer = np.asarray(images, "float32"), self._layer(layer) or self.layers[-1]
-        values = np.concatenate([self._map(part, layer) for part in _parts(images)])
-        rows = []
+        values, seen_from, rows = self._map(images, layer), self._seen(layer), []
         for unit in range(min(units, values.shape[-1])):
             heat = values[..., unit].reshape(len(images), -1)
             best = np.argsort(-heat.max(-1), kind="stable")[:count]
             places = np.unravel_index(heat[best].argmax(-1), values.shape[1:3])
-            seen = self._seen(images[best], layer, np.stack(places, -1), unit)
+            seen = seen_from(images[best], np.stack([*places, np.full(len(best), unit)], -1))
             rows.append([(images[i], *_box(one)) for i, one in zip(best, seen, strict=True)])
         sides = np.max([size for row in rows for *_, size in row], axis=0)
         return np.stack([[_cut(image, corner, sides) for image, corner, _ in row] for row in rows])
@@ -230,49 +260,75 @@ class Explainer:
 
         return run(tf.constant(images), tf.constant(label)).numpy()
 
-    def _gradcam(self, images, label, layer=None):
-        layer = self._layer(layer)
-        for name in [layer] if layer else reversed(self.layers):
-            value, gradient = self._map_and_gradient(images, label, name)
-            if np.any(gradient):  # a class token's last block gives none to the other tokens
-                break
-        else:
-            return np.zeros(images.shape[:3])
-        weight = gradient.mean((1, 2), keepdims=True)
-        return _enlarged(np.maximum((weight * value).sum(-1), 0), images.shape[1:3])
+    def gradcam(self, x, layer, label=None):
+        """The logits `(B, K)` and Grad-CAM's map `(B, H, W)`, in graph operations.
 
-    def _map_and_gradient(self, images, label, layer):
-        """A layer's map `(B, h, w, c)`, and the gradient of the logit in it."""
+        Args:
+            x: float32 `(B, H, W, C)`.
+            layer: Of `layers`.
+            label: int32 `(B,)`, or None for the likeliest.
+        """
+        logits, value, gradient = self._map_and_gradient(x, layer, label)
+        weight = tf.reduce_mean(gradient, (1, 2), keepdims=True)
+        heat = tf.nn.relu(tf.reduce_sum(weight * value, -1, keepdims=True))
+        heat = tf.image.resize(heat, self.image_shape[:2])[..., 0]
+        return logits, tf.math.divide_no_nan(heat, tf.reduce_max(heat, (1, 2), keepdims=True))
 
-        @tf.function(autograph=False)
-        def run(x, label):
-            logits, known = self._called(x)
-            (gradient,) = tf.gradients(_score(logits, label), [known[layer]])
-            value = self._as_map(known[layer])
-            return value, tf.zeros_like(value) if gradient is None else self._as_map(gradient)
-
-        return [v.numpy() for v in run(tf.constant(images), tf.constant(label))]
-
-    def _map(self, images, layer):
-        """A layer's map `(B, h, w, c)`."""
+    @functools.cached_property
+    def main_layer(self) -> str:
+        """The last layer whose map counts for the logits: of a class token's network, no other
+        token of the last block does."""
+        noise = tf.random.stateless_uniform((2, *self.image_shape), (0, 1))
 
         @tf.function(autograph=False)
         def run(x):
+            counts = []
+            for name in reversed(self.layers):
+                _, _, gradient = self._map_and_gradient(x, name, None)
+                counts.append(tf.reduce_any(gradient != 0))
+            return tf.stack(counts)
+
+        counts = run(noise).numpy()
+        return self.layers[-1 - int(counts.argmax())]
+
+    def _gradcam(self, images, label, layer=None):
+        layer = self._layer(layer) or self.main_layer
+        run = tf.function(lambda x, k: self.gradcam(x, layer, k)[1], autograph=False)
+        return run(tf.constant(images), tf.constant(label)).numpy()
+
+    def _map_and_gradient(self, x, layer, label):
+        """The logits, a layer's map `(B, h, w, c)` and the gradient of a logit in it."""
+        logits, known = self._called(x)
+        label = tf.argmax(logits, -1) if label is None else label
+        (gradient,) = tf.gradients(_score(logits, label), [known[layer]])
+        value = self._as_map(known[layer])
+        return logits, value, tf.zeros_like(value) if gradient is None else self._as_map(gradient)
+
+    def _map(self, images, layer):
+        """A layer's map `(N, h, w, c)`."""
+
+        @tf.function(autograph=False, input_signature=[tf.TensorSpec((None, *self.image_shape))])
+        def run(x):
             return self._as_map(self._called(x)[1][layer])
 
-        return run(tf.constant(images)).numpy()
+        parts = (images[i : i + PART] for i in range(0, len(images), PART))
+        return np.concatenate([run(tf.constant(part)).numpy() for part in parts])
 
-    def _seen(self, images, layer, places, unit):
-        """Which pixels a unit sees from its places `(B, 2)`: bool `(B, H, W)`."""
+    def _seen(self, layer):
+        """What tells, of images `(B, H, W, C)` and places and units `(B, 3)`, which pixels a unit
+        sees from its place: bool `(B, H, W)`."""
 
-        @tf.function(autograph=False)
+        @tf.function(autograph=False, reduce_retracing=True)
         def run(x, places):
-            value = self._as_map(self._called(x)[1][layer])[..., unit]
+            value = self._as_map(self._called(x)[1][layer])
             score = tf.reduce_sum(tf.gather_nd(value, places, batch_dims=1))
             return tf.gradients(score, [x])[0]
 
-        gradient = run(tf.constant(images), tf.constant(places, tf.int32)).numpy()
-        return np.any(gradient != 0, axis=-1)
+        def seen(images, places):
+            gradient = run(tf.constant(images), tf.constant(places, tf.int32)).numpy()
+            return np.any(gradient != 0, axis=-1)
+
+        return seen
 
     # -- maps -----------------------------------------------------------------------------------
 
@@ -324,10 +380,6 @@ class Explainer:
 
 def _score(logits, label):
     return tf.reduce_sum(tf.gather(logits, label, batch_dims=1))
-
-
-def _parts(images, size=64):
-    return [images[i : i + size] for i in range(0, len(images), size)]
 
 
 def _box(seen):

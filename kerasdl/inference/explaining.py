@@ -38,7 +38,7 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
         raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
     metadata = load.load_info(path)
     task = task_of(metadata)
-    if set(task.inputs) != {"image"} or "label" not in task.targets:
+    if not explain.applies(task):
         raise UserError(f"{metadata.model} is no classifier of images, which alone are explained")
     shape, model = tuple(task.info.image_shape), load.load(path)
     explainer = explain.Explainer(model, shape, metadata.model)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from kerasdl.columns import ABSENT, DataInfo
 from kerasdl.data import images
 from kerasdl.data.text.tokenizer import Tokenizer
+from kerasdl.inference import explain
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,14 @@ class _TracedOnce:
     """
 
     def __init__(self, model):
-        self._model = model
+        self.wrapped = model
         self._traced = tf.function(model.__call__, autograph=False)
 
     def __call__(self, *args, **kwargs):
         return self._traced(*args, **kwargs)
 
     def __getattr__(self, name):
-        return getattr(self._model, name)
+        return getattr(self.wrapped, name)
 
 
 def tokenizer_of(task):
@@ -59,7 +60,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         target: "savedmodel" or "tflite".
         tokenizer: A `Tokenizer`; needed where a signature has texts.
         batch: Of the inputs; None is any.
-        only: Names of the requested signatures; all if empty.
+        only: Names of the requested signatures; all but `explain` if empty.
 
     Returns:
         Functions that return `{output name: tensor}`; the specs' names are the inputs'. Two names
@@ -134,8 +135,10 @@ def fit_of(task) -> images.Fit:
 
 def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict:
     """`{signature: Endpoint}`."""
-    served = {}
-    for signature in task.signatures(model):
+    served, signatures = {}, list(task.signatures(model))
+    if "explain" in only and explain.applies(task):  # on request
+        signatures.append(explain.signature(task, getattr(model, "wrapped", model)))
+    for signature in signatures:
         if target not in signature.formats:
             continue
         if target == "tflite":

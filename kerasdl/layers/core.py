@@ -5,6 +5,7 @@ Source: none; these are the project's own conventions.
 
 import contextlib
 import contextvars
+import gc
 import inspect
 
 import keras
@@ -92,8 +93,14 @@ def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
         if key not in (*accepted, "name", "dtype"):
             near = nearest(key, accepted)
             raise UserError(f"{name} has no argument {key!r}{near}; it takes {', '.join(accepted)}")
-    model = part(cls(**{"name": name, **given, **defaults, **kwargs}))
-    model.build(keras.tree.map_structure(lambda x: x.shape, model.symbolic_inputs()))
+    collects = gc.isenabled()
+    gc.disable()  # a network's objects are all used: looking for others takes a twentieth of it
+    try:
+        model = part(cls(**{"name": name, **given, **defaults, **kwargs}))
+        model.build(keras.tree.map_structure(lambda x: x.shape, model.symbolic_inputs()))
+    finally:
+        if collects:
+            gc.enable()
     unbuilt = [layer.name for layer in model._flatten_layers() if not layer.built]
     if unbuilt:  # Keras would lose their weights on loading, silently
         raise RuntimeError(f"{name}: no build() of its layers builds {', '.join(unbuilt)}")

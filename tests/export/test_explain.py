@@ -9,7 +9,9 @@ import tensorflow as tf
 
 from kerasdl import catalog, cli
 from kerasdl.errors import UserError
+from kerasdl.export import exporter
 from kerasdl.inference import explain
+from tests.export.examples import quiet
 from tests.variants import tiny
 
 SHAPE = (8, 12, 2)
@@ -77,30 +79,33 @@ def test_gradcam_is_cam_where_maps_are_averaged_before_the_dense_layer(name):
 
 def test_gradcam_weighs_the_maps_of_any_layer():
     explainer, shape = explainer_of("resnet20")
-    images, label = noise(2, shape), np.array([1, 0])
-    layer = explainer.layers[0]
-    value, gradient = explainer._map_and_gradient(images, label, layer)
-    tangent = noise(2, value.shape[1:], 1) * 1e-3
+    images, label, layer = noise(2, shape), np.array([1, 0]), explainer.layers[0]
+    usual = keras.layers.Layer.__call__
 
-    # The gradient is that of the logit in the layer's map: a small step changes it by so much.
-    later = keras.layers.Layer.__call__
+    def logit(moved):
+        """That of the label, and the layer's map, with `moved` added to that."""
+        maps = []
 
-    def moved(self, *args, **kwargs):
-        result = later(self, *args, **kwargs)
-        return result + tangent if (self.path or "").partition("/")[2] == layer else result
+        def call(self, *args, **kwargs):
+            result = usual(self, *args, **kwargs)
+            if (self.path or "").partition("/")[2] == layer:
+                maps.append(result)
+                return result + moved
+            return result
 
-    before = explainer.model(images)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(keras.layers.Layer, "__call__", moved)
-        after = explainer.model(images)
-    change = tf.gather(after - before, label, batch_dims=1).numpy()
-    np.testing.assert_allclose(change, (gradient * tangent).sum((1, 2, 3)), rtol=0.05, atol=1e-6)
-    right = np.maximum((gradient.mean((1, 2), keepdims=True) * value).sum(-1), 0)
-    right = tf.image.resize(right[..., None], shape[:2]).numpy()[..., 0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(keras.layers.Layer, "__call__", call)
+            return tf.gather(explainer.model(images), label, batch_dims=1), maps[0]
+
+    with tf.GradientTape() as tape:
+        moved = tf.zeros(logit(0.0)[1].shape)
+        tape.watch(moved)
+        score, value = logit(moved)
+    weight = tf.reduce_mean(tape.gradient(score, moved), (1, 2), keepdims=True)
+    right = tf.nn.relu(tf.reduce_sum(weight * value, -1, keepdims=True))
+    right = tf.image.resize(right, shape[:2])[..., 0].numpy()
     heat = explainer.explain(images, "gradcam", label, layer)
-    np.testing.assert_allclose(
-        heat, right / np.maximum(right.max((1, 2)), 1e-30)[:, None, None], atol=1e-4
-    )
+    np.testing.assert_allclose(heat, scaled(right), atol=1e-4)
 
 
 def test_a_transformer_has_maps_of_patches_and_a_rollout():
@@ -191,6 +196,21 @@ def test_what_does_not_apply_is_named(name, more, message):
     explainer, shape = explainer_of(name)
     with pytest.raises(UserError, match=message):
         explainer.explain(noise(1, shape), **more)
+
+
+def test_a_saved_model_explains_on_request(parts, tmp_path):
+    names = ("serving_default", "explain")
+    with pytest.raises(UserError, match="classify.*has serving_default, serve_bytes, explain"):
+        exporter.export(parts, (), tmp_path, None, quiet, signatures=("classify",))
+    card = exporter.export(parts, (), tmp_path, None, quiet, signatures=names)
+    assert set(card["signatures"]) == set(names)
+    images = parts.test["image"][:3]
+    answer = tf.saved_model.load(card["folder"]).signatures["explain"](tf.constant(images))
+    heat = explain.Explainer(parts.model, images.shape[1:]).explain(images, "gradcam")
+    np.testing.assert_allclose(answer["heatmap"], heat, atol=1e-4)
+    assert set(answer) == {"heatmap", "probabilities", "label", "class_name"}
+    usual = exporter.export(parts, (), tmp_path, None, quiet)
+    assert "explain" not in usual["signatures"]
 
 
 @pytest.fixture
