@@ -5,10 +5,14 @@ import math
 import time
 from pathlib import Path
 
+import numpy as np
+
 from kerasdl.data import summary, tta
+from kerasdl.data.images import to_float
 from kerasdl.data.reading import named_errors
+from kerasdl.data.splits import evenly
 from kerasdl.export import serving, worker
-from kerasdl.inference import evaluation, sample_quality
+from kerasdl.inference import evaluation, explaining, sample_quality
 from kerasdl.report import page, speed
 from kerasdl.store import pictures, runs
 from kerasdl.store.settings import resolve
@@ -18,6 +22,7 @@ from kerasdl.training.callbacks import NearEnd
 from kerasdl.training.loop import Stopped
 from kerasdl.training.session import Session
 
+EXPLAINED = 16  # test images
 SECONDS_OF_IMPORTS = 15.0  # of the processes of an export: so long before it they are started
 
 
@@ -57,7 +62,10 @@ def train(given: dict, say=print) -> int:
         serving.check_writable(recipe.export_dir, recipe.export_name or recipe.model)
     with worker.Export(recipe.export, recipe.export_dir) as export:
         early = [NearEnd(export.start, SECONDS_OF_IMPORTS)] if recipe.export else []
-        return _run(Session(recipe, folder, say, early, old), old, export)
+        session = Session(recipe, folder, say, early, old)
+        if "explain" in recipe.log:
+            explaining.check(session.task, "--log explain")
+        return _run(session, old, export)
 
 
 def _run(session, old, export):
@@ -112,6 +120,10 @@ def evaluate(session) -> dict:
     if mistakes := more.get("mistakes"):
         wrong = source.test.read([m["index"] for m in mistakes])
         pictures.write_picture(session.folder / "pictures" / "mistakes.png", wrong["image"])
+    if "explain" in recipe.log:
+        shown = source.test.read(evenly(len(source.test), EXPLAINED))["image"]
+        shown = np.asarray(to_float(shown))
+        explaining.write_pictures(session.folder / "pictures", model, task, shown)
     for line in source.replacements():
         say(line)
     rates = speed.measure(loop, next(iter(batches)))

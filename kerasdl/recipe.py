@@ -237,7 +237,7 @@ RANGES = {
 }
 CHOICES = {
     "augment": AUGMENTATIONS,
-    "log": ("csv", "tensorboard", "report"),
+    "log": ("csv", "tensorboard", "report", "explain"),
     "export": ("savedmodel", "tflite"),
 }
 # What may differ when a run goes on: it changes where and how, never what is computed.

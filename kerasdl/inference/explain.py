@@ -19,6 +19,7 @@ from kerasdl.columns import Spec
 from kerasdl.errors import UserError
 from kerasdl.layers.classifier import Classifier
 from kerasdl.system.names import nearest
+from kerasdl.tasks.classify import Classify
 from kerasdl.tasks.task import Signature
 
 RAMP = ((0, 0, 0.6), (0, 0.6, 1), (0.5, 1, 0.5), (1, 0.8, 0), (0.9, 0, 0))  # colors of maps
@@ -57,7 +58,7 @@ def signature(task, model) -> Signature:
 
 def applies(task) -> bool:
     """Whether a task is to classify images, which is what can be explained."""
-    return [s.kind for s in task.inputs.values()] == ["image"] and "label" in task.targets
+    return isinstance(task, Classify)
 
 
 def filters(model, name="the model") -> np.ndarray:
@@ -222,9 +223,10 @@ class Explainer:
             return name if name in fitting else fitting[0]
         if fitting:
             raise UserError(f"--layer {name}: may be {' or '.join(fitting)}")
+        outer = [n for n in self.layers if not any(n.startswith(f"{m}/") for m in self.layers)]
         raise UserError(
             f"--layer {name}: has no map{nearest(name, self.layers)}; those of {self.name} that "
-            f"have are {', '.join(self.layers)}"
+            f"have are {', '.join(outer)} and what lies within"
         )
 
     def _as_map(self, value):

@@ -11,6 +11,8 @@ from kerasdl.inference.signatures import fit_of
 from kerasdl.store import load, pictures
 from kerasdl.system.names import nearest
 
+IN_REPORTS = ("gradcam", "saliency", "guided", "attention", "occlusion")
+COLUMNS = 8  # of pictures in reports
 EXAMPLES = 1000  # of the test part, in which patches are looked for
 
 
@@ -65,9 +67,7 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
         labels = np.full(len(images), list(names).index(label))
     heat = explainer.explain(images, method, labels, layer)
     if output is not None:
-        color = images if shape[-1] == 3 else np.repeat(images[..., :1], 3, -1)
-        shown = [explain.painted(*pair) for pair in zip(images, heat, strict=True)]
-        pictures.write_output(output, np.stack([color, shown], 1).reshape(-1, *color.shape[1:]), 2)
+        pictures.write_output(output, _beside(images, heat), columns=2)
     return [
         {
             "file": str(file),
@@ -78,6 +78,43 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
         }
         for file, k, row, one in zip(files, labels, probabilities, heat, strict=True)
     ]
+
+
+def write_pictures(folder, model, task, images) -> list[str]:
+    """Write a picture of each method that applies: images, and beside each what counts for the
+    likeliest class.
+
+    Args:
+        folder: Where to; `<method>.png`.
+        model: A classifier.
+        task: Its task.
+        images: float32 `(B, H, W, C)` in [0, 1].
+
+    Returns:
+        The methods.
+    """
+    explainer, written = explain.Explainer(model, task.info.image_shape), []
+    for method in IN_REPORTS:
+        try:
+            heat = explainer.explain(images, method)
+        except UserError:  # it does not apply to this network
+            continue
+        pictures.write_picture(folder / f"{method}.png", _beside(images, heat), COLUMNS)
+        written.append(method)
+    return written
+
+
+def check(task, setting: str) -> None:
+    """Refuse a task whose models cannot be explained."""
+    if not explain.applies(task):
+        raise UserError(f"{setting} applies to classifiers of images only")
+
+
+def _beside(images, heat):
+    """Each image and then its map over it, `(2 B, H, W, 3)`."""
+    color = images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, -1)
+    shown = [explain.painted(*pair) for pair in zip(images, heat, strict=True)]
+    return np.stack([color, shown], 1).reshape(-1, *color.shape[1:])
 
 
 def line(result: dict) -> str:

@@ -10,9 +10,9 @@ import tensorflow as tf
 from kerasdl import catalog, cli
 from kerasdl.errors import UserError
 from kerasdl.export import exporter
-from kerasdl.inference import explain
+from kerasdl.inference import explain, explaining
 from tests.export.examples import quiet
-from tests.variants import tiny
+from tests.variants import task_of, tiny
 
 SHAPE = (8, 12, 2)
 
@@ -211,6 +211,16 @@ def test_a_saved_model_explains_on_request(parts, tmp_path):
     assert set(answer) == {"heatmap", "probabilities", "label", "class_name"}
     usual = exporter.export(parts, (), tmp_path, None, quiet)
     assert "explain" not in usual["signatures"]
+
+
+def test_a_report_shows_the_methods_that_apply(parts, tmp_path):
+    images = parts.test["image"][:4]
+    written = explaining.write_pictures(tmp_path, parts.model, parts.task, images)
+    assert written == ["gradcam", "saliency", "guided", "occlusion"]
+    assert {p.stem for p in tmp_path.iterdir()} == set(written)
+    explaining.check(parts.task, "--log explain")
+    with pytest.raises(UserError, match="--log explain applies to classifiers of images only"):
+        explaining.check(task_of("vae"), "--log explain")
 
 
 @pytest.fixture
