@@ -37,7 +37,7 @@ def test_every_source_states_what_it_gives():
     assert sources.names(Translate) == ["synthetic", "dates", "pairs:FILE_OR_FOLDER", "tfds:NAME"]
     assert sources.names(GenerateText)[1:3] == ["python_docs", "text:FILE_OR_FOLDER"]
     assert "scenes" not in sources.names(Classify) and "digit_rows" in sources.names(Classify)
-    assert sources.names(wants(mask="mask")) == ["synthetic", "scenes", "tfds:NAME"]
+    assert sources.names(wants(mask="mask")) == ["synthetic", "masks:FOLDER", "scenes", "tfds:NAME"]
     assert len(sources.names()) == len(sources.NAMES)
     for name in ("digits", "dates", "scenes"):
         given = open_source(name).info.columns

@@ -80,6 +80,20 @@ def test_parts_and_names_of_classes(tmp_path, inside):
     assert source.info.columns["mask"].class_names == ("sky", "sea", "land", "ships")
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_images_beside_are_noted(tmp_path, inside):
+    folders = ("images/{}", "masks/{}") if inside else ("{}/images", "{}/masks")
+    for part in ("train", "val", "test"):
+        write(tmp_path, masks_of(2), images=folders[0].format(part), labels=folders[1].format(part))
+    beside = ["images/x.png", "more/x.png"] if inside else ["train/x.png", "val/more/x.png"]
+    for name in (*beside, "x.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (6, 8)).save(tmp_path / name)
+    source = opened(tmp_path)
+    assert lengths(source) == (2, 2, 2)
+    assert noted(source, "left out 3 images beside the folders of images and masks")
+
+
 def test_sizes_are_those_of_the_model(tmp_path):
     masks = masks_of(8)
     write(tmp_path, masks)

@@ -24,7 +24,7 @@ INDEXED = ("1", "L", "P", "I", "I;16", "I;16B", "I;16L")  # modes of files whose
 MEMORY_BYTES = 4 * 2**30
 UNPAIRED = "masks of no image"
 OTHER_MASKS = "files beside the masks that are no PNG"
-BESIDE = "images in folders beside those of images and masks"
+BESIDE = "images beside the folders of images and masks"
 
 
 def load(where, options):
@@ -115,18 +115,16 @@ def _parts(root, options, left):
                 f"validation and test with these in each; in {readable(root.path)} there are "
                 f"{', '.join(readable(inner.name) for inner in root.folders) or 'no folders'}"
             )
-        used = {id(folder) for folder in parts.values()}
     else:
-        used = {id(folder) for folder in pair}
         inside = [layout.part_folders(folder, options.name) for folder in pair]
         pairs = {"train": pair}
         if all(inside):
             none = layout.Folder(pair[1].path)
             pairs = {part: (top, inside[1].get(part, none)) for part, top in inside[0].items()}
-    for inner in root.holding:
-        if id(inner) not in used:
-            for path in inner.paths():
-                left.add(BESIDE, path)
+    read = tuple(os.path.join(folder.path, "") for two in pairs.values() for folder in two)
+    for path in root.paths():
+        if not path.startswith(read):
+            left.add(BESIDE, path)
     return {part: pairs[part] for part in layout.PARTS if part in pairs}
 
 
