@@ -59,7 +59,7 @@ def test_optional_columns_may_be_absent_or_of_another_kind():
     assert list(open_source("digits", task=task).info.columns) == ["image"]
     refused(
         r"^digits has image and label, but the model's task needs image and mask, as in synthetic, "
-        "scenes, tfds:NAME$",
+        "masks:FOLDER, scenes, tfds:NAME$",
         "digits",
         task=wants(mask="mask"),
     )
