@@ -22,8 +22,8 @@ class Recipe:
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
         dataset: Data set: digits, digit_rows, scenes, scenes:colors=6, python_docs, dates,
-            synthetic, folder:PATH, csv:FILE, npz:PATH, idx:FOLDER, text:PATH, pairs:FILE or a TFDS
-            name; the model's own default if not given.
+            synthetic, folder:PATH, csv:FILE, npz:PATH, idx:FOLDER, masks:FOLDER, text:PATH,
+            pairs:FILE or a TFDS name; the model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         resize: Way to that size: squash changes the proportions, crop takes the largest centered
@@ -59,8 +59,8 @@ class Recipe:
         clip_grad: Maximum global norm of the gradient.
         loss: Loss of classifiers.
         label_smoothing: Fraction of the label spread over all classes.
-        class_weight: Weights of the classes in the training loss of classifiers: balanced,
-            `name=weight ...` (1 where a class is not named), or none.
+        class_weight: Weights of the classes in the training loss of classifiers and segmenters:
+            balanced, `name=weight ...` (1 where a class is not named), or none.
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's Beta distribution; 0 is off.
         augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop

@@ -435,8 +435,8 @@ def _means(result, target, how) -> dict:
 
 
 def pixel_pairs(target, result) -> dict:
-    """`{(true class, predicted class): pixels}`, of those that are labeled."""
-    labeled = np.asarray(target) != NOT_LABELED
+    """`{(true class, predicted class): pixels}`, of those that are labeled and predicted."""
+    labeled = (np.asarray(target) != NOT_LABELED) & (np.asarray(result) != NOT_LABELED)
     both = np.stack([np.asarray(x)[labeled].astype(np.int64) for x in (target, result)], -1)
     values, counts = np.unique(both, axis=0, return_counts=True)
     return {tuple(v): int(n) for v, n in zip(values.tolist(), counts, strict=True)}

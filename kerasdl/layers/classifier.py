@@ -118,6 +118,12 @@ class Classifier(Model):
         """`(B, D)` of the backbone's feature maps."""
         return ops.mean(list(features.values())[-1], axis=(1, 2))
 
+    def places(self, features):
+        """`(B, h, w, D)`: what `pool` makes of each window of the size of the model's images."""
+        stride = list(self.backbone.strides.values())[-1]
+        window = [-(-side // stride) for side in self.backbone.image_shape[:2]]
+        return ops.average_pool(list(features.values())[-1], window, 1)
+
     def call(self, x, training=False):
         features = self.backbone(x, training=training)
         return self.head(self.drop(self.pool(features), training=training))

@@ -14,8 +14,9 @@ class MeanIoU(Evaluator):
     """Intersection over union of each class over all pixels of a set, and their mean.
 
     Counts are of the whole set, not averaged over images. Pixels whose true class is 255 are not
-    labeled and do not count, whatever was predicted there. A class that occurs neither in truth nor
-    in prediction has no intersection over union and is left out of the mean; one that is only
+    labeled and do not count, whatever was predicted there; nor do those whose predicted class is
+    255, of which models of unpadded convolutions say nothing. A class that occurs neither in truth
+    nor in prediction has no intersection over union and is left out of the mean; one that is only
     predicted has 0.
 
     Args:
@@ -44,7 +45,7 @@ class MeanIoU(Evaluator):
         if true.shape != predicted.shape:
             raise ValueError(f"predicted masks {predicted.shape}: must be {true.shape} as the true")
         true, predicted = true[real], predicted[real]
-        labeled = true != VOID
+        labeled = (true != VOID) & (predicted != VOID)
         true, predicted = true[labeled].astype(np.int64), predicted[labeled].astype(np.int64)
         k = len(self.class_names)
         for what, values in (("true", true), ("predicted", predicted)):

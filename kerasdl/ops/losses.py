@@ -4,6 +4,7 @@ from keras import ops
 
 EXCLUDED = -1e9  # a score that no softmax counts
 TINY_LENGTH = 1e-12  # squared, of a vector that has no direction
+CERTAIN = 1e-12  # of 1 - p, below which a prediction is right for certain
 
 
 def cross_entropy(label, logits, label_smoothing=0.0):
@@ -40,6 +41,40 @@ def token_cross_entropy(label, logits, label_smoothing=0.0):
         log_p = ops.log_softmax(logits, axis=-1)
         loss = (1.0 - label_smoothing) * loss - label_smoothing * ops.mean(log_p, axis=-1)
     return loss
+
+
+def focal(log_p, gamma=2.0):
+    """Focal loss `-(1 - p)^gamma log p`: what is predicted well counts less.
+
+    Args:
+        log_p: float, the logarithm of the probability `p` of the true class.
+        gamma: How much less; 0 is cross entropy.
+
+    Returns:
+        float, in nats, the shape of `log_p`.
+
+    Source: Lin et al. 2017, https://arxiv.org/abs/1708.02002, equation 4.
+    """
+    if gamma == 0:
+        return -log_p
+    return -ops.power(ops.maximum(-ops.expm1(log_p), CERTAIN), gamma) * log_p
+
+
+def dice(label, p):
+    """`1 - 2 sum(y p) / (sum(y) + sum(p))` of each class: 1 less the overlap of two sets of pixels.
+
+    Args:
+        label: float `y` `(B, N, K)`, 1 where a pixel is of a class, else 0.
+        p: float `(B, N, K)`, probabilities; 0 where a pixel does not count.
+
+    Returns:
+        float `(B, K)` in [0, 1].
+
+    Source: Sudre et al. 2017, https://arxiv.org/abs/1707.03237, equation 3, for each class.
+    """
+    both = ops.sum(label * p, axis=1)
+    total = ops.sum(label, axis=1) + ops.sum(p, axis=1)
+    return 1.0 - 2.0 * both / ops.maximum(total, CERTAIN)
 
 
 def multiclass_hinge(label, logits):

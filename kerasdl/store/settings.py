@@ -29,8 +29,8 @@ def resolve(given: dict) -> Recipe:
     recipe = from_dict({"model": row.name, **settings})
     if recipe.class_weight and not task.weighs_classes:
         raise UserError(
-            f"--class-weight {' '.join(recipe.class_weight)}: applies to classification only; the "
-            f"task of {row.name} is {row.task}"
+            f"--class-weight {' '.join(recipe.class_weight)}: applies to classification and "
+            f"segmentation only; the task of {row.name} is {row.task}"
         )
     if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))

@@ -1,4 +1,4 @@
-"""How much an example of each class counts in the training loss of a classifier."""
+"""How much an example, or a pixel, of each class counts in the training loss."""
 
 import numpy as np
 
@@ -35,14 +35,19 @@ def given(words, info):
     return result
 
 
-def balanced(train, num_classes: int):
+def balanced(train, num_classes: int, name="label", void=None):
     """Weights `(K,)` that let all classes count alike: `n / (K n_k)`.
 
     Args:
-        train: The training part, a `kerasdl.data.splits.Split` of `n` examples.
-        num_classes: Of them `K` have examples; the others' weight is 0.
+        train: The training part, a `kerasdl.data.splits.Split`.
+        num_classes: Of its `n` labels `K` classes have some; the others' weight is 0.
+        name: The column of labels, one or more of each example.
+        void: The label that does not count, or None.
     """
-    counts = np.bincount(_labels(train), minlength=num_classes)
+    counts = np.zeros(num_classes, np.int64)
+    for labels in _labels(train, name):
+        labels = labels if void is None else labels[labels != void]
+        counts += np.bincount(labels.ravel(), minlength=num_classes)
     there = counts > 0
     return np.where(there, counts.sum() / (there.sum() * np.maximum(counts, 1)), 0.0)
 
@@ -59,11 +64,10 @@ def lines(weights, names) -> list[str]:
     return result
 
 
-def _labels(train):
-    """int `(n,)`."""
-    columns = train.columns()
-    if "label" in columns:
-        return columns["label"]
-    train, n = train.only(["label"]), len(train)
-    parts = [range(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
-    return np.concatenate([train.read(rows)["label"] for rows in parts])
+def _labels(train, name):
+    """Yield the labels of a few examples each time."""
+    train, columns, n = train.only([name]), train.columns(), len(train)
+    for start in range(0, n, CHUNK):
+        rows = range(start, min(start + CHUNK, n))
+        known = name in columns
+        yield columns[name][rows.start : rows.stop] if known else train.read(rows)[name]

@@ -4,8 +4,10 @@ from keras import ops
 
 from kerasdl.columns import VOID, Spec
 from kerasdl.metrics.segmentation import MeanIoU
+from kerasdl.ops import losses as loss_functions
 from kerasdl.ops.colors import class_colors
-from kerasdl.tasks.task import Signature, Task
+from kerasdl.tasks import class_weights
+from kerasdl.tasks.task import Number, Signature, Task
 
 SHOWN = 8  # examples in the picture of an epoch
 
@@ -13,13 +15,20 @@ SHOWN = 8  # examples in the picture of an epoch
 class Segment(Task):
     """One of `K` classes per pixel. Pixels of the class `VOID` are not labeled and do not count.
 
-    The loss is the mean cross entropy of all labeled pixels of the global batch. Models return
-    logits `(B, H, W, K)`.
+    `loss`: `cross_entropy` or `focal` (`gamma`), the mean over all labeled pixels of the global
+    batch, or `dice`, the mean over its masks' classes: of each mask those that occur in it. With
+    class weights the training loss is the weighted mean of pixels, or of masks' classes.
+
+    Models return logits `(B, h, w, K)` of the center of the image: of all of it, or without padding
+    of less. The pixels around it do not count, and their predicted class is `VOID`.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
     targets = {"mask": Spec(("H", "W"), "int32", "mask")}
     recipe = {"eval_epochs": 1}
+    settings = {"loss": "cross_entropy", "gamma": 2.0}
+    allowed = {"loss": ("cross_entropy", "focal", "dice"), "gamma": Number(0, 100)}
+    weighs_classes = True
     metrics = ("loss", "pixel_accuracy")
     monitor = "mean_iou"
 
@@ -28,6 +37,15 @@ class Segment(Task):
         self.class_names = info.columns["mask"].class_names
         self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
         self.targets = {"mask": Spec(tuple(info.image_shape[:2]), "int32", "mask")}
+        self.class_weights = class_weights.given(recipe.class_weight, info)  # (K,) or None
+
+    def measure(self, train):
+        if not self.run_recipe.class_weight:
+            return []
+        if self.class_weights is None:
+            count = len(self.class_names)
+            self.class_weights = class_weights.balanced(train, count, "mask", VOID)
+        return class_weights.lines(self.class_weights, self.class_names)
 
     @staticmethod
     def head_classes(info):
@@ -42,20 +60,50 @@ class Segment(Task):
         }
 
     def losses(self, model, batch, player="model", training=False):
-        logits = model(self.model_inputs(model, batch), training=training)  # (B, H, W, K)
-        mask = ops.cast(batch["mask"], "int32")
+        logits = model(self.model_inputs(model, batch), training=training)  # (B, h, w, K)
+        mask = ops.cast(_center(batch["mask"], logits.shape[1:3]), "int32")
         labeled = ops.cast(mask != VOID, logits.dtype)
         true = ops.where(mask == VOID, 0, mask)
-        scores = ops.log_softmax(logits, axis=-1)
-        each = -ops.take_along_axis(scores, true[..., None], axis=-1)[..., 0]  # (B, H, W)
         right = ops.cast(_classes(logits) == true, logits.dtype)
         count = ops.sum(labeled, axis=(1, 2))
-        loss = ops.sum(each * labeled, axis=(1, 2))
-        return (loss, count), {"pixel_accuracy": (ops.sum(right * labeled, axis=(1, 2)), count)}
+        accuracy = (ops.sum(right * labeled, axis=(1, 2)), count)
+        weights = None
+        if training and self.class_weights is not None:
+            weights = ops.convert_to_tensor(self.class_weights, dtype=logits.dtype)
+        loss = self._loss(logits, true, labeled, weights)
+        return loss, {"pixel_accuracy": accuracy}
+
+    def _loss(self, logits, true, labeled, weights):
+        """Sums and weights `(B,), (B,)`.
+
+        Args:
+            logits: `(B, h, w, K)`.
+            true: int `(B, h, w)`, below `K`.
+            labeled: float `(B, h, w)`, 0 where a pixel does not count.
+            weights: Of the classes `(K,)`, or None.
+        """
+        if self.settings["loss"] == "dice":
+            classes = logits.shape[-1]
+            pixels = (-1, logits.shape[1] * logits.shape[2], classes)
+            label = ops.one_hot(true, classes, dtype=logits.dtype) * labeled[..., None]
+            label = ops.reshape(label, pixels)
+            p = ops.reshape(ops.softmax(logits, axis=-1) * labeled[..., None], pixels)
+            counted = ops.cast(ops.any(label > 0, axis=1), logits.dtype)  # (B, K)
+            counted = counted if weights is None else counted * weights
+            each = loss_functions.dice(label, p)
+            return ops.sum(each * counted, axis=1), ops.sum(counted, axis=1)
+        scores = ops.log_softmax(logits, axis=-1)
+        log_p = ops.take_along_axis(scores, true[..., None], axis=-1)[..., 0]  # (B, h, w)
+        focal = self.settings["loss"] == "focal"
+        each = loss_functions.focal(log_p, self.settings["gamma"]) if focal else -log_p
+        counted = labeled if weights is None else labeled * ops.take(weights, true)
+        return ops.sum(each * counted, axis=(1, 2)), ops.sum(counted, axis=(1, 2))
 
     def predict(self, model, batch):
-        logits = model(self.model_inputs(model, batch), training=False)
-        return {"mask": _classes(logits), "probabilities": ops.softmax(logits, axis=-1)}
+        image = self.model_inputs(model, batch)
+        logits = model(image, training=False)
+        mask = _around(_classes(logits), image.shape[1:3])
+        return {"mask": mask, "probabilities": ops.softmax(logits, axis=-1)}
 
     def evaluators(self):
         return [MeanIoU(self.class_names)]
@@ -95,6 +143,21 @@ class Segment(Task):
 def _classes(logits):
     """The likeliest class of each pixel, int32; Keras' argmax of floats is not in TFLite."""
     return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
+
+
+def _center(mask, size):
+    """The center `(B, h, w)` of masks `(B, H, W)`: what a model has logits of."""
+    tops = [(whole - side) // 2 for whole, side in zip(mask.shape[1:3], size, strict=True)]
+    return mask[:, tops[0] : tops[0] + size[0], tops[1] : tops[1] + size[1]]
+
+
+def _around(classes, size):
+    """Masks `(B, H, W)` of the classes `(B, h, w)` of their center, `VOID` around it."""
+    more = [whole - side for whole, side in zip(size, classes.shape[1:3], strict=True)]
+    if not any(more):
+        return classes
+    pads = [(n // 2, n - n // 2) for n in more]
+    return ops.pad(classes, ((0, 0), *pads), constant_values=VOID)
 
 
 TASK = Segment

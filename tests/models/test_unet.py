@@ -30,6 +30,30 @@ def test_figure_1_of_padded_convolutions():
     assert sum(math.prod(v.shape) for v in model.trainable_variables) == 31_030_658
 
 
+def test_figure_1_whole(rng):
+    """Without padding 572 pixels a side give 388; the sizes on the way are the figure's."""
+    with keras.StatelessScope(initialize_variables=False):
+        model = unet.unet()
+    keras.backend.clear_session()
+    assert sum(math.prod(v.shape) for v in model.trainable_variables) == 31_030_658
+    thin = unet.unet(filters=1, drop_rate=0.0)  # the same sizes
+    sides = []
+    for part in (*thin.downs, thin.bottom, *thin.ups):
+        call = part.call
+        part.call = lambda *a, call=call, **k: [sides.append((y := call(*a, **k)).shape[1]), y][1]
+    assert thin(np.zeros((1, 572, 572, 1), np.float32)).shape == (1, 388, 388, 2)
+    assert sides == [568, 280, 136, 64, 28, 52, 100, 196, 388]
+
+
+def test_without_padding_nothing_outside_is_seen(rng):
+    """The center of a larger image is what the tile there alone gives (figure 2)."""
+    model = unet.unet(image_shape=(44, 44, 1), depth=2, filters=3)
+    x = rng.random((1, 60, 52, 1), np.float32)
+    whole = np.asarray(model(x))
+    assert whole.shape == (1, 20, 12, 2)
+    np.testing.assert_allclose(model(x[:, 8:52, 4:48]), whole[:, 8:12, 4:8], atol=1e-5)
+
+
 def test_up_convolution_halves_channels_and_doubles_sides(rng):
     level = unet.UpLevel(3, norm="none")
     x, skip = rng.random((2, 2, 4, 6), np.float32), rng.random((2, 4, 8, 3), np.float32)
@@ -87,6 +111,12 @@ def test_blocks_can_be_built_from_shapes(norm, rng):
         ({"image_shape": (4, 4, 1)}, r"the nearest is \(8, 8, 1\)"),
         ({"image_shape": (48, 48)}, r"must be \(height, width, channels\)"),
         ({"norm": "layer"}, "norm 'layer': not one of batch, none"),
+        ({"padding": "full"}, "padding 'full': not one of same, valid"),
+        ({"padding": "valid"}, r"must be 92 and multiples of 8 more .*is \(92, 92, 1\)"),
+        (
+            {"padding": "valid", "image_shape": (121, 250, 1)},
+            r"the nearest is \(124, 252, 1\), --image-size 124 252",
+        ),
         ({"depth": 0}, "depth 0: must be a whole number from 1 on"),
         ({"fliters": 8}, "no argument 'fliters' .*filters"),
     ],

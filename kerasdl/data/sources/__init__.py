@@ -25,7 +25,7 @@ __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 # Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
 # can give, or None where the task decides.
 NAMES = tuple(
-    "digits synthetic folder csv npz idx digit_rows scenes python_docs text dates pairs "
+    "digits synthetic folder csv npz idx masks digit_rows scenes python_docs text dates pairs "
     "tfds".split()
 )
 PATHS = {
@@ -33,6 +33,7 @@ PATHS = {
     "csv": "FILE",
     "npz": "PATH",
     "idx": "FOLDER",
+    "masks": "FOLDER",
     "text": "FILE_OR_FOLDER",
     "pairs": "FILE_OR_FOLDER",
     "tfds": "NAME",
@@ -64,8 +65,9 @@ def open_source(
 
     Args:
         name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
-            `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`, `dates`,
-            `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any other TFDS name.
+            `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`, `python_docs`,
+            `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any
+            other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
         fit: How images come to that size, a `kerasdl.data.images.Fit`.

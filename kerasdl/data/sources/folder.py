@@ -169,15 +169,15 @@ def read_files(files, class_names, options, notes):
     number = {name: k for k, name in enumerate(class_names)}
     labels = np.array([number[name] for *_, name in entries], np.int32) if class_names else None
 
-    headers = _headers(paths)
+    headers = headers_of(paths)
     bad = np.array([isinstance(header, str) for header in headers])
     good = [header for header in headers if not isinstance(header, str)]
     if not good:
         _check_bad(paths, bad, headers, options)
-    shape = _shape(good, [p for p, b in zip(paths, bad, strict=True) if not b], options)
+    shape = common_shape(good, [p for p, b in zip(paths, bad, strict=True) if not b], options)
     images = None
     if len(good) * np.prod(shape) <= MEMORY_BYTES:
-        images, unreadable = _decode_all(paths, bad, shape, options.fit)
+        images, unreadable = decode_all(paths, bad, shape, options.fit)
         bad |= unreadable
     _check_bad(paths, bad, headers, options)
     line = f"left out {bad.sum()} unreadable images, {_first_bad(paths, bad, headers)}"
@@ -211,7 +211,7 @@ def read_files(files, class_names, options, notes):
     return source
 
 
-def _headers(paths):
+def headers_of(paths):
     """Of each file `(height, width, whether gray, whether its orientation is not applied)`, or in
     words why it cannot be read, or ""."""
     from PIL import Image
@@ -280,7 +280,7 @@ def _check_bad(paths, bad, headers, options):
         )
 
 
-def _shape(headers, paths, options):
+def common_shape(headers, paths, options):
     """`(H, W, C)` that all images will have."""
     channels = 1 if all(header[2] for header in headers) else 3
     if options.image_size:
@@ -306,7 +306,7 @@ def _pixels(shape, fit):
     return pixels.get_concrete_function()
 
 
-def _decode_all(paths, skip, shape, fit=SQUASH):
+def decode_all(paths, skip, shape, fit=SQUASH):
     """uint8 `(n, H, W, C)` of all files, and which of them cannot be decoded."""
     images = np.zeros((len(paths), *shape), np.uint8)
     bad = np.zeros(len(paths), bool)

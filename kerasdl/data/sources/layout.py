@@ -52,6 +52,8 @@ def prefix_of(path) -> str | None:
             names = []
         if any("-images" in name and "idx3" in name for name in names):
             return f"idx:{path}"
+        if {"images", "masks"} <= {name.casefold() for name in names}:
+            return f"masks:{path}"
         for kind, endings in (("text", (".txt", ".md")), ("pairs", (".tsv",))):
             if names and all(name.lower().endswith(endings) for name in names):
                 return f"{kind}:{path}"

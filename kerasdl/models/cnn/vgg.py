@@ -138,10 +138,12 @@ class VGG(Classifier):
         *_, units = build_chain(window, self.fc1, self.drop1, self.fc2)
         build_chain((None, units), self.drop, self.head)
 
-    def pool(self, features, training=False):
+    def places(self, features, training=False):
         x = self.fc1(list(features.values())[-1])  # (B, h, w, D), one place at 224 pixels a side
-        x = self.fc2(self.drop1(x, training=training))
-        return ops.mean(x, axis=(1, 2))
+        return self.fc2(self.drop1(x, training=training))
+
+    def pool(self, features, training=False):
+        return ops.mean(self.places(features, training), axis=(1, 2))
 
     def call(self, x, training=False):
         x = self.pool(self.backbone(x, training=training), training)

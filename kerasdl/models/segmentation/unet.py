@@ -2,9 +2,10 @@
 
 Paper:   U-Net: Convolutional Networks for Biomedical Image Segmentation, Ronneberger et al. 2015,
          https://arxiv.org/abs/1505.04597 (figure 1; section 2).
-Differs: padded convolutions, so that the output has the size of the input and skips are not
-         cropped; batch norm after each convolution (`norm="none"` is the paper's); `unet_small`
-         has three levels from 16 channels on instead of four from 64.
+Differs: `unet` starts from kernels of He's variance, as the paper has them, and biases of 0; its
+         loss has no weights of pixels. `unet_small`, the project's own, has padded convolutions, so
+         that the output has the size of the input and skips are not cropped, batch norm after each
+         of them, and three levels from 16 channels on instead of four from 64.
 """
 
 import keras
@@ -16,14 +17,17 @@ from kerasdl.layers.core import (
     Conv,
     Model,
     Normalize,
+    build_chain,
     check_counts,
     construct,
+    he_normal,
     register,
 )
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.remat import Block
 
 NORMS = ("batch", "none")
+PADDINGS = ("same", "valid")
 
 
 @register
@@ -33,33 +37,38 @@ class ConvPair(Block):
     Args:
         filters: Channels of the output, `D`.
         norm: "batch" or "none".
+        padding: "same" or "valid".
 
     Call arguments:
         x: float `(B, H, W, C)`.
         training: Whether batch norm uses, and updates, batch statistics.
 
     Returns:
-        float `(B, H, W, D)`.
+        float `(B, H, W, D)`, without padding `(B, H - 4, W - 4, D)`.
     """
 
-    def __init__(self, filters, norm="batch", **kwargs):
+    def __init__(self, filters, norm="batch", padding="same", **kwargs):
         super().__init__(**kwargs)
-        bias = norm == "none"  # else the norm's
-        self.conv1 = Conv(filters, 3, use_bias=bias, name="conv1")
-        self.conv2 = Conv(filters, 3, use_bias=bias, name="conv2")
+        self.conv1, self.conv2 = (
+            keras.layers.Conv2D(
+                filters,
+                3,
+                padding=padding,
+                use_bias=norm == "none",  # else the norm's
+                kernel_initializer=he_normal(),
+                name=f"conv{i}",
+            )
+            for i in (1, 2)
+        )
         self.norm1 = BatchNorm(name="norm1") if norm == "batch" else None
         self.norm2 = BatchNorm(name="norm2") if norm == "batch" else None
 
     def build(self, input_shape):
-        shape = tuple(input_shape)
-        for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
-            conv.build(shape)
-            shape = conv.compute_output_shape(shape)
-            if norm:
-                norm.build(shape)
+        norm1, norm2 = ([norm] if norm else [] for norm in (self.norm1, self.norm2))
+        build_chain(input_shape, self.conv1, *norm1, self.conv2, *norm2)
 
     def compute_output_shape(self, input_shape):
-        return (*input_shape[:-1], self.conv2.filters)
+        return self.conv2.compute_output_shape(self.conv1.compute_output_shape(input_shape))
 
     def call(self, x, training=False):
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2)):
@@ -74,31 +83,34 @@ class UpLevel(Block):
 
     Args:
         filters: Channels of the output, `D`.
-        norm: Of the `ConvPair`.
+        norm, padding: Of the `ConvPair`.
 
     Call arguments:
         x: float `(B, H, W, C)`.
-        skip: float `(B, 2 H, 2 W, D)`.
+        skip: float `(B, h, w, D)` of at least `2 H` and `2 W`; its center is joined.
         training: Whether batch norm uses, and updates, batch statistics.
 
     Returns:
-        float `(B, 2 H, 2 W, D)`.
+        float `(B, 2 H, 2 W, D)`, without padding `(B, 2 H - 4, 2 W - 4, D)`.
     """
 
-    def __init__(self, filters, norm="batch", **kwargs):
+    def __init__(self, filters, norm="batch", padding="same", **kwargs):
         super().__init__(**kwargs)
         self.up = keras.layers.Conv2DTranspose(
             filters, 2, 2, kernel_initializer="he_normal", name="up"
         )
-        self.convs = ConvPair(filters, norm, name="convs")
+        self.convs = ConvPair(filters, norm, padding, name="convs")
 
     def build(self, x_shape, skip_shape):
         self.up.build(x_shape)
-        self.convs.build((*skip_shape[:-1], skip_shape[-1] + self.up.filters))
+        self.convs.build((None, None, None, skip_shape[-1] + self.up.filters))
 
     def call(self, x, skip, training=False):
-        x = ops.concatenate([skip, self.up(x)], axis=-1)  # (B, 2 H, 2 W, 2 D)
-        return self.convs(x, training=training)
+        x = self.up(x)
+        height, width = x.shape[1:3]
+        top, left = (skip.shape[1] - height) // 2, (skip.shape[2] - width) // 2
+        skip = skip[:, top : top + height, left : left + width]
+        return self.convs(ops.concatenate([skip, x], axis=-1), training=training)
 
 
 @register
@@ -106,12 +118,14 @@ class UNet(Model):
     """A contracting path of levels, an expanding path of as many, and a 1x1 convolution.
 
     Args:
-        image_shape: `(H, W, C)`; both sides must be multiples of `2**depth`.
+        image_shape: `(H, W, C)`; both sides must be multiples of `2**depth`, without padding
+            even before each halving. The model takes images of any other such size too.
         num_classes: `K`, the background included.
         depth: How often the image is halved.
         filters: Channels of the first level; they double with each halving.
         drop_rate: Dropout at the end of the contracting path.
         norm: After each 3x3 convolution: "batch", or "none" with biases instead.
+        padding: Of the 3x3 convolutions: "same", or "valid", which makes the map smaller.
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
@@ -119,7 +133,8 @@ class UNet(Model):
         training: Whether dropout and batch statistics are on.
 
     Returns:
-        float32 (or float64) logits `(B, H, W, K)`.
+        float32 (or float64) logits `(B, H, W, K)`, without padding of the center of the image that
+        all of their windows lie in: of 572 pixels a side 388.
     """
 
     def __init__(
@@ -130,21 +145,26 @@ class UNet(Model):
         filters=16,
         drop_rate=0.0,
         norm="batch",
+        padding="same",
         input_mean=0.0,
         input_std=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
         check_counts(num_classes=num_classes, depth=depth, filters=filters)
-        if norm not in NORMS:
-            raise UserError(f"norm {norm!r}: not one of {', '.join(NORMS)}")
-        self.image_shape = check_sides(image_shape, depth)
+        for what, value, known in (("norm", norm, NORMS), ("padding", padding, PADDINGS)):
+            if value not in known:
+                raise UserError(f"{what} {value!r}: not one of {', '.join(known)}")
+        self.image_shape = check_sides(image_shape, depth, padding)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
-        self.downs = [ConvPair(filters * 2**i, norm, name=f"down{i + 1}") for i in range(depth)]
-        self.bottom = ConvPair(filters * 2**depth, norm, name="bottom")
+        self.downs = [
+            ConvPair(filters * 2**i, norm, padding, name=f"down{i + 1}") for i in range(depth)
+        ]
+        self.bottom = ConvPair(filters * 2**depth, norm, padding, name="bottom")
         self.drop = Dropout(drop_rate, name="drop")
         self.ups = [
-            UpLevel(filters * 2**i, norm, name=f"up{i + 1}") for i in reversed(range(depth))
+            UpLevel(filters * 2**i, norm, padding, name=f"up{i + 1}")
+            for i in reversed(range(depth))
         ]
         self.head = Conv(
             num_classes,
@@ -158,20 +178,17 @@ class UNet(Model):
         return keras.Input(self.image_shape)
 
     def build(self, input_shape):
-        shape, skips = tuple(input_shape), []
+        # What a layer has to know is the channels, which pooling leaves alone.
+        shape, skips = (None, None, None, input_shape[-1]), []
         self.normalize.build(shape)
         for down in self.downs:
-            down.build(shape)
-            skips.append(down.compute_output_shape(shape))
-            batch, height, width, channels = skips[-1]
-            shape = (batch, height // 2, width // 2, channels)
-        self.bottom.build(shape)
-        shape = self.bottom.compute_output_shape(shape)
-        self.drop.build(shape)
+            shape = build_chain(shape, down)
+            skips.append(shape)
+        shape = build_chain(shape, self.bottom, self.drop)
         for up in self.ups:
             skip = skips.pop()
             up.build(shape, skip)
-            shape = skip  # an expanding level ends as the contracting one beside it
+            shape = skip  # an expanding level ends with the channels of the one beside it
         self.head.build(shape)
 
     def call(self, x, training=False):
@@ -186,7 +203,7 @@ class UNet(Model):
         return self.head(x)
 
 
-def check_sides(image_shape, depth):
+def check_sides(image_shape, depth, padding="same"):
     """The image's shape as a tuple.
 
     Raises:
@@ -195,14 +212,40 @@ def check_sides(image_shape, depth):
     shape, factor = tuple(image_shape), 2**depth
     if len(shape) != 3:
         raise UserError(f"image_shape {shape}: must be (height, width, channels)")
-    if any(side < factor or side % factor for side in shape[:2]):
-        near = [max(factor, factor * round(side / factor)) for side in shape[:2]]
+
+    def fits(side):
+        lost = 4 if padding == "valid" else 0
+        for _ in range(depth):
+            side -= lost
+            if side < 2 or side % 2:
+                return False
+            side //= 2
+        side -= lost
+        for _ in range(depth):
+            side = 2 * side - lost
+        return side > 0
+
+    if not all(map(fits, shape[:2])):
+        smallest = next(side for side in range(1, 100 * factor) if fits(side))
+        near = [
+            min(range(smallest, smallest + side + factor, factor), key=lambda n: abs(n - side))
+            for side in shape[:2]
+        ]
+        rule = "" if smallest == factor else f"{smallest} and "
+        more = "" if smallest == factor else " more"
         raise UserError(
-            f"image_shape {shape}: sides must be multiples of {factor} to be halved {depth} times; "
-            f"the nearest is ({near[0]}, {near[1]}, {shape[2]}), "
+            f"image_shape {shape}: sides must be {rule}multiples of {factor}{more} to be halved "
+            f"{depth} times; the nearest is ({near[0]}, {near[1]}, {shape[2]}), "
             f"--image-size {' '.join(map(str, near))}"
         )
     return shape
+
+
+def unet(image_shape=(572, 572, 1), num_classes=2, **kwargs):
+    """Figure 1: four halvings, 64 to 1,024 channels, 23 convolutions."""
+    given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
+    sizes = {"depth": 4, "filters": 64, "drop_rate": 0.5, "norm": "none", "padding": "valid"}
+    return construct(UNet, "unet", given, sizes, kwargs)
 
 
 def unet_small(image_shape=(48, 48, 1), num_classes=11, **kwargs):
@@ -212,6 +255,13 @@ def unet_small(image_shape=(48, 48, 1), num_classes=11, **kwargs):
 
 
 TINY = {
+    "unet": {
+        "image_shape": (20, 24, 3),
+        "num_classes": 5,
+        "depth": 1,
+        "filters": 4,
+        "drop_rate": 0.1,
+    },
     "unet_small": {
         "image_shape": (8, 12, 3),
         "num_classes": 5,
