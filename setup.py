@@ -35,6 +35,7 @@ setup(
         "tokenizers>=0.23,<0.24",
         "sentencepiece>=0.2.3,<0.3",
         "sacrebleu>=2.6,<3",
+        "pycocotools>=2.0.11,<3",
         "ai-edge-litert>=2.3,<3",
         "tensorboard>=2.20,<2.22",
         "jsonargparse>=4.53,<5",

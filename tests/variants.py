@@ -98,6 +98,8 @@ def examples(task, size, rng):
             value = rng.integers(SPECIAL, task.info.vocab_size, shape)
         else:
             value = rng.integers(0, 2, shape) if "int" in spec.dtype else rng.random(shape)
+            if spec.kind == "boxes":  # each end behind its start
+                value = np.sort(value.reshape(*shape[:-1], 2, 2), axis=-2).reshape(shape)
         result[name] = value.astype(spec.dtype)
         if spec.kind == "image":
             result |= {

@@ -4,6 +4,7 @@ import importlib
 
 from kerasdl.catalog import (
     cnn,
+    detection,
     generative,
     segmentation,
     selfsupervised,
@@ -22,6 +23,7 @@ CHAPTERS = {
     "Sequences": sequence.PAPERS,
     "Generative models": generative.PAPERS,
     "Segmentation": segmentation.PAPERS,
+    "Detection": detection.PAPERS,
     "Self-supervision": selfsupervised.PAPERS,
 }
 PAPERS = tuple(paper for papers in CHAPTERS.values() for paper in papers)

@@ -36,7 +36,7 @@ RGB = {
 }
 
 
-def scene(seed, part, index, size=SIZE, colors=1) -> dict:
+def scene(seed, part, index, size=SIZE, colors=1, maximum=MAX_DIGITS) -> dict:
     """One example.
 
     Args:
@@ -45,6 +45,7 @@ def scene(seed, part, index, size=SIZE, colors=1) -> dict:
         index: Of the example in its part, any int from 0 on.
         size: `(H, W)` of the canvas, at least 10 pixels a side; a small one holds fewer digits.
         colors: 1 for gray digits, 6 for digits in any of `COLORS`.
+        maximum: Of digits, at most 5.
 
     Returns:
         `image` uint8 `(H, W, 1)`, or `(H, W, 3)` in colors; `mask` int32 `(H, W)` of `CLASS_NAMES`,
@@ -61,7 +62,7 @@ def scene(seed, part, index, size=SIZE, colors=1) -> dict:
     if index < 0:
         raise ValueError(f"index {index}: must be at least 0")
     rng = np.random.default_rng((seed if part == "train" else 0, PARTS.index(part), index))
-    digits, glyphs = _place(part, height, width, colors > 1, rng)
+    digits, glyphs = _place(part, height, width, colors > 1, maximum, rng)
     ink = np.zeros((MAX_DIGITS, height, width), np.uint8)
     for layer, digit, glyph in zip(ink, digits, glyphs, strict=False):
         ymin, xmin, ymax, xmax = digit.box
@@ -128,15 +129,15 @@ def _checked(seed, part, size, colors):
     return size
 
 
-def _place(part, height, width, colored, rng):
-    """One to five digits of a part, and the pixels of each.
+def _place(part, height, width, colored, maximum, rng):
+    """One to `maximum` digits of a part, and the pixels of each.
 
     A digit that finds no place is made smaller; where even the smallest finds none, the scene has
     the digits before it.
     """
     labels = handwritten(part)[1]
     digits, glyphs = [], []
-    for _ in range(rng.integers(1, MAX_DIGITS + 1)):
+    for _ in range(rng.integers(1, maximum + 1)):
         row, color = int(rng.integers(len(labels))), COLORS[rng.integers(len(COLORS))]
         longest = int(rng.integers(MIN_SIDE, min(MAX_SIDE, height, width) + 1))
         for side in range(longest, MIN_SIDE - 1, -2):

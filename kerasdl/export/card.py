@@ -11,8 +11,15 @@ from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 
-TEST = ("top1", "exact_match", "mean_iou", "mse", "loss")  # metrics that are shown in the table
-ACCURACIES = ("top1", "exact_match", "mean_iou")
+TEST = (
+    "top1",
+    "exact_match",
+    "mean_iou",
+    "ap",
+    "mse",
+    "loss",
+)  # metrics that are shown in the table
+ACCURACIES = ("top1", "exact_match", "mean_iou", "ap")
 TOLERANCE = 0.02  # of an accuracy: files that lose more are named
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 

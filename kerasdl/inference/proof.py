@@ -14,6 +14,7 @@ whole requests, `test/<input>` and `test/<target>`, and `meta`, a JSON text.
 import gc
 import json
 import os
+import runpy
 import statistics
 import sys
 import time
@@ -32,6 +33,7 @@ SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 NOT_LABELED = 255  # the class of pixels that do not count
 SECONDS = 0.5  # maximum time of one latency measurement
+AVERAGE_PRECISION = Path(__file__).parents[1] / "metrics" / "average_precision.py"
 
 
 def difference(a, b) -> float:
@@ -386,7 +388,7 @@ def split(examples: dict, size: int = 64):
 
 def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda *_: None):
     """Metrics of an artifact: of logits those of training, of masks their mean intersection over
-    union, of images the mean squared error, else how many answers are exact.
+    union, of boxes average precision, of images the mean squared error, else how many are exact.
 
     Args:
         artifact: Something with `answer(signature, inputs)`.
@@ -396,12 +398,13 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda
         watch: Called with the outputs and the batch, each time.
 
     Returns:
-        `loss`, `top1`, `top5`, or `mse`, or `mean_iou` and `pixel_accuracy`, or `exact_match`; and
-        `examples`, their number.
+        `loss`, `top1`, `top5`, or `mse`, or `mean_iou` and `pixel_accuracy`, or `ap` and `ap50`, or
+        `exact_match`; and `examples`, their number.
     """
     if not evaluated_by:
         return None
-    how, count, sums, pairs = evaluated_by.get("loss"), 0, {}, Counter()
+    how, count, sums, pairs = evaluated_by.get("loss"), 0, Counter(), Counter()
+    objects = runpy.run_path(str(AVERAGE_PRECISION))["Objects"]() if how == "ap" else None
     for batch in batches:
         if evaluated_by["target"] not in batch:
             return None
@@ -413,11 +416,12 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda
         count += len(target)
         if how == "iou":
             pairs.update(pixel_pairs(target, result))
-            continue
-        means = _means(result, target, how)
-        sums = {name: sums.get(name, 0.0) + len(target) * value for name, value in means.items()}
+        elif how == "ap":
+            objects.add(outputs, batch)
+        else:
+            sums.update({k: len(target) * v for k, v in _means(result, target, how).items()})
     result = mean_iou(pairs) if how == "iou" else {k: v / count for k, v in sums.items()}
-    return {**result, "examples": count} if count else None
+    return {**(objects.result() if objects else result), "examples": count} if count else None
 
 
 def _means(result, target, how) -> dict:
@@ -461,14 +465,10 @@ def _first(signatures, name, examples):
 
 
 def _specs(specs):
-    return {
-        name: {"shape": _shape(spec.shape), "dtype": spec.dtype.name}
-        for name, spec in sorted(specs.items())
+    return {  # no shape: a number, or one per example
+        name: {"shape": s.shape.dims and s.shape.as_list(), "dtype": s.dtype.name}
+        for name, s in sorted(specs.items())
     }
-
-
-def _shape(shape):
-    return None if shape.rank is None else shape.as_list()  # None: a number, or one per example
 
 
 def _plain(array):

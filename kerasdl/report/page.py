@@ -55,6 +55,8 @@ def write(folder, card: dict | None = None) -> Path:
         _tiles(metrics),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
+        _confusion(metrics.get("objects"), (*info.class_names, "none"), "objects and detections"),
+        _precision_recall(metrics.get("precision_recall")),
         _classes(metrics.get("classes")),
         _mistakes(folder / "pictures" / "mistakes.png", metrics.get("mistakes"), info.class_names),
         _groups(metrics.get("groups")),
@@ -147,7 +149,7 @@ def _curves(rows, best):
     )
 
 
-def _confusion(confusion, names):
+def _confusion(confusion, names, what="test examples"):
     matrix = np.asarray(confusion if confusion is not None else [], float)
     if matrix.ndim != 2 or not matrix.size:
         return ""
@@ -166,7 +168,7 @@ def _confusion(confusion, names):
     order = np.argsort(wrong, axis=None)[::-1][:CONFUSED_PAIRS]
     pairs = [divmod(int(i), k) for i in order if wrong.flat[i] > 0]
     right = matrix.trace() / max(matrix.sum(), 1)
-    note = f"{matrix.trace():,.0f} of {matrix.sum():,.0f} test examples are right ({right:.2%})."
+    note = f"{matrix.trace():,.0f} of {matrix.sum():,.0f} {what} are right ({right:.2%})."
     rows = [(names[t], names[p], f"{matrix[t, p]:,.0f}", f"{fraction[t, p]:.1%}") for t, p in pairs]
     maximum = table(("true", "taken for", "times", "of its class"), rows) if rows else ""
     return (
@@ -194,6 +196,16 @@ def _confusion_table(matrix, fraction, names):
         f"<div class=scroll><table class=confusion><thead><tr><th></th>{head}</tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _precision_recall(precision):
+    """The mean curve of a detector's classes."""
+    points = [(i / (len(precision) - 1), p) for i, p in enumerate(precision or ())]
+    if not points:
+        return ""
+    note = "Of boxes that overlap by half, where recall is what is below; the mean of the classes."
+    chart = f"<section class=charts><figure>{plots.curves({'val': points})}</figure></section>"
+    return f"<h2>Precision and recall</h2><p class=note>{note}</p>{chart}"
 
 
 def _classes(classes):

@@ -232,7 +232,8 @@ class Task:
         Returns:
             `signature`; `inputs`, columns of `served`; `output`, which of its outputs; `target`,
             the column of `served` that it is compared with; and `loss`: of logits
-            "cross_entropy" or "hinge", of images "mse", the mean squared error, of masks "iou".
+            "cross_entropy" or "hinge", of images "mse", the mean squared error, of masks "iou", of
+            boxes "ap".
         """
         return None
 

@@ -143,8 +143,16 @@ def test_colored_scenes_and_their_texts():
         assert shown[name][0].decode() == sampled[name]
 
 
+def test_scenes_of_one_digit():
+    source = open_source("scenes:digits=1", task=wants(valid="valid", boxes="boxes"))
+    for part in (source.train, source.validation, source.test):
+        assert (part.arrays["valid"].sum(-1) == 1).all()
+    one = renderer.scene(0, "test", 31, maximum=1)
+    np.testing.assert_array_equal(source.test.read([31])["boxes"][0], one["boxes"])
+
+
 def test_scenes_refuse_what_they_cannot_draw():
-    refused("the argument must be colors=1 or colors=6", "scenes:colors=3")
+    refused("the argument must be colors=1, colors=6 or digits=1", "scenes:colors=3")
     refused("--image-size 8 48: scenes need", "scenes", image_size=(8, 48))
     refused("5500 scenes of 1000x1000 pixels do not fit into memory", "scenes", image_size=(1000,))
     refused("unknown data set 'scene:x'.*did you mean scenes", "scene:x")

@@ -57,6 +57,8 @@ def make_parts(
     kind_of_task = tasks.get(catalog.row(model_name).task)
     if "mask" in kind_of_task.targets:
         info = with_masks(info, arguments["num_classes"], train, test)
+    if "boxes" in kind_of_task.targets:
+        info = with_objects(info, arguments["num_classes"], train, test)
     own = catalog.settings_of(model_name).get("task_kwargs", {})
     settings = {**own, **(task_kwargs or {})}
     recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
@@ -81,6 +83,24 @@ def with_masks(info, num_classes, *parts):
     names = tuple(f"class {k}" for k in range(num_classes))
     mask = Column("mask", info.image_shape[:2], names)
     return dataclasses.replace(info, columns={**info.columns, "mask": mask})
+
+
+def with_objects(info, num_classes, *parts):
+    """Add up to three objects of random classes to examples; returns the facts with the columns."""
+    from kerasdl.columns import ABSENT, Column
+
+    rng = np.random.default_rng(0)
+    for part in parts:
+        low = 0.5 * rng.random((len(part["image"]), 3, 2))
+        valid = rng.random(low.shape[:2]) < 0.6
+        boxes = np.concatenate([low, low + 0.1 + 0.4 * rng.random(low.shape)], -1)
+        part["boxes"] = (boxes * valid[..., None]).astype("float32")
+        part["labels"] = np.where(valid, rng.integers(0, num_classes, valid.shape), ABSENT)
+        part["valid"] = valid
+    names = tuple(f"class {k}" for k in range(num_classes))
+    columns = {"boxes": Column("boxes", (3, 4)), "labels": Column("label", (3,), names)}
+    columns |= {"valid": Column("valid", (3,)), "image": info.columns["image"]}
+    return dataclasses.replace(info, columns=columns)
 
 
 def _parts(model_name, task, arguments, train, test, model=None):

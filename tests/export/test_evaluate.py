@@ -7,6 +7,7 @@ import pytest
 
 from kerasdl.data.splits import ArraySplit
 from kerasdl.inference import artifact, dataset, proof
+from kerasdl.metrics.detection import DetectionAP
 from kerasdl.metrics.segmentation import MeanIoU
 
 
@@ -78,6 +79,31 @@ def test_intersection_over_union_is_that_of_training(rng):
     evaluator = MeanIoU("abcdef")  # one of which never occurs
     evaluator.update({"mask": guess}, {"mask": mask, "weight": np.ones(20)})
     assert result == pytest.approx({**evaluator.result()["test"], "examples": 20})
+
+
+def test_average_precision_is_that_of_training(rng):
+    low, sides = rng.random((2, 20, 6, 2))
+    boxes, label = np.concatenate([low, low + 0.1 + sides], -1), rng.integers(0, 3, (20, 6))
+    near = boxes + 0.1 * rng.random(boxes.shape)
+    examples = {"image": np.zeros((20, 1)), "boxes": boxes, "labels": label}
+    examples["valid"] = rng.random((20, 6)) < 0.7
+    answers = {"boxes": near, "scores": rng.random((20, 6))}
+    answers["label"] = np.where(rng.random((20, 6)) < 0.2, -1, label)
+
+    class Detector:
+        at = 0
+
+        def answer(self, signature, inputs):
+            at, self.at = self.at, self.at + len(inputs["image"])
+            return {k: v[at : self.at] for k, v in answers.items()}
+
+    how = {"signature": "s", "inputs": ["image"], "output": "boxes", "target": "boxes"}
+    result = proof.evaluate(Detector(), proof.split(examples, 8), how | {"loss": "ap"}, 3)
+    evaluator = DetectionAP("abc", (8, 8))
+    evaluator.update(answers, examples | {"weight": np.ones(20), "index": np.arange(20)})
+    expected = evaluator.result()["test"]
+    assert 0.1 < expected["ap"] < expected["ap50"] < 0.9
+    assert result == {"ap": expected["ap"], "ap50": expected["ap50"], "examples": 20}
 
 
 def test_without_a_target_there_are_no_metrics():

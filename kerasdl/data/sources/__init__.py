@@ -64,8 +64,9 @@ def open_source(
     """Open a data set by name.
 
     Args:
-        name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`, `folder:PATH`,
-            `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`, `python_docs`,
+        name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`,
+            `scenes:digits=1`, `folder:PATH`, `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`,
+            `python_docs`,
             `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any
             other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or

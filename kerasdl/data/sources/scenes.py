@@ -18,20 +18,21 @@ GIVES = {
     "question": "text",
     "answer": "text",
 }
-COLORS = {"": 1, "colors=1": 1, "colors=6": 6}
+# Colors, and how many digits at most, of each argument
+ARGUMENTS = {"": (1, 5), "colors=1": (1, 5), "colors=6": (6, 5), "digits=1": (1, 1)}
 MEMORY_BYTES = 4 * 2**30
 
 
 def load(where, options):
     """4,000 training scenes of the seed, and the same 500 and 1,000 for validation and test.
 
-    They are gray, or colored with the argument `colors=6`, and 48x48 pixels if
-    `image_size` does not say otherwise. All are made at once, a few thousand a second: called from
-    TensorFlow's threads, Python may never end.
+    They are gray, or colored with the argument `colors=6`, of one digit each with `digits=1`, and
+    48x48 pixels if `image_size` does not say otherwise. All are made at once, a few thousand a
+    second: called from TensorFlow's threads, Python may never end.
     """
-    if where not in COLORS:
-        raise UserError(f"{options.name}: the argument must be colors=1 or colors=6")
-    size, colors = options.image_size or scenes.SIZE, COLORS[where]
+    if where not in ARGUMENTS:
+        raise UserError(f"{options.name}: the argument must be colors=1, colors=6 or digits=1")
+    size, (colors, digits) = options.image_size or scenes.SIZE, ARGUMENTS[where]
     objects = scenes.MAX_DIGITS
     columns = {
         "image": Column("image", (*size, 3 if colors > 1 else 1)),
@@ -45,7 +46,7 @@ def load(where, options):
     names = wanted.used(GIVES, options.task)
 
     def sample(part, index):
-        scene = scenes.scene(options.seed, part, index, size, colors)
+        scene = scenes.scene(options.seed, part, index, size, colors, digits)
         return {name: np.asarray(scene[name]) for name in names}
 
     count = sum(scenes.COUNTS.values())

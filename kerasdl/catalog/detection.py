@@ -1,0 +1,22 @@
+"""Boxes around objects, and their classes."""
+
+from kerasdl.catalog.entry import Paper
+
+PAPERS = (
+    Paper(
+        "detection.locate",
+        "locate",
+        "Sermanet et al. 2013",
+        "https://arxiv.org/abs/1312.6229",
+        {"locate_small": 613_390},
+        "scenes:digits=1",
+    ),
+    Paper(
+        "detection.yolo_v1",
+        "detect",
+        "Redmon et al. 2016",
+        "https://arxiv.org/abs/1506.02640",
+        {"yolo_v1": 271_703_550, "yolo_v1_small": 336_092},
+        "scenes",
+    ),
+)

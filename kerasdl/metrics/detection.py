@@ -1,0 +1,107 @@
+"""How well objects are detected: average precision and recall, of COCO and of PASCAL VOC.
+
+Source: Lin et al. 2014, https://arxiv.org/abs/1405.0312, and its `pycocotools` (COCO's metrics);
+        Everingham et al. 2010, The PASCAL Visual Object Classes (VOC) Challenge, section 4.2.
+"""
+
+import numpy as np
+
+from kerasdl.metrics.average_precision import coco, confusion, rows, voc
+from kerasdl.metrics.evaluator import Evaluator
+
+AREAS = ("small", "medium", "large")  # below 32^2 pixels, below 96^2, from there on
+
+
+class DetectionAP(Evaluator):
+    """Average precision and average recall of all classes over a set of images.
+
+    `ap` is the mean over classes and intersections over union 0.5, 0.55, ..., 0.95; `ap50` and
+    `ap75` are those at one; `ar1`, `ar10` and `ar100` the mean recall of so many detections per
+    image. `voc_ap50` is the area under the curve of precision and recall, `voc11_ap50` the mean of
+    eleven points of it. Images without a detection and images without an object count as others.
+
+    Args:
+        class_names: Names in the order of the labels.
+        size: `(H, W)` of the images in pixels, which areas are measured in.
+    """
+
+    metrics = ("ap", "ap50", "ap75", "ar1", "ar10", "ar100", "voc_ap50", "voc11_ap50")
+
+    def __init__(self, class_names, size):
+        self.class_names = tuple(class_names)
+        self.size = np.array([*size, *size], np.float64)
+        self.images = np.zeros(0, np.int64)
+        self.true = np.zeros((0, 6))  # image, label, box in pixels
+        self.found = np.zeros((0, 7))  # image, label, box in pixels, score
+
+    def update(self, outputs: dict, batch: dict) -> None:
+        """Add a batch of numpy arrays; examples of weight 0 do not count.
+
+        Args:
+            outputs: `boxes` `(B, N, 4)`, `scores` `(B, N)` and `label` `(B, N)`, negative where
+                there is no detection.
+            batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`, `index` `(B,)` and
+                `weight` `(B,)`.
+
+        Raises:
+            ValueError: A class that has no name, or scores that are no numbers.
+        """
+        real = np.asarray(batch["weight"]) > 0
+        index = np.asarray(batch["index"])[real].astype(np.int64)
+        given = ({k: np.asarray(v)[real] for k, v in one.items()} for one in (outputs, batch))
+        true, found = rows(index, *given)
+        last = len(self.class_names) - 1
+        for label in (true[:, 1], found[:, 1]):
+            if label.size and not 0 <= label.min() <= label.max() <= last:
+                raise ValueError(f"classes {label.min():g}..{label.max():g}: must be 0..{last}")
+        if not np.isfinite(found).all():
+            raise ValueError("boxes and scores must be numbers")
+        self.images = np.concatenate([self.images, index])
+        for name, new in (("true", true), ("found", found)):
+            new[:, 2:6] *= self.size
+            setattr(self, name, np.concatenate([getattr(self, name), new]))
+
+    def state(self) -> dict[str, np.ndarray]:
+        """What `merge` of another one needs."""
+        return {"images": self.images, "true": self.true, "found": self.found}
+
+    def merge(self, state) -> None:
+        """Add what another one was given.
+
+        Args:
+            state: Of one with the same classes.
+        """
+        for name, value in state.items():
+            setattr(self, name, np.concatenate([getattr(self, name), np.asarray(value)]))
+
+    def result(self) -> dict:
+        """`test`: the metrics; `by_area`: `{small | medium | large: {"ap", "ar"}}` of those areas
+        that there are objects of; `by_class`: `{name: ap50 of VOC, or None}`; `precision_recall`:
+        precision at IoU 0.5 where recall is 0, 0.01, ..., 1, the mean over classes; `objects`:
+        which class is taken for which, see `kerasdl.metrics.average_precision.confusion`."""
+        # In the order of the images, whoever saw them: equal scores stand in that order.
+        true, found = (
+            rows[np.argsort(rows[:, 0], kind="stable")] for rows in (self.true, self.found)
+        )
+        stats, precision = coco(np.unique(self.images), true, found, len(self.class_names))
+        by_class = [
+            voc(true[true[:, 1] == k], found[found[:, 1] == k])
+            for k in range(len(self.class_names))
+        ]
+        present = [pair for pair in by_class if pair is not None]
+        area, eleven = np.mean(present, axis=0) if present else (np.nan, np.nan)
+        voc_metrics = {"voc_ap50": float(area), "voc11_ap50": float(eleven)}
+        return {
+            "test": {name: (stats | voc_metrics)[name] for name in self.metrics},
+            "by_area": {
+                name: {"ap": stats[f"ap_{name}"], "ar": stats[f"ar_{name}"]}
+                for name in AREAS
+                if np.isfinite(stats[f"ap_{name}"])
+            },
+            "by_class": {
+                name: pair and pair[0]
+                for name, pair in zip(self.class_names, by_class, strict=True)
+            },
+            "precision_recall": precision,
+            "objects": confusion(true, found, len(self.class_names)).tolist(),
+        }

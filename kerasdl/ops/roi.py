@@ -1,0 +1,174 @@
+"""What a map holds within a region, in a fixed number of bins: RoI pooling and RoI align.
+
+Source: Girshick 2015, https://arxiv.org/abs/1504.08083, section 2.1 (max pooling); He et al. 2017,
+        https://arxiv.org/abs/1703.06870, section 3 (align); Lin et al. 2017,
+        https://arxiv.org/abs/1612.03144, equation 1 (levels).
+"""
+
+import math
+
+import numpy as np
+from keras import ops
+
+
+def roi_align(maps, boxes, size, scale=1.0, sampling=2, aligned=True):
+    """Means of bilinear samples in the bins of regions.
+
+    The weights of a region's samples are a product of those along y and along x, so that all is two
+    matrix products.
+
+    Args:
+        maps: float `(B, H, W, C)`.
+        boxes: float `(B, R, 4)`, `ymin xmin ymax xmax` in pixels of the picture.
+        size: `(P, Q)` bins.
+        scale: Pixels of the map in one of the picture, a number or `(sy, sx)`.
+        sampling: Samples of a bin along each axis; None is one per pixel of the map, at most so
+            many as a region of twice the map has.
+        aligned: Whether the centers of pixels lie at halves; else a region is at least 1 pixel.
+
+    Returns:
+        float `(B, R, P, Q, C)`.
+    """
+    wy, wx = _align_weights(maps, boxes, size, scale, sampling, aligned)
+    return _weighted(maps, wy, wx)
+
+
+def multiscale_roi_align(
+    levels, boxes, size, scales, canonical=(224.0, 4), sampling=2, aligned=False
+):
+    """`roi_align` of every region on the one map that suits its size.
+
+    Args:
+        levels: Maps `(B, H, W, C)`, the finest first; each halves the one before.
+        boxes, size, sampling, aligned: Of `roi_align`.
+        scales: `scale` of each map; the first is a power of two.
+        canonical: The side of a region in pixels, and its level, `log2` of the map's stride.
+
+    Returns:
+        float `(B, R, P, Q, C)`.
+    """
+    side, level = canonical
+    first = -math.log2(np.max(scales[0]))
+    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
+    root = ops.sqrt(sides[..., 0] * sides[..., 1])  # (B, R)
+    wanted = ops.floor(level + ops.log(root / side) / math.log(2) + 1e-6) - first
+    wanted = ops.clip(wanted, 0, len(levels) - 1)
+    total = 0
+    for i, (maps, scale) in enumerate(zip(levels, scales, strict=True)):
+        wy, wx = _align_weights(maps, boxes, size, scale, sampling, aligned)
+        here = ops.cast(wanted == i, wy.dtype)[..., None, None]
+        total = total + _weighted(maps, wy * here, wx)
+    return total
+
+
+def _weighted(maps, wy, wx):
+    rows = ops.einsum("brph,bhwc->brpwc", wy, maps)
+    return ops.einsum("brqw,brpwc->brpqc", wx, rows)
+
+
+def _align_weights(maps, boxes, size, scale, sampling, aligned):
+    """`(B, R, P, H)` and `(B, R, Q, W)`."""
+    scale = np.broadcast_to(scale, 2).tolist()
+    weights = []
+    for axis in (0, 1):
+        low, high = boxes[..., axis] * scale[axis], boxes[..., axis + 2] * scale[axis]
+        weights.append(_hats(low, high, maps.shape[1 + axis], size[axis], sampling, aligned))
+    return (ops.cast(w, maps.dtype) for w in weights)
+
+
+def _hats(low, high, n, bins, sampling, aligned):
+    """Weights `(B, R, bins, n)` of `n` pixels in the bins between `low` and `high` `(B, R)`."""
+    if aligned:
+        low, length = low - 0.5, high - low
+    else:
+        length = ops.maximum(high - low, 1.0)
+    limit = sampling or math.ceil(2 * n / bins)
+    count = ops.ones_like(length) * limit
+    if not sampling:
+        count = ops.clip(ops.ceil(length / bins), 1.0, limit)
+    dtype = length.dtype
+    sample = ops.cast(np.arange(limit), dtype)  # (S,)
+    within = (sample + 0.5) / count[..., None]  # (B, R, S), of a bin
+    start = ops.cast(np.arange(bins), dtype)[:, None]
+    width = (length / bins)[..., None, None]
+    at = low[..., None, None] + (start + within[..., None, :]) * width  # (B, R, bins, S)
+    counts = (at >= -1) & (at <= n) & (sample < count[..., None])[..., None, :]
+    share = ops.where(counts, 1 / count[..., None, None], 0)
+    at = ops.clip(at, 0, n - 1)[..., None]
+    hat = ops.maximum(1 - ops.abs(at - ops.cast(np.arange(n), dtype)), 0)  # (B, R, bins, S, n)
+    return ops.sum(hat * share[..., None], axis=-2)
+
+
+def roi_pool(maps, boxes, size, scale=1.0):
+    """Maxima in the bins of regions that are rounded to whole pixels, both ends included.
+
+    The maximum of a bin is that of four windows whose sides are powers of two, taken from the
+    maxima of all such windows: its cost does not depend on how large the regions are.
+
+    Args:
+        maps: float `(B, H, W, C)`.
+        boxes: float `(B, R, 4)`, `ymin xmin ymax xmax` in pixels of the picture.
+        size: `(P, Q)` bins.
+        scale: Pixels of the map in one of the picture, a number or `(sy, sx)`.
+
+    Returns:
+        float `(B, R, P, Q, C)`; 0 of a bin that lies outside.
+    """
+    _, height, width, channels = maps.shape
+    scale = np.broadcast_to(scale, 2).tolist()
+    (y0, y1), (x0, x1) = (
+        _bins(boxes[..., a] * scale[a], boxes[..., a + 2] * scale[a], n, size[a])
+        for a, n in ((0, height), (1, width))
+    )
+    rows, columns = (_windows(n) for n in (height, width))
+    table, tall = [], maps
+    for i in range(len(rows)):
+        tall = _joined(tall, rows[i] // 2, 1) if i else tall
+        both = tall
+        for j in range(len(columns)):
+            both = _joined(both, columns[j] // 2, 2) if j else both
+            table.append(both)
+    flat = ops.reshape(ops.stack(table, axis=1), (-1, channels))
+    image = ops.arange(ops.shape(maps)[0], dtype="int32")[:, None, None, None]
+    ky, wy = _fitting(y1 - y0, rows)
+    kx, wx = _fitting(x1 - x0, columns)
+    (ky, wy, y0, y1), (kx, wx, x0, x1) = (
+        (v[..., :, None] for v in (ky, wy, y0, y1)),
+        (v[..., None, :] for v in (kx, wx, x0, x1)),
+    )
+    which = (image * len(rows) + ky) * len(columns) + kx  # (B, R, P, Q)
+    result = None
+    for y in (y0, ops.maximum(y1 - wy, 0)):
+        for x in (x0, ops.maximum(x1 - wx, 0)):
+            at = (which * height + ops.minimum(y, height - 1)) * width
+            one = ops.take(flat, at + ops.minimum(x, width - 1), axis=0)
+            result = one if result is None else ops.maximum(result, one)
+    there = ((y1 > y0) & (x1 > x0))[..., None]
+    return ops.where(there, result, ops.zeros_like(result))
+
+
+def _bins(low, high, n, bins):
+    """First and last-but-one pixels int32 `(B, R, bins)` of the bins, within `n` pixels."""
+    low, high = (ops.where(v < 0, -ops.floor(0.5 - v), ops.floor(v + 0.5)) for v in (low, high))
+    bin_size = (ops.maximum(high - low + 1, 1) / bins)[..., None]
+    start = ops.cast(np.arange(bins), low.dtype)
+    ends = (ops.floor(start * bin_size), ops.ceil((start + 1) * bin_size))
+    return tuple(ops.cast(ops.clip(v + low[..., None], 0, n), "int32") for v in ends)
+
+
+def _windows(n):
+    """Powers of two up to `n`."""
+    return [2**k for k in range(int(math.log2(n)) + 1)]
+
+
+def _joined(x, shift, axis):
+    """Maxima of `x` and of what lies `shift` further; what goes beyond the end means nothing."""
+    head, tail = (x[:, :shift], x[:, shift:]) if axis == 1 else (x[:, :, :shift], x[:, :, shift:])
+    return ops.maximum(x, ops.concatenate([tail, head], axis=axis))
+
+
+def _fitting(length, windows):
+    """Number and size, int32, of the largest window that fits into lengths."""
+    k = sum(ops.cast(length >= w, "int32") for w in windows[1:]) + ops.zeros_like(length)
+    sizes = ops.convert_to_tensor(np.array(windows, np.int32))
+    return k, ops.take(sizes, k, axis=0)

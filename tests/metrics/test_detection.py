@@ -1,0 +1,204 @@
+"""Average precision against a computation from its definition, detection by detection."""
+
+import numpy as np
+import pytest
+
+from kerasdl.metrics.average_precision import average_precision
+from kerasdl.metrics.detection import DetectionAP
+
+NAMES = ("cat", "dog", "never")
+SIZE = (200, 100)
+THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+
+
+def batches(rng, count=4, size=4):
+    """Objects, and detections of which some are near them; scores never agree."""
+    for b in range(count):
+        center, sides = rng.random((size, 6, 2)), 0.05 + 0.5 * rng.random((size, 6, 2))
+        boxes = np.concatenate([center - sides / 2, center + sides / 2], -1)
+        labels, valid = rng.integers(0, 2, (size, 6)), rng.random((size, 6)) < 0.6
+        near = boxes + 0.12 * np.tile(sides, 2) * rng.standard_normal((size, 6, 4))
+        twice = boxes + 0.05 * np.tile(sides, 2) * rng.standard_normal((size, 6, 4))
+        kind = rng.integers(0, 2, (size, 12))
+        same = np.concatenate([labels, labels], 1)
+        label = np.where(rng.random((size, 12)) < 0.8, same, kind)
+        label = np.where(rng.random((size, 12)) < 0.3, -1, label)
+        if b == 1:
+            valid[0], label[1] = False, -1  # no object in one image, no detection in another
+        outputs = {
+            "boxes": np.concatenate([near, twice], 1).astype(np.float32),
+            "scores": rng.permutation(size * 12).reshape(size, 12).astype(np.float32) * 7 + b,
+            "label": label,
+        }
+        batch = {
+            "boxes": boxes.astype(np.float32),
+            "labels": np.where(valid, labels, -1),
+            "valid": valid,
+            "index": b * size + np.arange(size),
+            "weight": np.array([1, 1, 1, 0], np.float32)[:size],
+        }
+        yield outputs, batch
+
+
+def overlap(a, b):
+    height = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
+    width = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    shared = height * width
+    areas = [(x[2] - x[0]) * (x[3] - x[1]) for x in (a, b)]
+    return shared / (sum(areas) - shared)
+
+
+def flat(data):
+    """Objects `[(image, class, box)]` and detections `[(score, image, class, box)]`."""
+    objects, found = [], []
+    for outputs, batch in data:
+        for i, index in enumerate(batch["index"].tolist()):
+            if not batch["weight"][i]:
+                continue
+            for m in np.flatnonzero(batch["valid"][i]):
+                box = batch["boxes"][i, m].astype(np.float64)
+                objects.append((index, int(batch["labels"][i, m]), box))
+            for n in np.flatnonzero(outputs["label"][i] >= 0):
+                box = outputs["boxes"][i, n].astype(np.float64)
+                found.append((outputs["scores"][i, n], index, int(outputs["label"][i, n]), box))
+    return objects, sorted(found, key=lambda one: -one[0])
+
+
+def right(objects, found, threshold, best_of_all=False, per_image=100):
+    """Which detections of a class are right, the highest score first."""
+    taken, result, seen = set(), [], {}
+    for _, image, _, box in found:
+        seen[image] = seen.get(image, 0) + 1
+        if seen[image] > per_image:
+            continue
+        here = [j for j, one in enumerate(objects) if one[0] == image]
+        here = [j for j in here if best_of_all or j not in taken]
+        values = [(overlap(box, objects[j][2]), -j) for j in here]
+        value, j = max(values, default=(0.0, 0))
+        hit = value >= threshold and -j not in taken
+        if hit:
+            taken.add(-j)
+        result.append(hit)
+    return result
+
+
+def precision_at(hits, count, recalls, slack=0.0):
+    """The highest precision at each recall or more."""
+    done = np.cumsum(hits)
+    pairs = [(n / count, n / (i + 1)) for i, n in enumerate(done)]
+    return [max([p for r, p in pairs if r >= recall - slack], default=0.0) for recall in recalls]
+
+
+def expected(data):
+    """The metrics from their definitions."""
+    objects, found = flat(data)
+    tables, voc, recalls = {}, [], {1: [], 10: [], 100: []}
+    for k in sorted({one[1] for one in objects}):
+        of = [one for one in objects if one[1] == k], [one for one in found if one[2] == k]
+        for t in THRESHOLDS:
+            hits = right(*of, t)
+            tables[k, round(t, 2)] = np.mean(precision_at(hits, len(of[0]), np.linspace(0, 1, 101)))
+            for n, values in recalls.items():
+                values.append(sum(right(*of, t, per_image=n)) / len(of[0]))
+        hits = right(*of, 0.5, best_of_all=True)
+        points = sorted({0.0} | {n / len(of[0]) for n in np.cumsum(hits)})
+        steps = zip(points, points[1:], strict=False)
+        area = sum((b - a) * precision_at(hits, len(of[0]), [b])[0] for a, b in steps)
+        voc.append((area, np.mean(precision_at(hits, len(of[0]), np.linspace(0, 1, 11), 1e-12))))
+    area, eleven = np.mean(voc, axis=0)
+    return {
+        "ap": np.mean(list(tables.values())),
+        "ap50": np.mean([v for (_, t), v in tables.items() if t == 0.5]),
+        "ap75": np.mean([v for (_, t), v in tables.items() if t == 0.75]),
+        **{f"ar{n}": np.mean(values) for n, values in recalls.items()},
+        "voc_ap50": area,
+        "voc11_ap50": eleven,
+    }
+
+
+def evaluated(data):
+    one = DetectionAP(NAMES, SIZE)
+    for outputs, batch in data:
+        one.update(outputs, batch)
+    return one
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_definition(seed):
+    data = list(batches(np.random.default_rng(seed)))
+    result = evaluated(data).result()
+    assert set(result["test"]) == set(DetectionAP.metrics)
+    for name, value in expected(data).items():
+        assert result["test"][name] == pytest.approx(value, abs=1e-9), name
+    assert 0.05 < result["test"]["ap"] < result["test"]["ap50"] < 0.95
+    assert result["by_class"]["never"] is None and result["by_class"]["cat"] > 0
+    assert np.mean(result["precision_recall"]) == pytest.approx(result["test"]["ap50"])
+
+
+def test_any_order_and_any_parts_give_the_same():
+    data = list(batches(np.random.default_rng(5)))
+    whole = evaluated(data).result()
+    merged = DetectionAP(NAMES, SIZE)
+    for part in (data[3:], data[1:3], data[:1]):
+        merged.merge(evaluated(part).state())
+    assert merged.result() == whole
+
+
+def test_an_image_without_a_detection_counts():
+    """One of two objects is in an image where nothing is detected: half of them are missed."""
+    box = np.array([[[0.1, 0.1, 0.5, 0.5]], [[0.2, 0.2, 0.6, 0.6]]], np.float32)
+    batch = {
+        "boxes": box,
+        "labels": np.zeros((2, 1), int),
+        "valid": np.ones((2, 1), bool),
+        "index": np.arange(2),
+        "weight": np.ones(2),
+    }
+    outputs = {"boxes": box, "scores": np.ones((2, 1)), "label": np.array([[0], [-1]])}
+    result = evaluated([(outputs, batch)]).result()["test"]
+    assert result["ar100"] == pytest.approx(0.5) and result["voc_ap50"] == pytest.approx(0.5)
+    assert result["ap"] == pytest.approx(51 / 101)  # of 101 points of recall
+    outputs["label"][:] = -1
+    result = evaluated([(outputs, batch)]).result()["test"]
+    assert set(result.values()) == {0.0}
+
+
+def test_areas_are_in_pixels():
+    boxes = np.array([[[0, 0, 0.1, 0.2], [0, 0, 0.3, 0.6], [0, 0, 1, 1]]], np.float32)
+    batch = {"boxes": boxes, "labels": np.zeros((1, 3), int), "valid": np.ones((1, 3), bool)}
+    batch |= {"index": np.arange(1), "weight": np.ones(1)}
+    outputs = {"boxes": boxes, "scores": np.ones((1, 3)), "label": np.array([[-1, 0, 0]])}
+    result = evaluated([(outputs, batch)]).result()["by_area"]  # 20x20, 60x60, 200x100 pixels
+    assert [result[name]["ar"] for name in ("small", "medium", "large")] == [0, 1, 1]
+
+
+def test_a_known_average_precision():
+    area, eleven = average_precision(np.array([1, 0, 1, 0, 1], bool), 3)
+    assert area == pytest.approx((1 + 2 / 3 + 0.6) / 3)
+    assert eleven == pytest.approx((4 * 1 + 3 * 2 / 3 + 4 * 0.6) / 11)
+
+
+def test_what_is_taken_for_what():
+    boxes = np.array([[[0, 0, 0.4, 0.4], [0.5, 0.5, 1, 1], [0, 0.6, 0.2, 1]]], np.float32)
+    batch = {"boxes": boxes, "labels": np.array([[0, 1, 1]]), "valid": np.ones((1, 3), bool)}
+    batch |= {"index": np.arange(1), "weight": np.ones(1)}
+    # The first twice, once as another class; the second nowhere, the third with too little score.
+    found = np.stack([boxes[0, 0], boxes[0, 0], boxes[0, 1] - 0.4, boxes[0, 2]])[None]
+    outputs = {"boxes": found, "scores": np.array([[0.9, 0.8, 0.7, 0.1]])}
+    outputs["label"] = np.array([[1, 0, 2, 1]])
+    matrix = evaluated([(outputs, batch)]).result()["objects"]
+    assert matrix == [[0, 1, 0, 0], [0, 0, 0, 2], [0, 0, 0, 0], [1, 0, 1, 0]]
+
+
+def test_no_object_at_all_has_no_precision():
+    outputs = {"boxes": np.zeros((1, 1, 4)), "scores": np.ones((1, 1)), "label": np.zeros((1, 1))}
+    batch = {"boxes": np.zeros((1, 2, 4)), "labels": -np.ones((1, 2)), "valid": np.zeros((1, 2))}
+    batch |= {"index": np.arange(1), "weight": np.ones(1)}
+    result = evaluated([(outputs, batch)]).result()
+    assert np.isnan(result["test"]["ap"]) and not result["by_area"]
+
+
+def test_a_class_without_a_name_is_refused():
+    outputs, batch = next(batches(np.random.default_rng(0)))
+    with pytest.raises(ValueError, match=r"classes 0\.\.1: must be 0\.\.0"):
+        DetectionAP(("cat",), SIZE).update(outputs, batch)
