@@ -25,6 +25,14 @@ PAPERS = (
         {"mlp": 855_050},
     ),
     Paper(
+        "cnn.lenet",
+        "classify",
+        "LeCun et al. 1998",
+        "https://doi.org/10.1109/5.726791",
+        {"lenet5": 61_706, "lenet5_1998": 60_000},
+        image_sizes={"lenet5": 32, "lenet5_1998": 32},
+    ),
+    Paper(
         "cnn.resnet",
         "classify",
         "He et al. 2015",
