@@ -33,6 +33,13 @@ PAPERS = (
         image_sizes={"lenet5": 32, "lenet5_1998": 32},
     ),
     Paper(
+        "cnn.plain",
+        "classify",
+        "He et al. 2015",
+        "https://arxiv.org/abs/1512.03385",
+        {"plain": 75_290},
+    ),
+    Paper(
         "cnn.resnet",
         "classify",
         "He et al. 2015",
