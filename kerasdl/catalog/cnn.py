@@ -33,6 +33,13 @@ PAPERS = (
         image_sizes={"lenet5": 32, "lenet5_1998": 32},
     ),
     Paper(
+        "cnn.nin",
+        "classify",
+        "Lin et al. 2013",
+        "https://arxiv.org/abs/1312.4400",
+        {"nin": 966_986, "nin_small": 111_338},
+    ),
+    Paper(
         "cnn.plain",
         "classify",
         "He et al. 2015",
