@@ -33,6 +33,14 @@ PAPERS = (
         image_sizes={"lenet5": 32, "lenet5_1998": 32},
     ),
     Paper(
+        "cnn.alexnet",
+        "classify",
+        "Krizhevsky et al. 2012",
+        "https://papers.nips.cc/paper/4824",
+        {"alexnet": 60_965_224, "alexnet_small": 570_698},
+        image_sizes={"alexnet": 96, "alexnet_small": 570_6986},
+    ),
+    Paper(
         "cnn.nin",
         "classify",
         "Lin et al. 2013",
