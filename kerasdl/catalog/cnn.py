@@ -74,6 +74,23 @@ PAPERS = (
         image_sizes={f"resnet{n}": 32 for n in (18, 34, 50, 101, 152)},
     ),
     Paper(
+        "cnn.resnet_v2",
+        "classify",
+        "He et al. 2016",
+        "https://arxiv.org/abs/1603.05027",
+        {
+            "resnet18v2": 11_687_720,
+            "resnet34v2": 21_795_880,
+            "resnet50v2": 25_549_352,
+            "resnet101v2": 44_541_480,
+            "resnet152v2": 60_185_128,
+            "resnet20v2": 269_722,
+            "resnet110v2": 1_727_962,
+            "resnet164v2": 1_703_258,
+        },
+        image_sizes={f"resnet{n}v2": 32 for n in (18, 34, 50, 101, 152)},
+    ),
+    Paper(
         "cnn.densenet",
         "classify",
         "Huang et al. 2016",
