@@ -36,6 +36,7 @@ CASES = {
     "core.Conv": [
         ({"filters": 7, "kernel_size": 5, "strides": 2, "use_bias": False}, (8, 9, 3)),
         ({"filters": 7}, (8, 9, 3)),
+        ({"filters": 6, "groups": 3, "strides": 2}, (8, 9, 3)),
     ],
     "core.ConvNorm": [
         ({"filters": 7, "kernel_size": 5, "stride": 2, "activation": "relu"}, (8, 9, 3)),
@@ -55,7 +56,7 @@ CASES = {
     ],
     "minibatch.MinibatchStd": [({"momentum": 0.8}, (4, 6))],
     "norm.GroupNorm": [({"groups": 3, "epsilon": 1e-4}, (4, 4, 6))],
-    "norm.LocalResponseNorm": [({"size": 3, "alpha": 0.1, "beta": 0.5}, (4, 4, 6))],
+    "norm.LocalResponseNorm": [({"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0}, (4, 4, 6))],
     "norm.RMSNorm": [({"epsilon": 1e-4}, (5, 6))],
     "position.GridPosition": [
         ({"height": 2, "width": 3, "prefix": 2}, (8, 6)),

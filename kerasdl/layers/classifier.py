@@ -14,6 +14,7 @@ from kerasdl.layers.core import (
     arguments_of,
     build_chain,
     construct,
+    he_normal,
 )
 from kerasdl.layers.dropout import Dropout
 
@@ -47,6 +48,11 @@ class Backbone(Model):
     def width(self):
         """Channels of the last stage."""
         return list(self.channels.values())[-1]
+
+    def last_map(self):
+        """Height and width of the last stage's map."""
+        stride = max(self.strides.values())
+        return tuple(side // stride for side in self.image_shape[:2])
 
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
@@ -99,7 +105,12 @@ class Classifier(Model):
             backbone_args["drop_rate"] = drop_rate
         self.backbone = self.backbone_class(image_shape, **backbone_args)
         self.drop = Dropout(drop_rate if "head" in self.drops else 0.0, name="drop")
-        self.head = dense_head(num_classes)
+        self.head = self.make_head(num_classes)
+
+    @staticmethod
+    def make_head(num_classes):
+        """The last layer, which makes logits."""
+        return dense_head(num_classes)
 
     @classmethod
     def argument_names(cls):
@@ -127,6 +138,62 @@ class Classifier(Model):
     def call(self, x, training=False):
         features = self.backbone(x, training=training)
         return self.head(self.drop(self.pool(features), training=training))
+
+
+class ConvolvedClassifier(Classifier):
+    """Two dense layers on the backbone's last map, with dropout after each, and a third.
+
+    The dense layers are convolutions, as VGG's paper applies them to larger images: the first has a
+    kernel of `side` x `side` pixels, or of the whole map of a smaller image, and what the second
+    makes is averaged over all places.
+
+    Args:
+        image_shape: `(H, W, C)`.
+        num_classes: `K`.
+        drop_rate: Dropout after each of the first two dense layers.
+        fc_dim: Units of each of them.
+        **kwargs: Further arguments of the backbone.
+
+    Attributes:
+        side: Of the last map of an image of the paper's size.
+
+    Source: Simonyan and Zisserman 2014, https://arxiv.org/abs/1409.1556, section 3.2.
+    """
+
+    side = 7
+
+    def __init__(
+        self, image_shape=(224, 224, 3), num_classes=1000, drop_rate=0.5, fc_dim=4096, **kwargs
+    ):
+        super().__init__(image_shape, num_classes, drop_rate, **kwargs)
+        self.window = tuple(min(self.side, n) for n in self.backbone.last_map())
+        self.fc1 = self._dense(fc_dim, self.window, "fc1")
+        self.drop1 = Dropout(drop_rate, name="drop1")
+        self.fc2 = self._dense(fc_dim, 1, "fc2")
+
+    @staticmethod
+    def _dense(units, window, name):
+        return keras.layers.Conv2D(
+            units, window, activation="relu", kernel_initializer=he_normal(), name=name
+        )
+
+    def build(self, input_shape):
+        self.backbone.build(input_shape)
+        window = (None, *self.window, self.backbone.width)
+        *_, units = build_chain(window, self.fc1, self.drop1, self.fc2)
+        build_chain((None, units), self.drop, self.head)
+
+    def places(self, features, training=False):
+        """`(B, h, w, D)`, what the second dense layer makes of each window."""
+        x = self.fc1(list(features.values())[-1])  # one place at the paper's size
+        return self.fc2(self.drop1(x, training=training))
+
+    def pool(self, features, training=False):
+        return ops.mean(self.places(features, training), axis=(1, 2))
+
+    def call(self, x, training=False):
+        x = self.pool(self.backbone(x, training=training), training)
+        return self.head(self.drop(x, training=training))
 
 
 def dense_head(num_classes, name="head"):

@@ -232,7 +232,8 @@ class ConvNorm(keras.layers.Layer):
 class Conv(keras.layers.Conv2D):
     """Square convolution that pads `kernel_size // 2` zeros on each side, whatever its stride.
 
-    The kernel starts He normal, as in the residual networks' paper.
+    The kernel starts He normal, as in the residual networks' paper. With `groups` it is as many
+    convolutions side by side, each of its part of the channels: `1 / groups` of the weights.
 
     Args:
         filters: Channels of the output, `D`.
@@ -257,6 +258,16 @@ class Conv(keras.layers.Conv2D):
     def call(self, x):
         return super().call(pad2d(x, self._pad()))
 
+    def convolution_op(self, inputs, kernel):
+        # One by one: TensorFlow's own grouped convolution needs XLA on CPUs, which no file has
+        if self.groups == 1:
+            return super().convolution_op(inputs, kernel)
+        parts = []
+        inputs, kernels = (ops.split(x, self.groups, axis=-1) for x in (inputs, kernel))
+        for x, part in zip(inputs, kernels, strict=True):
+            parts.append(super().convolution_op(x, part))
+        return ops.concatenate(parts, axis=-1)
+
     def compute_output_shape(self, input_shape):
         p = 2 * self._pad()
         b, h, w, c = input_shape
@@ -271,6 +282,17 @@ def pad2d(x, pad, value=0.0):
     if not pad:
         return x
     return ops.pad(x, ((0, 0), (pad, pad), (pad, pad), (0, 0)), constant_values=value)
+
+
+def padded_shortcut(x, stride, channels):
+    """Every `stride`-th pixel of `x` `(B, H, W, C)`, with channels of zeros up to `channels`.
+
+    Source: He et al. 2015, https://arxiv.org/abs/1512.03385, section 3.3, option A.
+    """
+    if stride > 1:  # TFLite would copy it even at stride 1
+        x = x[:, ::stride, ::stride]
+    more = channels - x.shape[-1]
+    return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
 
 
 def upsample2x(x):

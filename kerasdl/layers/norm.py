@@ -9,7 +9,7 @@ from kerasdl.layers.core import register
 
 @register
 class LocalResponseNorm(keras.layers.Layer):
-    """Divide by the energy of neighboring channels: `y = x / (1 + alpha / n sum x^2)^beta`.
+    """Divide by the energy of neighboring channels: `y = x / (k + alpha / n sum x^2)^beta`.
 
     The sum runs over the `n` channels around each one, fewer at the ends. Defaults are those of
     Caffe's GoogLeNet. `alpha` is divided by `size` as in Caffe and PyTorch, unlike TensorFlow's.
@@ -18,6 +18,7 @@ class LocalResponseNorm(keras.layers.Layer):
         size: `n`, odd.
         alpha: Of the sum of squares.
         beta: The exponent.
+        k: What is added to the sum.
 
     Call arguments:
         x: float `(..., C)`.
@@ -29,11 +30,12 @@ class LocalResponseNorm(keras.layers.Layer):
         Networks, section 3.3.
     """
 
-    def __init__(self, size=5, alpha=1e-4, beta=0.75, **kwargs):
+    def __init__(self, size=5, alpha=1e-4, beta=0.75, k=1.0, **kwargs):
         super().__init__(**kwargs)
         self.size = size
         self.alpha = alpha
         self.beta = beta
+        self.k = k
 
     def compute_output_shape(self, input_shape):
         return input_shape
@@ -43,7 +45,7 @@ class LocalResponseNorm(keras.layers.Layer):
         c, half = x.shape[-1], self.size // 2
         square = ops.pad(ops.square(z), [(0, 0)] * (len(x.shape) - 1) + [(half, half)])
         energy = sum(square[..., i : i + c] for i in range(self.size))
-        return ops.cast(z / (1.0 + self.alpha / self.size * energy) ** self.beta, x.dtype)
+        return ops.cast(z / (self.k + self.alpha / self.size * energy) ** self.beta, x.dtype)
 
 
 @register

@@ -89,12 +89,12 @@ def test_branches_of_inception(norm):
 def test_local_response_norm_is_the_formula(channels):
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2, 3, channels)).astype("float32")
-    size, alpha, beta = 5, 0.7, 0.6
+    size, alpha, beta, k = 5, 0.7, 0.6, 1.5
     expected = np.zeros_like(x)
     for c in range(channels):
         window = x[..., max(0, c - 2) : c + 3]
-        expected[..., c] = x[..., c] / (1 + alpha / size * (window**2).sum(-1)) ** beta
-    np.testing.assert_allclose(LocalResponseNorm(size, alpha, beta)(x), expected, rtol=1e-5)
+        expected[..., c] = x[..., c] / (k + alpha / size * (window**2).sum(-1)) ** beta
+    np.testing.assert_allclose(LocalResponseNorm(size, alpha, beta, k)(x), expected, rtol=1e-5)
 
 
 def test_local_response_norm_in_half_precision():

@@ -8,7 +8,7 @@ Differs: none; `stride_in_3x3=True` is the later variant known as v1.5.
 from keras import ops
 
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import ConvNorm, build_chain, pad2d, register, strided
+from kerasdl.layers.core import ConvNorm, build_chain, pad2d, padded_shortcut, register, strided
 from kerasdl.layers.remat import Block
 
 
@@ -59,10 +59,7 @@ class ResidualBlock(Block):
     def _shortcut(self, x, training):
         if self.project:
             return self.project(x, training=training)
-        if self.stride > 1:  # TFLite would copy it even at stride 1
-            x = x[:, :: self.stride, :: self.stride]
-        more = self.filters - x.shape[-1]
-        return ops.pad(x, ((0, 0), (0, 0), (0, 0), (0, more))) if more else x
+        return padded_shortcut(x, self.stride, self.filters)
 
 
 @register

@@ -7,15 +7,11 @@ Differs: weights start He normal, not from a shallower network; batch norm is of
          pixels a side has a smaller first dense layer. `vgg_small` is the project's own row.
 """
 
-import keras
 from keras import ops
 
-from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
-from kerasdl.layers.core import BatchNorm, Conv, build_chain, he_normal, register
-from kerasdl.layers.dropout import Dropout
+from kerasdl.layers.classifier import Backbone, ConvolvedClassifier, check_size, make
+from kerasdl.layers.core import BatchNorm, Conv, build_chain, register
 from kerasdl.layers.remat import Block
-
-MAP = 7  # side of the last map of a 224x224 image, which the first dense layer takes
 
 
 @register
@@ -92,62 +88,10 @@ class VGGBackbone(Backbone):
 
 
 @register
-class VGG(Classifier):
-    """A `VGGBackbone` and three dense layers, with dropout after the first two.
-
-    The dense layers are convolutions, as the paper applies them to larger images (section 3.2):
-    the first has a kernel of 7x7, or of the whole map of a smaller image, and what the second makes
-    is averaged over all places.
-
-    Args:
-        image_shape: `(H, W, C)`.
-        num_classes: `K`.
-        drop_rate: Dropout after each of the first two dense layers.
-        fc_dim: Units of each of them.
-        **kwargs: Further arguments of the backbone.
-
-    Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
-        training: Whether dropout and batch statistics are on.
-
-    Returns:
-        Logits `(B, K)`.
-    """
+class VGG(ConvolvedClassifier):
+    """A `VGGBackbone` and three dense layers, with dropout after the first two (section 3.2)."""
 
     backbone_class = VGGBackbone
-
-    def __init__(
-        self, image_shape=(224, 224, 3), num_classes=1000, drop_rate=0.5, fc_dim=4096, **kwargs
-    ):
-        super().__init__(image_shape, num_classes, drop_rate, **kwargs)
-        stride = max(self.backbone.strides.values())
-        self.window = tuple(min(MAP, side // stride) for side in self.backbone.image_shape[:2])
-        self.fc1 = self._dense(fc_dim, self.window, "fc1")
-        self.drop1 = Dropout(drop_rate, name="drop1")
-        self.fc2 = self._dense(fc_dim, 1, "fc2")
-
-    @staticmethod
-    def _dense(units, window, name):
-        return keras.layers.Conv2D(
-            units, window, activation="relu", kernel_initializer=he_normal(), name=name
-        )
-
-    def build(self, input_shape):
-        self.backbone.build(input_shape)
-        window = (None, *self.window, self.backbone.width)
-        *_, units = build_chain(window, self.fc1, self.drop1, self.fc2)
-        build_chain((None, units), self.drop, self.head)
-
-    def places(self, features, training=False):
-        x = self.fc1(list(features.values())[-1])  # (B, h, w, D), one place at 224 pixels a side
-        return self.fc2(self.drop1(x, training=training))
-
-    def pool(self, features, training=False):
-        return ops.mean(self.places(features, training), axis=(1, 2))
-
-    def call(self, x, training=False):
-        x = self.pool(self.backbone(x, training=training), training)
-        return self.head(self.drop(x, training=training))
 
 
 # Table 1: convolutions of each stage, in columns A, B, D and E
