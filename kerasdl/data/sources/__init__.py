@@ -23,7 +23,7 @@ from kerasdl.system.names import nearest
 __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 
 # Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
-# can give, or None where the task decides.
+# can give, or None where the task decides; with some arguments it gives `MORE[argument]` too.
 NAMES = tuple(
     "digits synthetic folder csv npz idx masks digit_rows scenes python_docs text dates pairs "
     "tfds".split()
@@ -115,7 +115,8 @@ def open_source(
     size = size * 2 if len(size) == 1 else size
     module = _module(kind)
     if module.GIVES is not None:
-        _check_fits(name, module.GIVES, task)
+        more = getattr(module, "MORE", {}).get(where, {})
+        _check_fits(name, module.GIVES | more, task)
     if tokenizer is not None and tokenizer not in tokenizers.KINDS:
         raise UserError(
             f"--tokenizer {tokenizer}: not one of {', '.join(tokenizers.KINDS)}"

@@ -18,6 +18,7 @@ GIVES = {
     "question": "text",
     "answer": "text",
 }
+MORE = {"digits=1": {"label": "label"}}
 # Colors, and how many digits at most, of each argument
 ARGUMENTS = {"": (1, 5), "colors=1": (1, 5), "colors=6": (6, 5), "digits=1": (1, 1)}
 MEMORY_BYTES = 4 * 2**30
@@ -26,9 +27,9 @@ MEMORY_BYTES = 4 * 2**30
 def load(where, options):
     """4,000 training scenes of the seed, and the same 500 and 1,000 for validation and test.
 
-    They are gray, or colored with the argument `colors=6`, of one digit each with `digits=1`, and
-    48x48 pixels if `image_size` does not say otherwise. All are made at once, a few thousand a
-    second: called from TensorFlow's threads, Python may never end.
+    They are gray, or colored with the argument `colors=6`, of one digit each with `digits=1`, which
+    is also the `label` then, and 48x48 pixels if `image_size` does not say otherwise. All are made
+    at once, a few thousand a second: called from TensorFlow's threads, Python may never end.
     """
     if where not in ARGUMENTS:
         raise UserError(f"{options.name}: the argument must be colors=1, colors=6 or digits=1")
@@ -43,10 +44,13 @@ def load(where, options):
         "valid": Column("valid", (objects,)),
         **{name: Column("text") for name in ("caption", "question", "answer")},
     }
-    names = wanted.used(GIVES, options.task)
+    if where in MORE:
+        columns["label"] = Column("label", (), scenes.CLASS_NAMES[1:])
+    names = wanted.used(wanted.kinds(columns), options.task)
 
     def sample(part, index):
         scene = scenes.scene(options.seed, part, index, size, colors, digits)
+        scene["label"] = scene["labels"][0]
         return {name: np.asarray(scene[name]) for name in names}
 
     count = sum(scenes.COUNTS.values())
