@@ -241,9 +241,9 @@ class Dilated(Model):
         self.head = Conv(
             num_classes, 1, kernel_initializer="glorot_uniform", dtype=policy, name="head"
         )
-        self.context = None
+        self.context_module = None
         if context != "none":
-            self.context = ContextModule(
+            self.context_module = ContextModule(
                 num_classes, context, dilations, dtype=policy, name="head_context"
             )
         self.last = None
@@ -258,7 +258,7 @@ class Dilated(Model):
     def build(self, input_shape):
         # What a layer has to know is the channels, which pooling leaves alone.
         chain = [self.normalize, *self.blocks, self.fc1, self.drop1, self.fc2, self.drop2]
-        rest = filter(None, (self.head, self.context, self.last))
+        rest = filter(None, (self.head, self.context_module, self.last))
         build_chain((None, None, None, input_shape[-1]), *chain, *rest)
 
     def front_end(self, x, training=False):
@@ -280,8 +280,8 @@ class Dilated(Model):
         if any(after for _, after in over):
             x = ops.pad(x, ((0, 0), *over, (0, 0)), mode=mode)
         x = self.front_end(x, training)
-        if self.context is not None:
-            x = self.context(x)
+        if self.context_module is not None:
+            x = self.context_module(x)
         if self.last is not None:
             x = self.last(x)
         return x[:, :height, :width]
