@@ -2,7 +2,8 @@
 
 Paper:   Multi-Scale Context Aggregation by Dilated Convolutions, Yu and Koltun 2015,
          https://arxiv.org/abs/1511.07122 (sections 3 and 4; table 1; equations 4 and 5).
-Differs: both parts are trained together; the front-end starts He normal, not from VGG-16; a last
+Differs: both parts are trained together; the front-end starts He normal, not from VGG-16; the
+         biases of its scores start at 1, so that the module's ReLUs cut few of them off; a last
          upsampling, bilinear and fixed, gives every pixel scores.
          `dilated_small` is the project's own: batch norm, zeros around each convolution instead of
          a reflection around the image, one pooling, a last upsampling that is trained.
@@ -239,7 +240,12 @@ class Dilated(Model):
         check_size(self.image_shape, self.margin + self.stride, "the dilated network")
         policy = keras.config.dtype_policy().variable_dtype  # at least float32
         self.head = Conv(
-            num_classes, 1, kernel_initializer="glorot_uniform", dtype=policy, name="head"
+            num_classes,
+            1,
+            kernel_initializer="glorot_uniform",
+            bias_initializer="ones",  # so that the module's ReLUs pass most scores on
+            dtype=policy,
+            name="head",
         )
         self.context_module = None
         if context != "none":
