@@ -1,9 +1,12 @@
 """`masks:` as people's folders are: parts, palettes, names of classes, and what is broken."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdl import app
 from kerasdl.columns import VOID, Spec
 from kerasdl.data.sources import open_source
 from kerasdl.errors import UserError
@@ -213,3 +216,22 @@ def test_thirty_damaged_folders(tmp_path, skip):
             assert sum(lengths(source)) >= 3
         except UserError as error:
             assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("model", ["unet", "fcn8s"])  # without padding, and with
+def test_a_folder_trains_and_is_evaluated(tmp_path, model):
+    masks = masks_of(16, size=(20, 24))
+    masks[4:8, 3:6] = VOID
+    write(tmp_path / "data", masks, "P")
+    (tmp_path / "data" / "classes.txt").write_text("sky\nsea\nland\nships\n")
+    (tmp_path / "data" / "masks" / "03.png").unlink()
+    given = {"model": model, "tiny": True, "dataset": f"masks:{tmp_path / 'data'}"}
+    given |= {"epochs": 1, "batch_size": 4, "val_split": 0.2, "log": (), "export": ()}
+    given |= {"output": str(tmp_path), "experiment": "run", "skip_bad_files": True}
+    lines = []
+    assert app.train(given | {"task_kwargs": {"loss": "dice"}}, lines.append) == 0
+    assert any("left out 1 of 16 images: 1 have no mask" in line for line in lines)
+    metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert all(0 <= metrics["test"][name] <= 1 for name in ("mean_iou", "pixel_accuracy"))
+    assert list(metrics["iou"]) == ["sky", "sea", "land", "ships"]
+    assert metrics["iou"]["ships"] in (None, 0)

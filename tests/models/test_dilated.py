@@ -29,8 +29,8 @@ def built(kind, **more):
 
 def test_sizes_of_the_paper():
     model = without_memory(dilated.dilated)
-    assert numbers(model.trainable_variables) - numbers(model.context.weights) == 134_346_581
-    assert numbers(model.context.weights) == 28_392
+    assert numbers(model.trainable_variables) - numbers(model.context_module.weights) == 134_346_581
+    assert numbers(model.context_module.weights) == 28_392
     assert model.margin == 186  # 900 pixels for 528: a map of 66x66
     dilations = [block.conv.dilation_rate for block in (*model.blocks, model.fc1)]
     assert dilations == [(1, 1)] * 10 + [(2, 2)] * 3 + [(4, 4)]

@@ -2,7 +2,8 @@
 
 Paper:   Multi-Scale Context Aggregation by Dilated Convolutions, Yu and Koltun 2015,
          https://arxiv.org/abs/1511.07122 (sections 3 and 4; table 1; equations 4 and 5).
-Differs: both parts are trained together; the front-end starts He normal, not from VGG-16; a last
+Differs: both parts are trained together; the front-end starts He normal, not from VGG-16; the
+         biases of its scores start at 1, so that the module's ReLUs cut few of them off; a last
          upsampling, bilinear and fixed, gives every pixel scores.
          `dilated_small` is the project's own: batch norm, zeros around each convolution instead of
          a reflection around the image, one pooling, a last upsampling that is trained.
@@ -239,11 +240,16 @@ class Dilated(Model):
         check_size(self.image_shape, self.margin + self.stride, "the dilated network")
         policy = keras.config.dtype_policy().variable_dtype  # at least float32
         self.head = Conv(
-            num_classes, 1, kernel_initializer="glorot_uniform", dtype=policy, name="head"
+            num_classes,
+            1,
+            kernel_initializer="glorot_uniform",
+            bias_initializer="ones",  # so that the module's ReLUs pass most scores on
+            dtype=policy,
+            name="head",
         )
-        self.context = None
+        self.context_module = None
         if context != "none":
-            self.context = ContextModule(
+            self.context_module = ContextModule(
                 num_classes, context, dilations, dtype=policy, name="head_context"
             )
         self.last = None
@@ -258,7 +264,7 @@ class Dilated(Model):
     def build(self, input_shape):
         # What a layer has to know is the channels, which pooling leaves alone.
         chain = [self.normalize, *self.blocks, self.fc1, self.drop1, self.fc2, self.drop2]
-        rest = filter(None, (self.head, self.context, self.last))
+        rest = filter(None, (self.head, self.context_module, self.last))
         build_chain((None, None, None, input_shape[-1]), *chain, *rest)
 
     def front_end(self, x, training=False):
@@ -280,8 +286,8 @@ class Dilated(Model):
         if any(after for _, after in over):
             x = ops.pad(x, ((0, 0), *over, (0, 0)), mode=mode)
         x = self.front_end(x, training)
-        if self.context is not None:
-            x = self.context(x)
+        if self.context_module is not None:
+            x = self.context_module(x)
         if self.last is not None:
             x = self.last(x)
         return x[:, :height, :width]
