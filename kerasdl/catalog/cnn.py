@@ -38,7 +38,7 @@ PAPERS = (
         "Krizhevsky et al. 2012",
         "https://papers.nips.cc/paper/4824",
         {"alexnet": 60_965_224, "alexnet_small": 570_698},
-        image_sizes={"alexnet": 96, "alexnet_small": 570_6986},
+        image_sizes={"alexnet": 96, "alexnet_small": 16},
     ),
     Paper(
         "cnn.nin",
