@@ -20,9 +20,17 @@ def main(argv) -> None:
     parser.add_argument("--label", help="class that is explained; the likeliest if not given")
     parser.add_argument("--layer", help="of gradcam and patches; the last that has a map")
     parser.add_argument("--output", metavar="FILE.png", help="where the picture is written")
+    parser.add_argument(
+        "--pointing-game",
+        action="store_true",
+        help="how often the test part's objects hold what counts most; needs data with boxes",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON")
     args = parse_command(parser, argv)
-    if args.method in ("filters", "patches"):
+    if args.pointing_game:
+        if args.image or args.label or args.output or args.method in ("filters", "patches"):
+            raise UsageError("--pointing-game takes --method and --layer only, of maps of images")
+    elif args.method in ("filters", "patches"):
         if args.image or args.label:
             raise UsageError(f"--image and --label do not apply to --method {args.method}")
         if not args.output:
@@ -33,6 +41,11 @@ def main(argv) -> None:
     from kerasdl.inference import explaining
 
     where = args.run or args.saved_model
+    if args.pointing_game:
+        result = explaining.pointing_game(where, args.method, args.layer)
+        line = "{method} points at the object in {hits:.3f}, noise in {random:.3f} of {examples}"
+        print(json.dumps(result) if args.json else line.format(**result))
+        return
     results = explaining.explain_files(
         where, args.image, args.method, args.label, args.layer, args.output
     )

@@ -110,6 +110,24 @@ def peak(heat) -> list[float]:
     return ((places.mean(0) + 0.5) / heat.shape).tolist()
 
 
+def hits(heat, boxes) -> np.ndarray:
+    """Whether what counts most lies in a box: the pointing game.
+
+    Args:
+        heat: `(B, H, W)`, maps.
+        boxes: `(B, M, 4)`, `ymin xmin ymax xmax` in [0, 1]; one without an area is none.
+
+    Returns:
+        bool `(B,)`.
+
+    Source: Zhang et al. 2016, https://arxiv.org/abs/1608.00507, section 4.2.
+    """
+    points = np.array([peak(one) for one in heat])[:, None]  # (B, 1, 2)
+    boxes = np.asarray(boxes)
+    inside = (boxes[..., :2] <= points) & (points <= boxes[..., 2:])
+    return (inside.all(-1) & (boxes[..., 2:] > boxes[..., :2]).all(-1)).any(-1)
+
+
 class Explainer:
     """A classifier of images, and what it looks at.
 

@@ -3,6 +3,8 @@
 import numpy as np
 
 from kerasdl.columns import PARTS
+from kerasdl.data import sources
+from kerasdl.data.images import to_float
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, explain
 from kerasdl.inference.artifact import task_of
@@ -36,14 +38,8 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
     """
     if output is not None:
         pictures.check_output(output)
-    if load.find(path)[0] == "tflite":
-        raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
-    metadata = load.load_info(path)
-    task = task_of(metadata)
-    if not explain.applies(task):
-        raise UserError(f"{metadata.model} is no classifier of images, which alone are explained")
-    shape, model = tuple(task.info.image_shape), load.load(path)
-    explainer = explain.Explainer(model, shape, metadata.model)
+    task, metadata, explainer = _opened(path)
+    shape, model = explainer.image_shape, explainer.model
     if method == "filters":
         if layer:
             raise UserError("--layer applies to --method gradcam and patches only")
@@ -80,6 +76,40 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
     ]
 
 
+def pointing_game(path, method, layer=None, examples=EXAMPLES) -> dict:
+    """How often what counts most for the true class lies on the object.
+
+    Args:
+        path: A classifier, as of `explain_files`.
+        method: Of `explain.Explainer`.
+        layer: Of `gradcam`.
+        examples: Maximum number of test examples.
+
+    Returns:
+        `method`, `hits`, `random`, that of maps of noise, both fractions of the `examples`.
+
+    Raises:
+        UserError: The data have no boxes, or what `explain_files` refuses.
+    """
+    task, metadata, explainer = _opened(path)
+    source = sources.from_recipe(task.run_recipe, None, None)
+    if missing := {"boxes", "label"} - set(source.info.columns):
+        raise UserError(
+            f"--pointing-game: {task.run_recipe.dataset} has no {' and '.join(sorted(missing))}; "
+            "scenes:digits=1 has"
+        )
+    count = min(len(source.test), examples)
+    data = source.test.read(np.arange(count))
+    images, right = np.asarray(to_float(data["image"])), 0
+    for start in range(0, count, explain.PART):
+        part = slice(start, start + explain.PART)
+        heat = explainer.explain(images[part], method, data["label"][part], layer)
+        right += int(explain.hits(heat, data["boxes"][part]).sum())
+    noise = np.random.default_rng(0).random(images.shape[:3])
+    chance = float(explain.hits(noise, data["boxes"]).mean())
+    return {"method": method, "hits": right / count, "random": chance, "examples": count}
+
+
 def write_pictures(folder, model, task, images) -> list[str]:
     """Write a picture of each method that applies: images, and beside each what counts for the
     likeliest class.
@@ -102,6 +132,17 @@ def write_pictures(folder, model, task, images) -> list[str]:
         pictures.write_picture(folder / f"{method}.png", _beside(images, heat), COLUMNS)
         written.append(method)
     return written
+
+
+def _opened(path):
+    """The task, the metadata and the `Explainer` of a classifier."""
+    if load.find(path)[0] == "tflite":
+        raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
+    metadata = load.load_info(path)
+    task = task_of(metadata)
+    if not explain.applies(task):
+        raise UserError(f"{metadata.model} is no classifier of images, which alone are explained")
+    return task, metadata, explain.Explainer(load.load(path), task.info.image_shape, metadata.model)
 
 
 def check(task, setting: str) -> None:

@@ -172,6 +172,17 @@ def test_patches_are_what_a_unit_sees():
     assert patches[1, 1].max() == np.float32(0.9)
 
 
+def test_the_pointing_game_counts_peaks_in_boxes():
+    heat = np.zeros((4, 10, 20))
+    heat[0, 3, 4], heat[1, 3, 4], heat[2, 9, 19] = 1, 1, 1  # centers at 0.35, 0.225 and so on
+    heat[3, 2, 2] = 1
+    boxes = np.zeros((4, 2, 4))
+    boxes[0, 1] = 0.3, 0.2, 0.4, 0.25  # holds it
+    boxes[1, 0] = 0.36, 0.2, 0.4, 0.25  # is below it
+    boxes[2, 0] = 0.9, 0.9, 1.0, 1.0
+    assert explain.hits(heat, boxes).tolist() == [True, False, True, False]
+
+
 def test_filters_are_images():
     explainer, shape = explainer_of("resnet20")
     images = explain.filters(explainer.model)
@@ -256,6 +267,8 @@ def test_the_command_explains_files(exported, digit, tmp_path, capsys, parts):
         (["--image", "{digit}", "--label", "x"], "--label x: not one of 0, 1"),
         (["--image", "{digit}", "--method", "grad"], "--method grad: not one of"),
         (["--image", "{digit}", "--output", "a.jpg"], "must end in .png"),
+        (["--pointing-game", "--image", "{digit}"], "--pointing-game takes --method and --layer"),
+        (["--pointing-game"], "digits has no boxes; scenes:digits=1 has"),
     ],
 )
 def test_the_command_names_what_is_wrong(exported, digit, words, message, capsys):
