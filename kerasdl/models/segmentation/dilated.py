@@ -6,8 +6,8 @@ Differs: both parts are trained together; the front-end starts He normal, not fr
          biases of its scores start at 1, so that the module's ReLUs cut few of them off; a last
          upsampling, bilinear and fixed, gives every pixel scores.
          `dilated_small` is the project's own: batch norm, zeros around each convolution instead of
-         a reflection around the image, one pooling, ELUs in a context module of fewer layers, a last
-         upsampling that is trained.
+         a reflection around the image, one pooling, a context module of fewer layers and with ELUs,
+         a last upsampling that is trained.
 """
 
 import keras
