@@ -185,3 +185,4 @@ def test_a_row_is_complete(row):
         assert name in module.TINY, f"RECIPE of {name}, which is no row here"
         Recipe(**{"model": row.name, **settings})
     assert row.paper
+    assert row.image_size is None or 8 <= row.image_size <= 512

@@ -170,6 +170,7 @@ _TINY = {
     "drop_rate": 0.1,
 }
 TINY = {"alexnet": _TINY, "alexnet_small": {**_TINY, "image_shape": (15, 20, 1), "small": True}}
+# The first setting tried
 RECIPE = {
     "alexnet_small": {
         "epochs": 20,

@@ -311,6 +311,7 @@ TINY = {
         "drop_rate": 0.1,
     },
 }
+# The first setting tried
 RECIPE = {
     "plain": {
         "epochs": 20,

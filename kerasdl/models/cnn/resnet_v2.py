@@ -242,6 +242,7 @@ TINY = {
     **{name: {**_TINY, "image_shape": (8, 12, 1)} for name in ("resnet20v2", "resnet110v2")},
     "resnet164v2": {**_TINY, "image_shape": (8, 12, 1), "inner": (4, 5)},
 }
+# The first setting tried
 RECIPE = {
     "resnet20v2": {
         "epochs": 20,
