@@ -8,8 +8,16 @@ PAPERS = (
         "locate",
         "Sermanet et al. 2013",
         "https://arxiv.org/abs/1312.6229",
-        {"locate_small": 613_390},
+        {"locate_small": 1_070_094},
         "scenes:digits=1",
+    ),
+    Paper(
+        "detection.faster_rcnn",
+        "detect",
+        "Ren et al. 2015",
+        "https://arxiv.org/abs/1506.01497",
+        {"faster_rcnn": 137_078_239, "faster_rcnn_small": 836_845},
+        "scenes",
     ),
     Paper(
         "detection.yolo_v1",

@@ -175,7 +175,7 @@ def match(overlap, valid, high=0.7, low=0.3, low_quality=True):
         highest = ops.max(overlap, axis=-2, keepdims=True)  # of each object
         chosen = ops.any((overlap == highest) & there & (highest > 0), axis=-1)
         result = ops.where(chosen, best, result)
-    return result
+    return ops.cast(result, "int32")  # two Python numbers are int64 where floats are float64
 
 
 def _like(values, x):

@@ -8,6 +8,7 @@ from keras import ops
 from kerasdl.columns import ABSENT
 from kerasdl.ops.boxes import iou
 
+NEVER = -1.0  # the score of what is not there; -inf would take the whole scale of 8-bit numbers
 UNROLLED = 128  # steps written one by one; converted files with 8-bit numbers have no loops
 
 
@@ -19,7 +20,7 @@ def nms(boxes, scores, threshold, count, labels=None):
 
     Args:
         boxes: float `(B, N, 4)`.
-        scores: float `(B, N)`; boxes of `-inf` are not there.
+        scores: float `(B, N)`; boxes with a negative one are not there.
         threshold: A box that overlaps a better one by more than this is removed.
         count: How many boxes are kept, an int.
         labels: int `(B, N)`; boxes of different labels do not remove each other.
@@ -28,7 +29,6 @@ def nms(boxes, scores, threshold, count, labels=None):
         int32 `(B, count)` indices, `ABSENT` where there are no more boxes.
     """
     number = ops.arange(boxes.shape[1], dtype="int32")
-    never = ops.cast(-float("inf"), scores.dtype)
 
     def step(left):
         value, index = ops.top_k(left, 1)  # (B, 1); of equal ones the first
@@ -39,8 +39,8 @@ def nms(boxes, scores, threshold, count, labels=None):
         if labels is not None:
             label = ops.sum(ops.where(here, labels, 0), axis=1, keepdims=True)
             covered = covered & (labels == label)
-        kept = ops.where(value > never, index, ABSENT)
-        return ops.where(here | covered, never, left), kept
+        kept = ops.where(value >= 0, index, ABSENT)
+        return ops.where(here | covered, NEVER, left), kept
 
     if count <= UNROLLED:
         left, kept = scores, []
@@ -104,7 +104,7 @@ def detections(boxes, scores, count, threshold=0.5, min_score=0.05, candidates=2
         _, n, k, _ = boxes.shape
         boxes, place = ops.reshape(boxes, (-1, n * k, 4)), place * k + label
     boxes = rows(boxes, place)
-    value = ops.where(value >= min_score, value, -float("inf"))
+    value = ops.where(value >= min_score, value, NEVER)
     index = nms(boxes, value, threshold, count, label)
     there = index >= 0
     return {

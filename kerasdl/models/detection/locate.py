@@ -89,9 +89,9 @@ class Localizer(Model):
 
 
 def locate_small(image_shape=(48, 48, 1), num_classes=10, **kwargs):
-    """Five convolutions, dense layers of 128 units: for scenes of one digit."""
+    """Five convolutions, dense layers of 256 units: for scenes of one digit."""
     given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
-    return construct(Localizer, "locate_small", given, {}, kwargs)
+    return construct(Localizer, "locate_small", given, {"fc_dim": 256}, kwargs)
 
 
 TINY = {
@@ -105,12 +105,14 @@ TINY = {
     },
 }
 RECIPE = {
+    # Of four settings, the one with the highest overlap of the validation part
     "locate_small": {
-        "epochs": 15,
+        "epochs": 20,
         "batch_size": 64,
-        "lr": 0.004,
+        "lr": 0.005,
         "warmup_epochs": 0.5,
         "weight_decay": 0.01,
         "augment": ("shift",),
+        "task_kwargs": {"box_weight": 100.0},
     },
 }

@@ -274,7 +274,7 @@ RECIPE = {
         "opt": "sgd",
         "weight_decay": 0.0005,
     },
-    # Of three settings, the one with the highest average precision of the validation part
+    # Of two settings, the one with the highest average precision of the validation part
     "yolo_v1_small": {
         "epochs": 30,
         "batch_size": 32,
