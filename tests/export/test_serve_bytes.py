@@ -101,5 +101,5 @@ def test_it_sees_the_pixels_that_training_and_predict_see(parts, recipe, tmp_pat
     logits = served(tf.constant([path.read_bytes()]))["logits"]
     seen = images.to_float(tf.constant(seen)).numpy()
     np.testing.assert_array_equal(logits, seen.reshape(1, 64)[:, 20:30])
-    picture = predict._decoded(path, path.read_bytes(), (8, 8, 1), fit)
+    picture = predict.decoded(path, path.read_bytes(), (8, 8, 1), fit)
     np.testing.assert_array_equal(picture, seen[0])

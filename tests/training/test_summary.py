@@ -21,8 +21,8 @@ def test_resnet20():
     assert any(line.split() == ["depths", "(3,", "3,", "3)"] for line in lines)
     assert any(line.split()[:2] == ["--augment", "shift"] for line in lines if line)
     block = next(line for line in lines if "stage2_block1" in line)
-    assert block.split() == ["backbone/stage2_block1", "16x16x32", "14,080", "3.54", "M"]
-    assert lines[-1].split() == ["head", "10", "650", "640"]
+    assert block.split() == ["backbone/stage2_block1", "16x16x32", "14,080", "3.54", "M", "21x21"]
+    assert lines[-1].split() == ["head", "10", "650", "640", "the", "image"]
 
 
 def test_it_leaves_no_weights_to_be_made():
