@@ -19,7 +19,8 @@ STEP = np.float32(1 / 255)
 GRAY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
 PNG = b"\x89PNG\r\n\x1a\n"
 DEPTH = 24  # where a PNG has its bits per channel
-MANY = 128**2  # pixels that are sampled faster an axis after the other
+BLOCK = 8  # rows that are computed from the same ones
+MANY = 128**2  # pixels that are sampled faster by products of matrices
 KINDS = {  # by how files begin
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
@@ -257,28 +258,42 @@ def _jpeg(content, size, channels, fit, box, turned=None):
         image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
         corner -= first
     image = image if channels == 3 else _luma(image)
-    sampled = _sampled if size[0] * size[1] < MANY else _sampled_by_axes
+    sampled = _sampled if size[0] * size[1] < MANY else _sampled_by_products
     image = tf.cast(tf.round(sampled(image[None], corner, sides, wanted)[0]), tf.uint8)
     return image if turned is None else orientation.upright(image, turned)
 
 
-def _sampled_by_axes(images, corner, sides, size):
-    """`_sampled` of one image `(1, H, W, C)`, an axis after the other, each with what lies along
-    the other one as channels: of many channels it takes a third less time."""
+def _sampled_by_products(images, corner, sides, size):
+    """`_sampled` of one image `(1, H, W, C)` but for rounding: of many pixels it takes half the
+    time."""
     shape, channels = tf.shape(images)[1:], images.shape[-1]
-    x = _column(tf.reshape(images, (shape[0], -1)), corner[0], sides[0], size[0])
-    x = tf.transpose(tf.reshape(x, (size[0], shape[1], channels)), (1, 0, 2))
-    x = _column(tf.reshape(x, (shape[1], -1)), corner[1], sides[1], size[1])
-    x = tf.transpose(tf.reshape(x, (size[1], size[0], channels)), (1, 0, 2))
-    return x[None]
+    x = tf.reshape(tf.cast(images, tf.float32), (shape[0], shape[1] * channels))
+    x = _rows(x, corner[0], sides[0], size[0])
+    x = tf.reshape(tf.transpose(x), (shape[1], channels * size[0]))
+    x = _rows(x, corner[1], sides[1], size[1])
+    x = tf.transpose(tf.reshape(x, (size[1] * channels, size[0])))
+    return tf.reshape(x, (1, size[0], size[1], channels))
 
 
-def _column(x, corner, side, size):
-    """`size` rows `(size, M)` of a part of the rows of `x` `(N, M)`."""
-    whole = tf.ones_like(corner)
-    return _sampled(
-        x[None, :, None], tf.stack([corner, 0.0]), tf.stack([side, whole]), tf.stack([size, 1])
-    )[0, :, 0]
+def _rows(x, corner, side, size):
+    """`size` rows of a part of `x` `(N, M)`: products of blocks of weights with the rows that they
+    reach."""
+    count = tf.shape(x)[0]
+    scale = side / tf.cast(size, tf.float32)
+    reach = tf.maximum(scale, 1.0)
+    number = tf.range(-(-size // BLOCK) * BLOCK)
+    centers = tf.reshape(corner + (tf.cast(number, tf.float32) + 0.5) * scale, (-1, BLOCK))
+    reached = tf.cast(tf.math.ceil((BLOCK - 1) * scale + 2.0 * reach), tf.int32) + 1
+    reached = tf.minimum(reached, count)
+    first = tf.cast(tf.floor(centers[:, 0] - reach), tf.int32)
+    rows = tf.clip_by_value(first, 0, count - reached)[:, None] + tf.range(reached)
+    distance = tf.abs(tf.cast(rows, tf.float32)[:, None, :] + 0.5 - centers[:, :, None])
+    weights = tf.nn.relu(1.0 - distance / reach)  # (blocks, BLOCK, reached)
+    outside = (centers < 0.0) | (centers > tf.cast(count, tf.float32))
+    total = tf.where(outside, 0.0, tf.reduce_sum(weights, axis=-1))
+    weights = tf.math.divide_no_nan(weights, total[:, :, None])
+    blocks = tf.matmul(weights, tf.gather(x, rows))
+    return tf.reshape(blocks, (-1, tf.shape(x)[1]))[:size]
 
 
 def _with_channels(image, channels):
