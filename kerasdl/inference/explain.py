@@ -142,6 +142,7 @@ class Explainer:
 
     def __init__(self, model, image_shape, name="the model"):
         self.model, self.image_shape, self.name = model, tuple(image_shape), name
+        self._traced = {}
         self.methods = {
             "saliency": self._saliency,
             "guided": self._guided,
@@ -267,7 +268,6 @@ class Explainer:
     def _gradient(self, images, label, guided=False):
         """Of the logit in the image, `(B, H, W, C)`."""
 
-        @tf.function(autograph=False)
         def run(x, label):
             graph = tf.compat.v1.get_default_graph()
             with graph.gradient_override_map({"Relu": "KerasdlGuidedRelu"} if guided else {}):
@@ -278,6 +278,7 @@ class Explainer:
                 )
             return tf.gradients(_score(logits, label), [x])[0]
 
+        run = self._once(("gradient", guided), run)
         return run(tf.constant(images), tf.constant(label)).numpy()
 
     def gradcam(self, x, layer, label=None):
@@ -302,19 +303,24 @@ class Explainer:
 
         @tf.function(autograph=False)
         def run(x):
-            counts = []
-            for name in reversed(self.layers):
-                _, _, gradient = self._map_and_gradient(x, name, None)
-                counts.append(tf.reduce_any(gradient != 0))
-            return tf.stack(counts)
+            logits, known = self._called(x)
+            score = _score(logits, tf.argmax(logits, -1))
+            gradients = tf.gradients(score, [known[name] for name in self.layers])
+            maps = [tf.zeros(1) if g is None else self._as_map(g) for g in gradients]
+            return tf.stack([tf.reduce_any(gradient != 0) for gradient in maps])
 
-        counts = run(noise).numpy()
-        return self.layers[-1 - int(counts.argmax())]
+        return self.layers[max(np.flatnonzero(run(noise).numpy()), default=-1)]
 
     def _gradcam(self, images, label, layer=None):
         layer = self._layer(layer) or self.main_layer
-        run = tf.function(lambda x, k: self.gradcam(x, layer, k)[1], autograph=False)
+        run = self._once(("gradcam", layer), lambda x, k: self.gradcam(x, layer, k)[1])
         return run(tf.constant(images), tf.constant(label)).numpy()
+
+    def _once(self, key, function):
+        """A function of images and labels as a graph, traced at the first call with this `key`."""
+        if key not in self._traced:
+            self._traced[key] = tf.function(function, autograph=False, reduce_retracing=True)
+        return self._traced[key]
 
     def _map_and_gradient(self, x, layer, label):
         """The logits, a layer's map `(B, h, w, c)` and the gradient of a logit in it."""
