@@ -7,6 +7,7 @@
 | `mask` | `(H, W)` int32 class of each pixel, `VOID` where it is not labeled |
 | `instances` | `(M, H, W)` uint8, 1 where an object is |
 | `boxes` | `(M, 4)` float `ymin xmin ymax xmax` in [0, 1] |
+| `regions` | `(R, 4)` float likewise: where an object may be; 0 where there is none |
 | `valid` | bool `(M,)`, whether there is an object |
 | `label` | int32 `()` or `(M,)`, a class; `ABSENT` where there is none |
 | `tokens` | int32 `(N,)` of a named tokenizer, padded at its end |
@@ -22,7 +23,7 @@ from dataclasses import dataclass, field, replace
 VOID = 255  # the class of a pixel that is not labeled
 ABSENT = -1  # the label of an object that is not there: of a place that only fills up `(M,)`
 KINDS = tuple(
-    "image video mask instances boxes valid label tokens audio vector number text".split()
+    "image video mask instances boxes regions valid label tokens audio vector number text".split()
 )
 PARTS = ("train", "validation", "test")  # of a data set
 PIXELS = ("image", "video")  # floats in [0, 1] once they are read

@@ -12,6 +12,14 @@ PAPERS = (
         "scenes:digits=1",
     ),
     Paper(
+        "detection.fast_rcnn",
+        "detect_proposals",
+        "Girshick 2015",
+        "https://arxiv.org/abs/1504.08083",
+        {"fast_rcnn": 134_690_729, "fast_rcnn_small": 748_567},
+        "scenes",
+    ),
+    Paper(
         "detection.faster_rcnn",
         "detect",
         "Ren et al. 2015",

@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerasdl.columns import ABSENT, PIXELS, VOID
 from kerasdl.data.pixels import warp
 
-PLACED = (*PIXELS, "mask", "instances", "boxes")  # what has a place in the picture
+PLACED = (*PIXELS, "mask", "instances", "boxes", "regions")  # what has a place in the picture
 OF_OBJECTS = ("instances", "boxes", "valid", "label")  # what has a row per object
 SMALLEST = 0.5  # pixels of a side: of a box with less of it in sight, the object is absent
 
@@ -40,7 +40,7 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
         value, kind = batch[name], column.kind
         if kind in PIXELS and not pixels or kind not in PLACED:
             continue
-        if kind == "boxes":
+        if kind in ("boxes", "regions"):
             batch[name] = move_boxes(value, transforms, size)
             continue
         own = {"mask": column.shape, "instances": column.shape[1:]}.get(kind, column.shape[-3:-1])

@@ -1,5 +1,7 @@
 """Which columns a task wants of its data, and whether a source has them."""
 
+MADE = ("regions",)  # kinds that are made from the images of a source that does not have them
+
 
 def specs(task) -> dict:
     """`{column: Spec}` of all that a task or its class wants; empty where it does not say."""
@@ -13,7 +15,11 @@ def needed(task) -> dict:
         task: The task or its class, or None.
     """
     optional = getattr(task, "optional", ())
-    return {name: spec for name, spec in specs(task).items() if name not in optional}
+    return {
+        name: spec
+        for name, spec in specs(task).items()
+        if name not in optional and spec.kind not in MADE
+    }
 
 
 def fits(given, task) -> bool:

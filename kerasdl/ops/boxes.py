@@ -152,6 +152,39 @@ def anchors(cell, shape, stride, offset=0.0) -> np.ndarray:
     return (np.tile(at, 2)[:, :, None] + cell).reshape(-1, 4)
 
 
+def windows(size, count) -> np.ndarray:
+    """Boxes that slide over a picture: of three ratios and of sides from a fifth of its shorter one
+    to all of it, as densely as their number allows.
+
+    Args:
+        size: `(height, width)`.
+        count: Their maximum number, `R`.
+
+    Returns:
+        float32 `(R, 4)` in [0, 1]; zeros where there are fewer.
+    """
+    size = np.asarray(size, np.float64)
+    sides = min(size) * np.geomspace(0.2, 1, 5)[:, None]
+    ratios = np.sqrt([0.5, 1.0, 2.0])
+    sides = np.stack([(sides * ratios).ravel(), (sides / ratios).ravel()], -1)
+    sides = sides[(sides <= size).all(-1)]
+    result = np.zeros((count, 4), np.float32)
+    for step in np.geomspace(0.05, 20, 300):  # of a window's sides
+        places = 1 + np.ceil((size - sides) / (step * sides) - 1e-9).astype(int)  # (N, 2)
+        if places.prod(-1).sum() <= count:
+            break
+    else:
+        return result
+    boxes = []
+    for side, n in zip(sides, places, strict=True):
+        at = (np.linspace(0, 1, k) * (w - s) for k, w, s in zip(n, size, side, strict=True))
+        low = np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
+        boxes.append(np.concatenate([low, low + side], -1) / np.tile(size, 2))
+    boxes = np.concatenate(boxes)
+    result[: len(boxes)] = boxes
+    return result
+
+
 def match(overlap, valid, high=0.7, low=0.3, low_quality=True):
     """Which object each box belongs to.
 

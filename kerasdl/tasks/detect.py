@@ -80,8 +80,8 @@ class Detect(Task):
         return self.settings["max_objects"]
 
     def signatures(self, model):
-        def serve(image):
-            return self.predict(model, {"image": image})
+        def serve(**inputs):
+            return self.predict(model, inputs)
 
         count = self.objects()
         outputs = {
@@ -93,7 +93,7 @@ class Detect(Task):
     def evaluated_by(self, target):
         return {
             "signature": "serving_default",
-            "inputs": ["image"],
+            "inputs": list(self.inputs),
             "output": "boxes",
             "target": "boxes",
             "loss": "ap",

@@ -85,20 +85,26 @@ class Task:
     def __init__(self, info: DataInfo, recipe):
         self.info = info
         self.run_recipe = recipe
-        unknown = set(recipe.task_kwargs) - set(self.settings)
+        self.settings = self.checked(recipe)
+
+    @classmethod
+    def checked(cls, recipe) -> dict:
+        """The task's own settings, as a run has them; UserError where they are not allowed."""
+        unknown = set(recipe.task_kwargs) - set(cls.settings)
         if unknown:
             name = sorted(unknown)[0]
             raise UserError(
-                f"--task-kwargs {name}: no such setting{nearest(name, self.settings)}; "
-                f"this task takes {', '.join(self.settings) or 'none'}"
+                f"--task-kwargs {name}: no such setting{nearest(name, cls.settings)}; "
+                f"this task takes {', '.join(cls.settings) or 'none'}"
             )
-        given = {**self.settings, **recipe.task_kwargs}
-        self.settings = {name: self._allowed(name, value) for name, value in given.items()}
+        given = {**cls.settings, **recipe.task_kwargs}
+        return {name: cls._allowed(name, value) for name, value in given.items()}
 
-    def _allowed(self, name, value):
+    @classmethod
+    def _allowed(cls, name, value):
         """A setting as it is used; a ValueError that says what is allowed."""
-        allowed = self.allowed.get(name)
-        if allowed is None or (value is None and self.settings[name] is None):
+        allowed = cls.allowed.get(name)
+        if allowed is None or (value is None and cls.settings[name] is None):
             return value
         if isinstance(allowed, Number):
             number = allowed.read(value)

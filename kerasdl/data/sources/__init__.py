@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.columns import PIXELS
-from kerasdl.data import summary, wanted
+from kerasdl.data import proposals, summary, wanted
 from kerasdl.data.images import SQUASH, Fit, to_float
 from kerasdl.data.moving import PLACED
 from kerasdl.data.sources import layout
@@ -226,7 +226,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
     pixels = info and info.first(*PIXELS)
     if pixels:
         image_size = tuple(pixels.shape[-3:-1])
-    return open_source(
+    source = open_source(
         recipe.dataset,
         image_size=image_size,
         fit=Fit.from_recipe(recipe),
@@ -242,6 +242,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
         columns=recipe.columns,
         division=division,
     )
+    return proposals.added(source, task, recipe)
 
 
 def input_statistics(split: Split, columns: dict) -> tuple[tuple, tuple]:

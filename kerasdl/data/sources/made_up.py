@@ -151,6 +151,13 @@ class Maker:
     def _boxes(self, n, name, label, objects):
         return objects[0][:, : self.shapes[name][0]]
 
+    def _regions(self, n, name, label, objects):
+        """The objects' boxes, and others anywhere."""
+        sides = self.rng.uniform(0.2, 0.5, (n, self.shapes[name][0], 2))
+        start = self.rng.uniform(0, 1 - sides)
+        others = np.concatenate([start, start + sides], -1)
+        return np.concatenate([objects[0], others], 1)[:, : self.shapes[name][0]]
+
     def _valid(self, n, name, label, objects):
         return objects[1][:, : self.shapes[name][0]] != ABSENT
 

@@ -105,6 +105,7 @@ class FasterRCNN(Detector):
 
     Attributes:
         offset: Of the first anchor's center from the image's edge, in strides.
+        background_from: Overlap with an object from which on the second stage learns from a region.
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
@@ -116,6 +117,7 @@ class FasterRCNN(Detector):
     """
 
     offset = 0.5
+    background_from = 0.0
 
     def __init__(
         self,
@@ -163,6 +165,10 @@ class FasterRCNN(Detector):
         self.image_shape = self.backbone.image_shape
         self.cell = bx.cell_anchors(sizes, ratios, rounded=True)
         self.proposing = ProposalNetwork(stages[-1][-1], len(self.cell), name="proposing")
+        self.make_head(fc_dim, drop_rate)
+
+    def make_head(self, fc_dim, drop_rate):
+        """Make the layers of the second stage."""
         self.dense = [
             keras.layers.Dense(
                 fc_dim, activation="relu", kernel_initializer=he_normal(), name=f"fc{i}"
@@ -179,8 +185,8 @@ class FasterRCNN(Detector):
                 name=name,
             )
             for name, units, std in (
-                ("classes", num_classes + 1, 0.01),
-                ("codes", 4 * (num_classes + 1), 0.001),
+                ("classes", self.num_classes + 1, 0.01),
+                ("codes", 4 * (self.num_classes + 1), 0.001),
             )
         )
 
@@ -195,8 +201,12 @@ class FasterRCNN(Detector):
         self.backbone.build(input_shape)
         width = self.backbone.width
         self.proposing.build((None, None, None, width))
+        self.build_head(self.bins**2 * width)
+
+    def build_head(self, width):
+        """Build the layers of the second stage, of regions of `width` numbers."""
         one, two = zip(self.dense, self.drops, strict=True)
-        shape = build_chain((None, self.bins**2 * width), *one, *two)
+        shape = build_chain((None, width), *one, *two)
         self.classes.build(shape)
         self.codes.build(shape)
 
@@ -254,17 +264,21 @@ class FasterRCNN(Detector):
         Returns:
             Logits `(B, R, 1 + K)`, the background first, and codes `(B, R, 1 + K, 4)`.
         """
+        x = self.pooled(maps, boxes)
+        for dense, drop in zip(self.dense, self.drops, strict=True):
+            x = drop(dense(x), training=training)
+        codes = self.codes(x)
+        return self.classes(x), ops.reshape(codes, (-1, *codes.shape[1:2], self.num_classes + 1, 4))
+
+    def pooled(self, maps, boxes):
+        """What maps hold within regions, float `(B, R, N)`."""
         scale = [1 / stride for stride in self._strides(maps)]
         size = (self.bins, self.bins)
         if self.roi == "pool":
             x = roi_pool(maps, boxes, size, scale)
         else:
             x = roi_align(maps, boxes, size, scale, aligned=False)
-        x = ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * maps.shape[-1]))
-        for dense, drop in zip(self.dense, self.drops, strict=True):
-            x = drop(dense(x), training=training)
-        codes = self.codes(x)
-        return self.classes(x), ops.reshape(codes, (-1, *codes.shape[1:2], self.num_classes + 1, 4))
+        return ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * maps.shape[-1]))
 
     def candidates(self, predictions):
         boxes, size = predictions["proposals"], self.image_shape[:2]
@@ -301,10 +315,19 @@ class FasterRCNN(Detector):
             "objectness": (ops.sum(cross * chosen, axis=-1), count),
             "proposal_box": (ops.sum(distance * chosen, axis=-1), count),
         }
+        return result | self.losses_of_regions(predictions, batch, training)
+
+    def losses_of_regions(self, predictions, batch, training=False):
+        """Those of `losses_of_stages` that are the second stage's."""
+        dtype, size = predictions["maps"].dtype, self.image_shape[:2]
+        true = ops.cast(batch["boxes"], dtype) * ops.cast(np.array((*size, *size)), dtype)
+        valid = ops.cast(batch["valid"], "bool")
         boxes = ops.concatenate([predictions["proposals"], true], axis=1)
         there = ops.concatenate([predictions["there"] > 0, valid], axis=1)
-        match = bx.match(bx.pairwise(bx.iou, boxes, true), valid, 0.5, 0.5, low_quality=False)
-        match = ops.where(there, match, bx.BETWEEN)
+        overlap = bx.pairwise(bx.iou, boxes, true)
+        match = bx.match(overlap, valid, 0.5, 0.5, low_quality=False)
+        overlap = ops.max(ops.where(valid[:, None], overlap, 0), axis=-1)
+        match = ops.where(there & (overlap >= self.background_from), match, bx.BETWEEN)
         total = min(self.samples[1], boxes.shape[1])
         chosen = self._sampled(match, batch["key"], REGIONS, total, self.fraction)
         # The sampled ones in a fixed number of places
@@ -320,9 +343,10 @@ class FasterRCNN(Detector):
         target = bx.encode(rows(true, match), boxes, WEIGHTS)
         own = ops.sum(codes * hot[..., None], axis=-2)
         distance = _smooth(own - target) * ops.cast(match >= 0, dtype)
-        result["class"] = ops.sum(cross * chosen, axis=-1), count
-        result["box"] = ops.sum(distance * chosen, axis=-1), count
-        return result
+        return {
+            "class": (ops.sum(cross * chosen, axis=-1), count),
+            "box": (ops.sum(distance * chosen, axis=-1), count),
+        }
 
     def _sampled(self, match, key, stream, count, fraction):
         """float `(B, N)`: 1 of those that are sampled."""

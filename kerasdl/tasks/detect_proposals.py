@@ -1,0 +1,45 @@
+"""Detection among proposals: which of the given regions are objects, and where exactly."""
+
+from keras import ops
+
+from kerasdl.columns import Spec
+from kerasdl.ops.boxes import windows
+from kerasdl.tasks.detect import Detect
+from kerasdl.tasks.task import Number
+
+
+class DetectProposals(Detect):
+    """`Detect` by models that are given an image and proposals: regions that may be objects.
+
+    `proposals=search`: they are a column of the data, of selective search on each image where the
+    data have none (`kerasdl.data.proposals`), and an input of what is exported, since no file holds
+    a search. `proposals=windows`: they are the same windows of every image, made in the graph, so
+    that the image is the only input. `max_proposals` says how many there are.
+    """
+
+    inputs = {**Detect.inputs, "proposals": Spec(("R", 4), "float32", "regions")}
+    settings = {**Detect.settings, "proposals": "search", "max_proposals": 2000}
+    allowed = {
+        **Detect.allowed,
+        "proposals": ("search", "windows"),
+        "max_proposals": Number(1, 10_000, whole=True),
+    }
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        self.windows = None
+        if self.settings["proposals"] == "windows":
+            self.windows = windows(info.image_shape[:2], self.settings["max_proposals"])
+        else:
+            shape = tuple(info.columns["proposals"].shape)
+            self.inputs = {**self.inputs, "proposals": Spec(shape, "float32", "regions")}
+
+    def model_inputs(self, model, batch):
+        image, proposals = batch["image"], batch.get("proposals")
+        if self.windows is not None:
+            wide = (ops.shape(image)[0], *self.windows.shape)
+            proposals = ops.broadcast_to(ops.cast(self.windows[None], "float32"), wide)
+        return {"image": image, "proposals": proposals}
+
+
+TASK = DetectProposals
