@@ -29,6 +29,8 @@ def first_of_each():
 
 
 BATTERY = first_of_each()
+SHORT = {"steps": 4, "sample_tokens": 8, "max_proposals": 5}  # settings of tasks
+FREE = 5  # length of an axis that is free
 
 
 def task_of(name):
@@ -60,6 +62,8 @@ def info_of(task, arguments):
         elif spec.kind == "tokens":
             columns[name] = Column("tokens", ("N",), tokenizer="text", max_length=longest)
             tokenizers["text"] = letters(arguments["vocab_size"])
+        elif spec.kind == "regions":
+            columns[name] = Column("regions", (FREE, 4))
         elif spec.kind not in ("label", "mask"):
             columns[name] = Column(spec.kind, spec.shape)
     return DataInfo(columns, tokenizers)
@@ -77,8 +81,6 @@ def build(name):
     return catalog.build(name, **tiny(name)), task_of(name)
 
 
-SHORT = {"steps": 4, "sample_tokens": 8}  # settings of tasks
-FREE = 5  # length of an axis that is free
 
 
 def examples(task, size, rng):
@@ -98,7 +100,7 @@ def examples(task, size, rng):
             value = rng.integers(SPECIAL, task.info.vocab_size, shape)
         else:
             value = rng.integers(0, 2, shape) if "int" in spec.dtype else rng.random(shape)
-            if spec.kind == "boxes":  # each end behind its start
+            if spec.kind in ("boxes", "regions"):  # each end behind its start
                 value = np.sort(value.reshape(*shape[:-1], 2, 2), axis=-2).reshape(shape)
         result[name] = value.astype(spec.dtype)
         if spec.kind == "image":

@@ -12,6 +12,22 @@ PAPERS = (
         "scenes:digits=1",
     ),
     Paper(
+        "detection.rcnn",
+        "detect_proposals",
+        "Girshick et al. 2014",
+        "https://arxiv.org/abs/1311.2524",
+        {"rcnn": 57_298_409, "rcnn_small": 118_455},
+        "scenes",
+    ),
+    Paper(
+        "detection.sppnet",
+        "detect_proposals",
+        "He et al. 2014",
+        "https://arxiv.org/abs/1406.4729",
+        {"sppnet": 73_370_857, "sppnet_small": 1_188_871},
+        "scenes",
+    ),
+    Paper(
         "detection.fast_rcnn",
         "detect_proposals",
         "Girshick 2015",

@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasdl.columns import DataInfo
 from kerasdl.data.images import MODES, Fit
+from kerasdl.data.wanted import MADE
 from kerasdl.errors import UserError
 from kerasdl.inference import signatures
 from kerasdl.store import load
@@ -40,13 +41,13 @@ class Interface:
             settings: Names of inputs that have a value of their own.
 
         Returns:
-            None where it takes anything else besides.
+            None where it takes anything else besides, but what is made of the image.
         """
         inputs, result = self.signatures[name]["inputs"], {}
         for key, one in inputs.items():
             if one["kind"] in INPUTS and one["kind"] not in result and one["batched"]:
                 result[one["kind"]] = key
-            elif key not in settings:
+            elif key not in settings and one["kind"] not in MADE:
                 return None
         return result
 

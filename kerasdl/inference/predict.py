@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from kerasdl.columns import VOID
 from kerasdl.data import images
+from kerasdl.data.selective_search import proposals
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface, texts
@@ -192,6 +193,9 @@ def _answer(artifact, name, data, request, given, numbers, number):
         content = read_file(file, f"{serving.model} takes {serving.takes(texts.SETTINGS)}")
         picture = decoded(file, content, one["shape"], serving.fit)
         inputs[key] = np.array([content], object) if one.get("encoded") else picture[None]
+        for key, one in signature["inputs"].items():
+            if one["kind"] == "regions":
+                inputs[key] = proposals(picture, one["shape"][0])[None]
     if "tokens" in data:
         key, text = data["tokens"], request["tokens"]
         one, result["text"] = signature["inputs"][key], text

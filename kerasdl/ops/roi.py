@@ -1,6 +1,6 @@
-"""What a map holds within a region, in a fixed number of bins: RoI pooling and RoI align.
+"""What a map holds within a region, in a fixed number of bins: RoI pooling, RoI align and warping.
 
-Source: Girshick 2015, https://arxiv.org/abs/1504.08083, section 2.1 (max pooling); He et al. 2017,
+Source: Girshick et al. 2014, https://arxiv.org/abs/1311.2524, appendix A (warping); Girshick 2015, https://arxiv.org/abs/1504.08083, section 2.1 (max pooling); He et al. 2017,
         https://arxiv.org/abs/1703.06870, section 3 (align); Lin et al. 2017,
         https://arxiv.org/abs/1612.03144, equation 1 (levels).
 """
@@ -145,6 +145,42 @@ def roi_pool(maps, boxes, size, scale=1.0):
             result = one if result is None else ops.maximum(result, one)
     there = ((y1 > y0) & (x1 > x0))[..., None]
     return ops.where(there, result, ops.zeros_like(result))
+
+
+def warp(maps, boxes, size, context=0):
+    """Regions of images, brought to one size whatever their proportions are.
+
+    Args:
+        maps: float `(B, H, W, C)`.
+        boxes: float `(B, R, 4)`, `ymin xmin ymax xmax` in pixels.
+        size: `(P, Q)` pixels.
+        context: How many of these on each side are of what lies around the region.
+
+    Returns:
+        float `(B, R, P, Q, C)`, bilinear; 0 of what lies outside of the image.
+    """
+    _, height, width, channels = maps.shape
+    sides = []
+    for axis, n in ((0, height), (1, width)):
+        low, high, count = boxes[..., axis], boxes[..., axis + 2], size[axis]
+        step = (high - low) / (count - 2 * context)  # pixels of the image in one of the result
+        place = ops.cast(np.arange(count) + 0.5 - context, boxes.dtype)
+        at = low[..., None] + step[..., None] * place - 0.5  # (B, R, count)
+        first = ops.floor(at)
+        pairs = []
+        for number, weight in ((first, 1 - (at - first)), (first + 1, at - first)):
+            weight = ops.where((number >= 0) & (number < n), weight, 0)
+            pairs.append((ops.cast(ops.clip(number, 0, n - 1), "int32"), weight))
+        sides.append(pairs)
+    flat = ops.reshape(maps, (-1, channels))
+    image = ops.arange(ops.shape(maps)[0], dtype="int32")[:, None, None]
+    result = 0
+    for y, wy in sides[0]:
+        for x, wx in sides[1]:
+            at = ((image * height + y) * width)[..., None] + x[..., None, :]  # (B, R, P, Q)
+            weight = ops.cast(wy[..., None] * wx[..., None, :], maps.dtype)
+            result = result + ops.take(flat, at, axis=0) * weight[..., None]
+    return result
 
 
 def _bins(low, high, n, bins):
