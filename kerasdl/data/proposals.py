@@ -1,15 +1,20 @@
 """Proposals of the images of a data set: a column made by selective search, once per image."""
 
+import os
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from kerasdl.columns import Column
-from kerasdl.data import wanted
-from kerasdl.data.selective_search import proposals
+from kerasdl.data import selective_search, wanted
 from kerasdl.data.splits import Split
+from kerasdl.system import processes
 
-CHUNK = 256  # images that are read at a time
+CHUNK = 2**20  # pixels that are read at a time
 
 
 def added(source, task, recipe):
@@ -69,11 +74,18 @@ class Proposed(Split):
         return {**self.split.columns(), self.name: self.made[0]}
 
     def _search(self):
-        images, result = self.split.only([self.image]), []
-        for start in range(0, len(images), CHUNK):
-            rows = np.arange(start, min(start + CHUNK, len(images)))
-            result += [proposals(one, self.count) for one in images.read(rows)[self.image]]
-        return np.stack(result)
+        images = self.split.only([self.image])
+        size = max(1, CHUNK // int(np.prod(images.read([0])[self.image].shape[1:3])))
+
+        def search(start, function=searched):
+            rows = np.arange(start, min(start + size, len(images)))
+            return function(images.read(rows)[self.image], self.count)
+
+        starts = range(0, len(images), size)
+        if len(starts) == 1:
+            return search(0, selective_search.of_images)
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            return np.concatenate(list(pool.map(search, starts)))
 
     def load(self, row):
         row = dict(row)
@@ -88,3 +100,16 @@ class Proposed(Split):
 
     def digest(self):
         return self.split.digest()
+
+
+def searched(images, count):
+    """`selective_search.of_images`, in a process of its own: Python's threads would wait."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("images.npy", "proposals.npy")]
+        np.save(files[0], images)
+        command = [sys.executable, "-m", selective_search.__name__, *files, count]
+        with processes.child(command) as (_, wait):
+            status, output = wait()
+        if status:
+            raise RuntimeError(f"selective search failed: {processes.why(status, output)}")
+        return np.load(files[1])

@@ -9,7 +9,11 @@ Source: Uijlings et al. 2013, https://doi.org/10.1007/s11263-013-0620-5, section
 Differs: an image of less than 128 pixels a side is not blurred; gray images have one color space.
 """
 
+import sys
+
 import numpy as np
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
 
 COLOR_BINS, TEXTURE_BINS, ORIENTATIONS = 25, 10, 8  # section 3.2
 SCALES = (50.0, 100.0)  # the constant `k` of the segmentation; section 4.1
@@ -48,6 +52,11 @@ def proposals(image, count) -> np.ndarray:
     return result
 
 
+def of_images(images, count) -> np.ndarray:
+    """`proposals` of images `(N, H, W, C)`: float32 `(N, R, 4)`."""
+    return np.stack([proposals(image, count) for image in images])
+
+
 def segment(image, scale, smallest=1) -> np.ndarray:
     """Regions within which neighboring pixels differ little.
 
@@ -67,43 +76,43 @@ def segment(image, scale, smallest=1) -> np.ndarray:
     weight = np.sqrt(np.square(pixels[a] - pixels[b]).sum(-1))
     order = np.argsort(weight, kind="stable")
     a, b, weight = a[order], b[order], weight[order]
-    parent, size = list(range(height * width)), [1] * (height * width)
-    limit = [scale] * (height * width)  # Int(C) + k / |C|
-    label = np.arange(height * width)
-    # A region whose limit is below the weight that is looked at never grows again
-    for part in np.array_split(np.arange(len(order)), CHUNKS):
-        i, j, w = label[a[part]], label[b[part]], weight[part]
-        limits = np.array(limit)
-        left = (i != j) & (w <= limits[i]) & (w <= limits[j])
-        for x, y, value in zip(i[left].tolist(), j[left].tolist(), w[left].tolist(), strict=True):
+    # What does not differ is joined whatever the scale
+    same = int(np.searchsorted(weight, 0, "right"))
+    graph = coo_matrix((np.ones(same), (a[:same], b[:same])), (len(pixels), len(pixels)))
+    label = start = connected_components(graph, directed=False)[1]
+    size = np.bincount(start)
+    limit = (scale / size).tolist()  # Int(C) + k / |C|
+    parent, size = list(range(len(size))), size.tolist()
+
+    def join(i, j, weights, below):
+        """Regions `i` and `j` of edges of rising weights that are alike, or of a size below."""
+        for x, y, value in zip(i.tolist(), j.tolist(), weights.tolist(), strict=True):
             while parent[x] != x:
                 x = parent[x]
             while parent[y] != y:
                 y = parent[y]
-            if x != y and value <= limit[x] and value <= limit[y]:
-                _join(parent, size, x, y)
-                limit[parent[x]] = value + scale / size[parent[x]]
-        label = _roots(parent)
-    i, j = label[a], label[b]
-    left = i != j
-    for x, y in zip(i[left].tolist(), j[left].tolist(), strict=True):
-        while parent[x] != x:
-            x = parent[x]
-        while parent[y] != y:
-            y = parent[y]
-        if x != y and min(size[x], size[y]) < smallest:
-            _join(parent, size, x, y)
-    label = np.unique(_roots(parent), return_inverse=True)[1]
+            alike = value <= limit[x] and value <= limit[y]
+            if x != y and (min(size[x], size[y]) < below if below else alike):
+                if size[x] < size[y]:
+                    x, y = y, x
+                parent[y] = x
+                size[x] += size[y]
+                limit[x] = value + scale / size[x]
+
+    # A region whose limit is below the first weight that is left never grows again
+    for part in np.array_split(np.arange(same, len(order)), CHUNKS):
+        i, j, limits = label[a[part]], label[b[part]], np.array(limit)
+        left = (i != j) & (weight[part[:1]] <= np.minimum(limits[i], limits[j]))
+        join(i[left], j[left], weight[part][left], 0)
+        label = _roots(parent)[start]
+    left = label[a] != label[b]
+    join(label[a[left]], label[b[left]], weight[left], smallest)
+    label = np.unique(_roots(parent)[start], return_inverse=True)[1]
     return label.reshape(height, width)
 
 
-def _join(parent, size, x, y):
-    x, y = (x, y) if size[x] >= size[y] else (y, x)
-    parent[y] = x
-    size[x] += size[y]
-
-
 def _roots(parent):
+    """Of each region the one that it is a part of in the end."""
     parent = np.array(parent)
     while (parent != parent[parent]).any():
         parent = parent[parent]
@@ -259,3 +268,7 @@ def lab(image):
     x = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
     l, a, b = 116 * x[..., 1] - 16, 500 * (x[..., 0] - x[..., 1]), 200 * (x[..., 1] - x[..., 2])
     return np.clip(np.stack([l * 2.55, a + 128, b + 128], -1), 0, 255)
+
+
+if __name__ == "__main__":  # images.npy proposals.npy count
+    np.save(sys.argv[2], of_images(np.load(sys.argv[1]), int(sys.argv[3])))
