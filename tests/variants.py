@@ -81,8 +81,6 @@ def build(name):
     return catalog.build(name, **tiny(name)), task_of(name)
 
 
-
-
 def examples(task, size, rng):
     """`{column: array}` of made-up examples that meet the task's specs, by kind."""
     result = {}

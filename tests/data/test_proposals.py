@@ -48,7 +48,9 @@ def test_a_source_gets_the_column_that_it_lacks(source, monkeypatch):
     )
     made = with_proposals(source)
     assert made.info.columns["proposals"] == Column("regions", (COUNT, 4))
-    assert list(made.info.columns) == ["image", "valid", "proposals"] and "6 regions" in made.notes[0]
+    assert (
+        list(made.info.columns) == ["image", "valid", "proposals"] and "6 regions" in made.notes[0]
+    )
     assert made.train.digest() == source.train.digest() and not calls  # nothing is searched yet
     assert set(made.train.only(["image"]).columns()) == {"image"} and not calls
     batch = made.train.read([5, 2])

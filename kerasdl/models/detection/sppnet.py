@@ -12,7 +12,15 @@ Differs: trained end to end from scratch, where the paper keeps the convolutions
 
 from keras import ops
 
-from kerasdl.layers.core import BatchNorm, Conv, Normalize, build_chain, construct, register, strided
+from kerasdl.layers.core import (
+    BatchNorm,
+    Conv,
+    Normalize,
+    build_chain,
+    construct,
+    register,
+    strided,
+)
 from kerasdl.layers.norm import LocalResponseNorm
 from kerasdl.layers.remat import Block
 from kerasdl.models.detection.fast_rcnn import RegionDetector
