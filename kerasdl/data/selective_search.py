@@ -266,8 +266,10 @@ def lab(image):
     to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
     x = x @ np.array(to_xyz).T / [0.9505, 1.0, 1.089]  # of the white point D65
     x = np.where(x > 0.008856, np.cbrt(x), 7.787 * x + 16 / 116)
-    l, a, b = 116 * x[..., 1] - 16, 500 * (x[..., 0] - x[..., 1]), 200 * (x[..., 1] - x[..., 2])
-    return np.clip(np.stack([l * 2.55, a + 128, b + 128], -1), 0, 255)
+    x, y, z = np.moveaxis(x, -1, 0)
+    return np.clip(
+        np.stack([(116 * y - 16) * 2.55, 500 * (x - y) + 128, 200 * (y - z) + 128], -1), 0, 255
+    )
 
 
 if __name__ == "__main__":  # images.npy proposals.npy count

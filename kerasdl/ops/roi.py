@@ -1,6 +1,7 @@
 """What a map holds within a region, in a fixed number of bins: RoI pooling, RoI align and warping.
 
-Source: Girshick et al. 2014, https://arxiv.org/abs/1311.2524, appendix A (warping); Girshick 2015, https://arxiv.org/abs/1504.08083, section 2.1 (max pooling); He et al. 2017,
+Source: Girshick et al. 2014, https://arxiv.org/abs/1311.2524, appendix A (warping); Girshick 2015,
+        https://arxiv.org/abs/1504.08083, section 2.1 (max pooling); He et al. 2017,
         https://arxiv.org/abs/1703.06870, section 3 (align); Lin et al. 2017,
         https://arxiv.org/abs/1612.03144, equation 1 (levels).
 """

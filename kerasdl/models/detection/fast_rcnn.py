@@ -25,7 +25,7 @@ class RegionDetector(FasterRCNN):
         num_classes: `K`.
         regions_sampled: Regions of an image that are learned from.
         objects_sampled: Fraction of them that are objects, where there are so many.
-        background_from: Overlap with an object from which on a region is learned from as background.
+        background_from: Overlap with an object from which on a region can be background.
         fc_dim: Units of each of the two dense layers.
         drop_rate: Dropout after each of them.
 
@@ -90,7 +90,7 @@ class FastRCNN(RegionDetector):
         bins: Of a region, along each side.
         regions_sampled: Regions of an image that are learned from.
         objects_sampled: Fraction of them that are objects, where there are so many.
-        background_from: Overlap with an object from which on a region is learned from as background.
+        background_from: Overlap with an object from which on a region can be background.
         fc_dim: Units of each of the two dense layers.
         drop_rate: Dropout after each of them.
         input_mean, input_std: Per channel, of images in [0, 1].

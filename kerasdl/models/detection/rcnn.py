@@ -32,7 +32,7 @@ class RCNN(RegionDetector):
         filters, groups, small: Of the `AlexNetBackbone`.
         regions_sampled: Regions of an image that are learned from.
         objects_sampled: Fraction of them that are objects, where there are so many.
-        background_from: Overlap with an object from which on a region is learned from as background.
+        background_from: Overlap with an object from which on a region can be background.
         fc_dim: Units of each of the two dense layers.
         drop_rate: Dropout after each of them.
         input_mean, input_std: Per channel, of images in [0, 1].

@@ -126,7 +126,7 @@ class SPPNet(RegionDetector):
         pyramid: Bins of a region along each side, level by level.
         regions_sampled: Regions of an image that are learned from.
         objects_sampled: Fraction of them that are objects, where there are so many.
-        background_from: Overlap with an object from which on a region is learned from as background.
+        background_from: Overlap with an object from which on a region can be background.
         fc_dim: Units of each of the two dense layers.
         drop_rate: Dropout after each of them.
         input_mean, input_std: Per channel, of images in [0, 1].
@@ -154,7 +154,9 @@ class SPPNet(RegionDetector):
         super().__init__(image_shape, num_classes, *sampling, fc_dim, drop_rate, **kwargs)
         self.pyramid = tuple(pyramid)
         self.width = filters[-1] * sum(n**2 for n in pyramid)
-        self.backbone = ZF5(filters, kernels, strides, batch_norm, input_mean, input_std)
+        self.backbone = ZF5(
+            filters, kernels, strides, batch_norm, input_mean, input_std, name="backbone"
+        )
 
     def build(self, input_shape):
         self.backbone.build(input_shape["image"])
