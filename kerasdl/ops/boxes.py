@@ -12,6 +12,8 @@ import math
 import numpy as np
 from keras import ops
 
+from kerasdl.errors import UserError
+
 BELOW, BETWEEN = -1, -2  # of `match`: no object, and neither one nor none
 MAX_LOG = math.log(1000 / 16)  # of a decoded size relative to its anchor's
 EPSILON = 1e-7
@@ -162,6 +164,9 @@ def windows(size, count) -> np.ndarray:
 
     Returns:
         float32 `(R, 4)` in [0, 1]; zeros where there are fewer.
+
+    Raises:
+        UserError: There is no room for one of each ratio and side.
     """
     size = np.asarray(size, np.float64)
     sides = min(size) * np.geomspace(0.2, 1, 5)[:, None]
@@ -174,7 +179,7 @@ def windows(size, count) -> np.ndarray:
         if places.prod(-1).sum() <= count:
             break
     else:
-        return result
+        raise UserError(f"{count} windows: must be at least {len(sides)}, one of each shape")
     boxes = []
     for side, n in zip(sides, places, strict=True):
         at = (np.linspace(0, 1, k) * (w - s) for k, w, s in zip(n, size, side, strict=True))
