@@ -175,14 +175,15 @@ def windows(size, count) -> np.ndarray:
     sides = sides[(sides <= size).all(-1)]
     result = np.zeros((count, 4), np.float32)
     for step in np.geomspace(0.05, 20, 300):  # of a window's sides
-        places = 1 + np.ceil((size - sides) / (step * sides) - 1e-9).astype(int)  # (N, 2)
+        places = 1 + np.floor((size - sides) / (step * sides) + 1e-9).astype(int)  # (N, 2)
         if places.prod(-1).sum() <= count:
             break
     else:
         raise UserError(f"{count} windows: must be at least {len(sides)}, one of each shape")
     boxes = []
     for side, n in zip(sides, places, strict=True):
-        at = (np.linspace(0, 1, k) * (w - s) for k, w, s in zip(n, size, side, strict=True))
+        free = size - side
+        at = (np.linspace(0, w, k) if k > 1 else [w / 2] for k, w in zip(n, free, strict=True))
         low = np.stack(np.meshgrid(*at, indexing="ij"), -1).reshape(-1, 2)
         boxes.append(np.concatenate([low, low + side], -1) / np.tile(size, 2))
     boxes = np.concatenate(boxes)

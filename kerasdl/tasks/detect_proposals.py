@@ -3,7 +3,7 @@
 from keras import ops
 
 from kerasdl.columns import Spec
-from kerasdl.ops.boxes import windows
+from kerasdl.ops.boxes import iou, pairwise, windows
 from kerasdl.tasks.detect import Detect
 from kerasdl.tasks.task import Number
 
@@ -14,7 +14,8 @@ class DetectProposals(Detect):
     `proposals=search`: they are a column of the data, of selective search on each image where the
     data have none (`kerasdl.data.proposals`), and an input of what is exported, since no file holds
     a search. `proposals=windows`: they are the same windows of every image, made in the graph, so
-    that the image is the only input. `max_proposals` says how many there are.
+    that the image is the only input. `max_proposals` says how many there are, `proposal_recall` how
+    many of the objects one of them overlaps by half at least.
     """
 
     inputs = {**Detect.inputs, "proposals": Spec(("R", 4), "float32", "regions")}
@@ -24,6 +25,7 @@ class DetectProposals(Detect):
         "proposals": ("search", "windows"),
         "max_proposals": Number(1, 10_000, whole=True),
     }
+    metrics = (*Detect.metrics, "proposal_recall")
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
@@ -40,6 +42,15 @@ class DetectProposals(Detect):
             wide = (ops.shape(image)[0], *self.windows.shape)
             proposals = ops.broadcast_to(ops.cast(self.windows[None], "float32"), wide)
         return {"image": image, "proposals": proposals}
+
+    def losses(self, model, batch, player="model", training=False):
+        loss, metrics = super().losses(model, batch, player, training)
+        proposals = ops.cast(self.model_inputs(model, batch)["proposals"], loss.dtype)
+        overlap = pairwise(iou, proposals, ops.cast(batch["boxes"], loss.dtype))  # (B, R, M)
+        valid = ops.cast(batch["valid"], loss.dtype)
+        found = ops.cast(ops.max(overlap, axis=1) >= 0.5, loss.dtype) * valid
+        recall = ops.sum(found, axis=-1), ops.sum(valid, axis=-1)
+        return loss, {**metrics, "proposal_recall": recall}
 
 
 TASK = DetectProposals

@@ -18,7 +18,7 @@ from kerasdl.recipe import Recipe
 from kerasdl.tasks.detect_proposals import DetectProposals
 from tests.export import made_up
 
-SHAPE, COUNT = (16, 24, 3), 9
+SHAPE, COUNT = (16, 24, 3), 16
 NAMES = tuple("abcde")
 
 

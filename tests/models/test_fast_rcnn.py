@@ -6,9 +6,12 @@ import keras
 import numpy as np
 import pytest
 
+from kerasdl.columns import Column, DataInfo
 from kerasdl.models.detection import fast_rcnn, rcnn, sppnet
 from kerasdl.models.detection.faster_rcnn import BETA, WEIGHTS
 from kerasdl.ops import boxes as bx
+from kerasdl.recipe import Recipe
+from kerasdl.tasks.detect_proposals import DetectProposals
 
 H, W = 16, 24
 MODELS = {
@@ -127,3 +130,28 @@ def test_only_proposals_are_candidates(model, batch):
     np.testing.assert_array_equal(codes.shape, (3, 20, 6, 4))
     p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     np.testing.assert_allclose(scores[there], p[there][:, 1:], rtol=1e-5)
+
+
+@pytest.mark.parametrize("way", ["search", "windows"])
+def test_the_recall_of_the_proposals(way, batch):
+    columns = {
+        "image": Column("image", (H, W, 3)),
+        "boxes": Column("boxes", (2, 4)),
+        "labels": Column("label", (2,), tuple("abcde")),
+        "valid": Column("valid", (2,)),
+        "proposals": Column("regions", (20, 4)),
+    }
+    recipe = Recipe(task_kwargs={"proposals": way, "max_proposals": 20})
+    task = DetectProposals(DataInfo(columns), recipe)
+    model = fast_rcnn.fast_rcnn(**fast_rcnn.TINY["fast_rcnn"])
+    batch["proposals"][1] = (0.1, 0.2, 0.3, 0.7)  # two fifths of the object
+    batch["proposals"][2, 4] = (0, 0, 0.5, 0.45)
+    batch["proposals"][2, :4] = batch["proposals"][2, 5:] = 0
+    loss, metrics = task.losses(model, batch)
+    hits, objects = (np.asarray(x) for x in metrics["proposal_recall"])
+    expected = [0, 0, 1]
+    if way == "windows":
+        best = overlaps(bx.windows((H, W), 20), batch["boxes"].reshape(-1, 4)).max(0)
+        expected = ((best >= 0.5).reshape(3, 2) & batch["valid"]).sum(1).tolist()
+    assert hits.tolist() == expected and objects.tolist() == [0, 1, 2]
+    assert set(task.inputs) == ({"image"} if way == "windows" else {"image", "proposals"})
