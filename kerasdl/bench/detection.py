@@ -77,7 +77,7 @@ def training_cases(size=None, arguments=None):
         model = catalog.build(name, image_shape=(side, side, 3), num_classes=classes, **given)
         examples = _examples(batch, side, objects, classes)
         yield (
-            f"A training step of {name}, {batch} image(s) of {side} x {side} / torchvision's {peer}",
+            f"A training step of {name}, {batch} images of {side} x {side} / torchvision's {peer}",
             {
                 ("ours", False): _training_step(model, examples),
                 ("peer", False): _torch_step(peer, side, classes, examples),
