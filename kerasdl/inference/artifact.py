@@ -172,6 +172,8 @@ def _evaluate(artifact, task, batches, views=None):
     watching = [e for e in task.evaluators() if isinstance(e, Confusion)]
 
     def watch(outputs, batch):
+        if not watching:
+            return
         rows = {"weight": np.ones(len(batch["label"])), "index": np.arange(len(batch["label"]))}
         for evaluator in watching:
             evaluator.update(outputs, {**batch, **rows})

@@ -44,13 +44,16 @@ class DetectProposals(Detect):
         return {"image": image, "proposals": proposals}
 
     def losses(self, model, batch, player="model", training=False):
-        loss, metrics = super().losses(model, batch, player, training)
-        proposals = ops.cast(self.model_inputs(model, batch)["proposals"], loss.dtype)
+        inputs = self.model_inputs(model, batch)
+        of_class, of_box = model.detection_losses(model(inputs, training=training), batch, training)
+        loss = of_class + of_box
+        proposals = ops.cast(inputs["proposals"], loss.dtype)
         overlap = pairwise(iou, proposals, ops.cast(batch["boxes"], loss.dtype))  # (B, R, M)
         valid = ops.cast(batch["valid"], loss.dtype)
         found = ops.cast(ops.max(overlap, axis=1) >= 0.5, loss.dtype) * valid
         recall = ops.sum(found, axis=-1), ops.sum(valid, axis=-1)
-        return loss, {**metrics, "proposal_recall": recall}
+        metrics = {"class_loss": of_class, "box_loss": of_box, "proposal_recall": recall}
+        return loss, metrics
 
 
 TASK = DetectProposals

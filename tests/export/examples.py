@@ -59,10 +59,10 @@ def make_parts(
         info = with_masks(info, arguments["num_classes"], train, test)
     if "boxes" in kind_of_task.targets:
         info = with_objects(info, arguments["num_classes"], train, test)
-    if "proposals" in kind_of_task.inputs:
-        info = with_proposals(info, train, test)
     own = catalog.settings_of(model_name).get("task_kwargs", {})
     settings = {**own, **(task_kwargs or {})}
+    if "proposals" in kind_of_task.inputs:
+        info = with_proposals(info, train, test)
     recipe = Recipe(model=model_name, dataset="digits", task_kwargs=settings)
     task = kind_of_task(info, recipe)
     arguments = {**arguments, **task.arguments()}
@@ -105,19 +105,6 @@ def with_objects(info, num_classes, *parts):
     return dataclasses.replace(info, columns=columns)
 
 
-def with_proposals(info, *parts):
-    """Add four regions to examples, or fewer; returns the facts with the column."""
-    from kerasdl.columns import Column
-
-    rng = np.random.default_rng(0)
-    for part in parts:
-        low = 0.5 * rng.random((len(part["image"]), 4, 2))
-        regions = np.concatenate([low, low + 0.1 + 0.4 * rng.random(low.shape)], -1)
-        part["proposals"] = (regions * (rng.random((*low.shape[:2], 1)) < 0.8)).astype("float32")
-    columns = {**info.columns, "proposals": Column("regions", (4, 4))}
-    return dataclasses.replace(info, columns=columns)
-
-
 def _parts(model_name, task, arguments, train, test, model=None):
     import kerasdl
     from kerasdl.export.parts import Parts
@@ -133,6 +120,19 @@ def _parts(model_name, task, arguments, train, test, model=None):
         model_arguments=arguments,
         metrics={"model": model_name, "test": {"top1": 0.5}},
     )
+
+
+def with_proposals(info, *parts):
+    """Add four regions to examples, or fewer; returns the facts with the column."""
+    from kerasdl.columns import Column
+
+    rng = np.random.default_rng(0)
+    for part in parts:
+        low = 0.5 * rng.random((len(part["image"]), 4, 2))
+        regions = np.concatenate([low, low + 0.1 + 0.4 * rng.random(low.shape)], -1)
+        part["proposals"] = (regions * (rng.random((*low.shape[:2], 1)) < 0.8)).astype("float32")
+    columns = {**info.columns, "proposals": Column("regions", (4, 4))}
+    return dataclasses.replace(info, columns=columns)
 
 
 def quiet(line):

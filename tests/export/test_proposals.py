@@ -10,7 +10,7 @@ from kerasdl.columns import Column, DataInfo
 from kerasdl.data import images
 from kerasdl.data.selective_search import proposals
 from kerasdl.errors import UserError
-from kerasdl.inference import predict
+from kerasdl.inference import artifact, predict
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.models.detection import fast_rcnn
 from kerasdl.ops import boxes as bx
@@ -99,6 +99,21 @@ def test_predict_searches_where_it_must(way, served, model, picture, tmp_path, c
     assert (tmp_path / "out.png").is_file()
     assert cli.main(["predict", "--saved-model", str(served[way]), str(picture)]) == 0
     assert capsys.readouterr().out.startswith(f"{picture}: ")
+
+
+@pytest.mark.parametrize("way", ["search", "windows"])
+def test_an_exported_file_is_evaluated(way, served, model, rng):
+    """Whatever it finds is true here, so its average precision is 1 where it finds anything."""
+    task = task_of(proposals=way)
+    low = 0.5 * rng.random((6, COUNT, 2))
+    batch = {
+        "image": rng.random((6, *SHAPE), "float32"),
+        "proposals": np.concatenate([low, low + 0.4], -1).astype("float32"),
+    }
+    found = {k: np.asarray(v) for k, v in task.predict(model, batch).items()}
+    batch |= {"boxes": found["boxes"], "labels": found["label"], "valid": found["label"] >= 0}
+    result = artifact._evaluate(open_artifact(served[way]), task, [batch])
+    assert result["ap50"] > 0.9 and result["examples"] == 6
 
 
 def test_settings_of_proposals():

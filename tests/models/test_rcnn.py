@@ -70,9 +70,7 @@ def test_what_is_around_is_as_the_mean(rng):
     model = rcnn.rcnn(**small)
     constant = np.full((1, 16, 24, 3), 0.4, "float32")
     inner, whole = np.array([[[4, 6, 12, 18], [0, 0, 16, 24]]], "float32")[:, :, None][0]
-    answers = [
-        np.asarray(model.pooled(model.maps(constant, False), b[None])) for b in (inner, whole)
-    ]
+    answers = [np.asarray(model.pooled(model.maps(constant), b[None])) for b in (inner, whole)]
     np.testing.assert_allclose(answers[0], answers[1], atol=1e-6)
 
 

@@ -8,7 +8,6 @@ Differs: trained from scratch, with no layer frozen; the smooth L1 loss becomes 
 """
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerasdl.layers.core import check_counts, construct, register
@@ -59,16 +58,10 @@ class RegionDetector(FasterRCNN):
     def symbolic_inputs(self):
         return {"image": keras.Input(self.image_shape), "proposals": keras.Input((None, 4))}
 
-    def maps(self, image, training):
-        """What all regions are cut from, `(B, h, w, D)`."""
-        return self.backbone(image, training=training)
-
     def call(self, x, training=False):
-        maps = self.maps(x["image"], training)
+        maps = self.maps(x["image"], training=training)
         maps = ops.cast(maps, self.classes.dtype_policy.variable_dtype)
-        height, width = self.image_shape[:2]
-        pixels = ops.cast(np.array([height, width, height, width]), maps.dtype)
-        boxes = ops.cast(x["proposals"], maps.dtype) * pixels
+        boxes = self.in_pixels(ops.cast(x["proposals"], maps.dtype))
         there = bx.large(boxes, 1e-3)
         return {"maps": maps, "proposals": boxes, "there": ops.cast(there, "int32")}
 

@@ -44,11 +44,12 @@ class Unpooled(VGGBackbone):
 
 @register
 class ProposalNetwork(keras.layers.Layer):
-    """A 3x3 convolution, and for every anchor two scores and the code of a box.
+    """A 3x3 convolution, and for every anchor one or two scores and the code of a box.
 
     Args:
         filters: Channels of the convolution.
         count: Anchors of a place, `A`.
+        scores: Of an anchor: 2 for nothing and an object, 1 for their difference.
 
     Call arguments:
         maps: float `(B, h, w, C)`.
@@ -57,12 +58,13 @@ class ProposalNetwork(keras.layers.Layer):
         Logits that there is an object `(B, h w A)`, and codes `(B, h w A, 4)`.
     """
 
-    def __init__(self, filters, count, **kwargs):
+    def __init__(self, filters, count, scores=2, **kwargs):
         super().__init__(**kwargs)
+        self.scores = scores
         policy = keras.config.dtype_policy().variable_dtype  # at least float32
         small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
         self.conv = Conv(filters, 3, name="conv")
-        self.objectness = Conv(2 * count, 1, dtype=policy, name="objectness", **small)
+        self.objectness = Conv(scores * count, 1, dtype=policy, name="objectness", **small)
         small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
         self.codes = Conv(4 * count, 1, dtype=policy, name="codes", **small)
 
@@ -74,9 +76,10 @@ class ProposalNetwork(keras.layers.Layer):
     def call(self, maps):
         x = ops.relu(self.conv(maps))
         count = x.shape[1] * x.shape[2] * (self.codes.filters // 4)
-        pairs = ops.reshape(self.objectness(x), (-1, count, 2))  # background, object
-        # The softmax of two is the sigmoid of their difference.
-        return pairs[..., 1] - pairs[..., 0], ops.reshape(self.codes(x), (-1, count, 4))
+        scores = ops.reshape(self.objectness(x), (-1, count, self.scores))
+        # The softmax of two, background and object, is the sigmoid of their difference.
+        objectness = scores[..., 1] - scores[..., 0] if self.scores > 1 else scores[..., 0]
+        return objectness, ops.reshape(self.codes(x), (-1, count, 4))
 
 
 @register
@@ -88,7 +91,7 @@ class FasterRCNN(Detector):
         num_classes: `K`.
         stages: Of the `VGGBackbone`.
         norm: Of the `VGGBackbone`.
-        sizes: Square roots of the anchors' areas, in pixels.
+        sizes: Square roots of the anchors' areas, in pixels; of each of several maps, if nested.
         ratios: Their height by width.
         high, low: Of `kerasdl.ops.boxes.match`, for anchors.
         anchors_sampled: Anchors of an image that the first stage learns from.
@@ -105,6 +108,7 @@ class FasterRCNN(Detector):
 
     Attributes:
         offset: Of the first anchor's center from the image's edge, in strides.
+        scores: Of the `ProposalNetwork`.
         background_from: Overlap with an object from which on the second stage learns from a region.
 
     Call arguments:
@@ -112,11 +116,13 @@ class FasterRCNN(Detector):
         training: Whether dropout and batch statistics are on.
 
     Returns:
-        `maps` `(B, h, w, D)`; `objectness` `(B, N)` and `codes` `(B, N, 4)` of the anchors;
-        `proposals` `(B, R, 4)` in pixels and `there` int32 `(B, R)`, 0 where there are fewer.
+        `maps` `(B, h, w, D)`, or a list of them; `objectness` `(B, N)` and `codes` `(B, N, 4)` of
+        the anchors; `proposals` `(B, R, 4)` in pixels and `there` int32 `(B, R)`, 0 where there
+        are fewer.
     """
 
     offset = 0.5
+    scores = 2
     background_from = 0.0
 
     def __init__(
@@ -163,8 +169,10 @@ class FasterRCNN(Detector):
         self.roi, self.bins = roi, bins
         self.backbone = self.make_backbone(image_shape, stages, norm, input_mean, input_std)
         self.image_shape = self.backbone.image_shape
-        self.cell = bx.cell_anchors(sizes, ratios, rounded=True)
-        self.proposing = ProposalNetwork(stages[-1][-1], len(self.cell), name="proposing")
+        sizes = sizes if isinstance(sizes[0], tuple | list) else (sizes,)
+        self.cells = [bx.cell_anchors(one, ratios, rounded=True) for one in sizes]
+        count = len(self.cells[0])
+        self.proposing = ProposalNetwork(self.map_width, count, self.scores, name="proposing")
         self.make_head(fc_dim, drop_rate)
 
     def make_head(self, fc_dim, drop_rate):
@@ -194,14 +202,22 @@ class FasterRCNN(Detector):
         """A layer that makes a map of images."""
         return Unpooled(image_shape, stages, norm, input_mean, input_std)
 
+    @property
+    def map_width(self):
+        """Channels of the maps."""
+        return self.backbone.width
+
+    def maps(self, x, training=False):
+        """Of images: what both stages look at, a map or a list of them."""
+        return self.backbone(x, training=training)
+
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
 
     def build(self, input_shape):
         self.backbone.build(input_shape)
-        width = self.backbone.width
-        self.proposing.build((None, None, None, width))
-        self.build_head(self.bins**2 * width)
+        self.proposing.build((None, None, None, self.map_width))
+        self.build_head(self.bins**2 * self.map_width)
 
     def build_head(self, width):
         """Build the layers of the second stage, of regions of `width` numbers."""
@@ -211,12 +227,14 @@ class FasterRCNN(Detector):
         self.codes.build(shape)
 
     def call(self, x, training=False):
-        maps = self.backbone(x, training=training)
-        objectness, codes = self.proposing(maps)
-        anchors = self.anchors(maps)
-        proposals, there = self.propose(objectness, codes, anchors, self.image_shape[:2], training)
+        maps = self.maps(x, training=training)
+        pairs = [self.proposing(level) for level in _levels(maps)]
+        counts = [codes.shape[1] for _, codes in pairs]
+        objectness, codes = (ops.concatenate(one, axis=1) for one in zip(*pairs, strict=True))
+        anchors, size = self.anchors(maps), self.image_shape[:2]
+        proposals, there = self.propose(objectness, codes, anchors, size, training, counts)
         return {
-            "maps": ops.cast(maps, codes.dtype),
+            "maps": keras.tree.map_structure(lambda x: ops.cast(x, codes.dtype), maps),
             "objectness": objectness,
             "codes": codes,
             "proposals": proposals,
@@ -225,12 +243,17 @@ class FasterRCNN(Detector):
 
     def anchors(self, maps):
         """float64 `(N, 4)` in pixels: those of every place of maps."""
-        return bx.anchors(self.cell, maps.shape[1:3], self._strides(maps), self.offset)
+        return np.concatenate(
+            [
+                bx.anchors(cell, level.shape[1:3], self._strides(level), self.offset)
+                for cell, level in zip(self.cells, _levels(maps), strict=True)
+            ]
+        )
 
     def _strides(self, maps):
         return [a / b for a, b in zip(self.image_shape[:2], maps.shape[1:3], strict=True)]
 
-    def propose(self, objectness, codes, anchors, size, training=False):
+    def propose(self, objectness, codes, anchors, size, training=False, counts=None):
         """The regions that the second stage looks at.
 
         Args:
@@ -239,18 +262,28 @@ class FasterRCNN(Detector):
             anchors: `(N, 4)`.
             size: Height and width of the images.
             training: Whether there are as many as for training.
+            counts: How many anchors each map has; those of different maps are chosen and
+                suppressed apart.
 
         Returns:
             `(B, R, 4)` in pixels, without gradients, the best first; and bool `(B, R)`, whether
             there is one.
         """
         objectness, codes = ops.stop_gradient(objectness), ops.stop_gradient(codes)
-        scores, place, _ = best(objectness[..., None], self.before)
+        scores, place, level, start = [], [], [], 0
+        for number, count in enumerate(counts or [objectness.shape[1]]):
+            value, index, _ = best(objectness[:, start : start + count, None], self.before)
+            scores.append(value)
+            place.append(index + start)
+            level.append(ops.zeros_like(index) + number)
+            start += count
+        scores, place, level = (ops.concatenate(x, axis=1) for x in (scores, place, level))
         anchors = ops.take(ops.cast(anchors, codes.dtype), place, axis=0)
         boxes = bx.clip(bx.decode(rows(codes, place), anchors), size)
         scores = ops.where(bx.large(boxes, 1e-3), ops.sigmoid(scores), NEVER)
         count = min(self.after[bool(training)], boxes.shape[1])
-        index = nms(boxes, scores, self.suppression, count)
+        level = level if len(counts or ()) > 1 else None
+        index = nms(boxes, scores, self.suppression, count, level)
         return rows(boxes, index), index >= 0
 
     def regions(self, maps, boxes, training=False):
@@ -288,19 +321,22 @@ class FasterRCNN(Detector):
         found = bx.clip(bx.decode(codes[..., 1:, :], boxes[:, :, None], WEIGHTS), size)
         return found / ops.cast(np.array((*size, *size)), found.dtype), scores
 
+    def in_pixels(self, boxes):
+        """Boxes in [0, 1] as ones in pixels of the model's images."""
+        size = self.image_shape[:2]
+        return boxes * ops.cast(np.array((*size, *size)), boxes.dtype)
+
     def detection_losses(self, predictions, batch, training=False):
-        """The two losses of both stages, each the mean over the anchors or regions sampled."""
+        """The losses of both stages, each the mean over the anchors or regions sampled."""
         sums = self.losses_of_stages(predictions, batch, training)
         means = {k: total / ops.maximum(count, 1) for k, (total, count) in sums.items()}
-        return (
-            means["objectness"] + means["class"],
-            means["proposal_box"] + means["box"],
-        )
+        of_class = means.pop("objectness") + means.pop("class")
+        return of_class, means.pop("proposal_box") + means.pop("box"), *means.values()
 
     def losses_of_stages(self, predictions, batch, training=False):
         """Sums and numbers of the anchors or regions sampled, `{name: ((B,), (B,))}`."""
-        dtype, size = predictions["codes"].dtype, self.image_shape[:2]
-        true = ops.cast(batch["boxes"], dtype) * ops.cast(np.array((*size, *size)), dtype)
+        dtype = predictions["codes"].dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
         valid = ops.cast(batch["valid"], "bool")
         anchors = ops.cast(self.anchors(predictions["maps"]), dtype)
         match = bx.match(bx.pairwise(bx.iou, anchors, true), valid, *self.thresholds)
@@ -319,8 +355,8 @@ class FasterRCNN(Detector):
 
     def losses_of_regions(self, predictions, batch, training=False):
         """Those of `losses_of_stages` that are the second stage's."""
-        dtype, size = predictions["maps"].dtype, self.image_shape[:2]
-        true = ops.cast(batch["boxes"], dtype) * ops.cast(np.array((*size, *size)), dtype)
+        dtype = predictions["proposals"].dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
         valid = ops.cast(batch["valid"], "bool")
         boxes = ops.concatenate([predictions["proposals"], true], axis=1)
         there = ops.concatenate([predictions["there"] > 0, valid], axis=1)
@@ -330,9 +366,24 @@ class FasterRCNN(Detector):
         match = ops.where(there & (overlap >= self.background_from), match, bx.BETWEEN)
         total = min(self.samples[1], boxes.shape[1])
         chosen = self._sampled(match, batch["key"], REGIONS, total, self.fraction)
-        # The sampled ones in a fixed number of places
-        chosen, index, _ = best(chosen[..., None], total)
-        boxes, match = rows(boxes, index), rows(match, index)
+        # The sampled ones in a fixed number of places, the objects first
+        rank, index, _ = best((chosen + chosen * ops.cast(match >= 0, dtype))[..., None], total)
+        return self.losses_of_sampled(
+            predictions, batch, rows(boxes, index), rows(match, index), rank, training
+        )
+
+    def losses_of_sampled(self, predictions, batch, boxes, match, rank, training=False):
+        """The second stage's, of sampled regions.
+
+        Args:
+            predictions, batch, training: Of `losses_of_stages`.
+            boxes: `(B, R, 4)` in pixels.
+            match: int32 `(B, R)`, the object that each belongs to, negative of none.
+            rank: float `(B, R)`: 2 of objects, 1 of the background, 0 of places that are free.
+        """
+        dtype = boxes.dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
+        chosen = ops.minimum(rank, 1)
         count = ops.sum(chosen, axis=-1)
         label = ops.where(match >= 0, rows(ops.cast(batch["labels"], "int32"), match) + 1, 0)
         logits, codes = self.regions(predictions["maps"], boxes, training)
@@ -353,6 +404,11 @@ class FasterRCNN(Detector):
         random = noise.uniform(key, (match.shape[1],), stream, "float32")
         chosen = bx.sample(match, random, min(count, match.shape[1]), fraction)
         return ops.cast(chosen, self.classes.dtype_policy.variable_dtype)
+
+
+def _levels(maps):
+    """Several maps, or the only one, as a list."""
+    return list(maps) if isinstance(maps, tuple | list) else [maps]
 
 
 def _smooth(x):

@@ -73,9 +73,9 @@ class RCNN(RegionDetector):
         self.backbone.build((None, *self.backbone.image_shape))
         self.build_head(self.width)
 
-    def maps(self, image, training):
+    def maps(self, x, training=False):
         """The image, 0 where it is as the mean, with which crops are filled up."""
-        return self.normalize(image)
+        return self.normalize(x)
 
     def pooled(self, maps, boxes):
         parts = []
