@@ -110,8 +110,11 @@ def metadata(name: str) -> Metadata:
     row = catalog.row(name)
     builder = getattr(catalog.module_of(name), name)
     given = {k: p.default for k, p in inspect.signature(builder).parameters.items()}
-    info, columns = _images(row, given) if "image_shape" in given else _texts(row, given)
     settings = dict(catalog.settings_of(name).get("task_kwargs", {}))
+    if "image_shape" in given:
+        info, columns = _images(row, given, settings)
+    else:
+        info, columns = _texts(row, given)
     if row.task == "denoise":
         settings["steps"] = STEPS
     recipe = Recipe(model=name, dataset=row.dataset, task_kwargs=settings)
@@ -138,24 +141,31 @@ def parts(name: str):
     return Parts(model, name, task, task.info, task.run_recipe, train, served, result.arguments)
 
 
-def _images(row, defaults):
+def _images(row, defaults, settings):
     """The `DataInfo` of images as large and colorful as a model's, and such images."""
     import tensorflow as tf
 
     from kerasdl import tasks
     from kerasdl.columns import DataInfo
-    from kerasdl.data import images
+    from kerasdl.data import images, proposals
     from kerasdl.data.sources import open_source
-    from kerasdl.data.splits import evenly
+    from kerasdl.data.splits import Subset, evenly
 
-    source = open_source(row.dataset, task=tasks.get(row.task))
-    columns = source.test.read(evenly(len(source.test), EXAMPLES))
+    task = tasks.get(row.task)
+    source = open_source(row.dataset, task=task)
+    source.test = Subset(source.test, evenly(len(source.test), EXAMPLES))
+    source = proposals.added(source, task, Recipe(task_kwargs=settings))
+    columns = source.test.read(range(len(source.test)))
     *size, channels = shape = defaults["image_shape"]
     image = np.asarray(images.resize(images.to_float(tf.constant(columns["image"])), size))
-    classes = map(str, range(defaults.get("num_classes") or 10))
+    classes = tuple(map(str, range(defaults.get("num_classes") or 10)))
     info = DataInfo.of_images(shape, classes, (0.5,) * channels, (0.25,) * channels)
-    if "mask" in columns:
-        info = DataInfo({**info.columns, "mask": source.info.columns["mask"]})
+    others = {
+        name: dataclasses.replace(c, class_names=classes) if c.kind == "label" else c
+        for name, c in source.info.columns.items()
+        if name not in info.columns
+    }
+    info = DataInfo({**info.columns, **others})
     return info, {**columns, "image": np.repeat(image[..., :1], channels, axis=-1)}
 
 

@@ -13,9 +13,10 @@ class DetectProposals(Detect):
 
     `proposals=search`: they are a column of the data, of selective search on each image where the
     data have none (`kerasdl.data.proposals`), and an input of what is exported, since no file holds
-    a search. `proposals=windows`: they are the same windows of every image, made in the graph, so
-    that the image is the only input. `max_proposals` says how many there are, `proposal_recall` how
-    many of the objects one of them overlaps by half at least.
+    a search: in proportions of the image at the model's size. `proposals=windows`: they are the
+    same windows of every image, made in the graph, so that the image is the only input.
+    `max_proposals` says how many there are, `proposal_recall` how many of the objects one of them
+    overlaps by half at least.
     """
 
     inputs = {**Detect.inputs, "proposals": Spec(("R", 4), "float32", "regions")}

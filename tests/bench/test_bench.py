@@ -331,7 +331,16 @@ def test_a_keras_gpt2_has_as_many_weights():
 
 
 @pytest.mark.parametrize(
-    "name", ["resnet18", "gpt2_small", "transformer_base", "ddpm_unet", "unet_small"]
+    "name",
+    [
+        "resnet18",
+        "gpt2_small",
+        "transformer_base",
+        "ddpm_unet",
+        "unet_small",
+        "faster_rcnn",
+        "rcnn_small",
+    ],
 )
 def test_what_is_exported_at_full_size_is_that_of_the_catalogue(name):
     """Without its weights: the facts that they follow from, and inputs that are real."""

@@ -116,3 +116,19 @@ def test_they_move_with_the_image(source, names):
     assert changed
     whole = list(evaluation_batches(made.test, made.info.columns, batch_size=3))
     np.testing.assert_array_equal(whole[0]["proposals"][:2], made.test.columns()["proposals"])
+
+
+def test_a_run_of_scenes_has_them():
+    recipe = Recipe(dataset="scenes", task_kwargs={"max_proposals": 3})
+    made = sources.from_recipe(recipe, DetectProposals)
+    assert made.info.columns["proposals"].shape == (3, 4) and made.info.first("boxes").shape == (
+        5,
+        4,
+    )
+    assert made.notes[-1].startswith("proposals: up to 3 regions of each image")
+    windows = replace(recipe, task_kwargs={"proposals": "windows"})
+    assert "proposals" not in sources.from_recipe(windows, DetectProposals).info.columns
+    own = sources.from_recipe(replace(recipe, dataset="synthetic"), DetectProposals)
+    assert own.info.columns["proposals"].shape == (16, 4)  # which it has itself
+    objects, given = (own.test.arrays[k] for k in ("boxes", "proposals"))
+    np.testing.assert_array_equal(given[:, : objects.shape[1]], objects.astype("float32"))
