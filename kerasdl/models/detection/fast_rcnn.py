@@ -154,6 +154,7 @@ _TINY = {
 TINY = {"fast_rcnn": _TINY, "fast_rcnn_small": _TINY}
 RECIPE = {
     "fast_rcnn": {"lr": 0.001, "opt": "sgd", "batch_size": 2, "weight_decay": 0.0005},
+    # The only setting that was tried
     "fast_rcnn_small": {
         "epochs": 6,
         "batch_size": 16,

@@ -208,6 +208,7 @@ _TINY = {
 TINY = {"sppnet": _TINY, "sppnet_small": _TINY}
 RECIPE = {
     "sppnet": {"lr": 0.001, "opt": "sgd", "batch_size": 2, "weight_decay": 0.0005},
+    # Those of `fast_rcnn_small`; half the epochs are enough for an AP50 above 0.85
     "sppnet_small": {
         "epochs": 6,
         "batch_size": 16,
