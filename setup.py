@@ -42,6 +42,7 @@ setup(
         "docstring-parser",
         "pyyaml",
         "scikit-learn",
+        "scipy",
         "pillow",
         "tqdm",
         "numpy",
