@@ -44,11 +44,12 @@ class Unpooled(VGGBackbone):
 
 @register
 class ProposalNetwork(keras.layers.Layer):
-    """A 3x3 convolution, and for every anchor two scores and the code of a box.
+    """A 3x3 convolution, and for every anchor one or two scores and the code of a box.
 
     Args:
         filters: Channels of the convolution.
         count: Anchors of a place, `A`.
+        scores: Of an anchor: 2 for nothing and an object, 1 for their difference.
 
     Call arguments:
         maps: float `(B, h, w, C)`.
@@ -57,12 +58,13 @@ class ProposalNetwork(keras.layers.Layer):
         Logits that there is an object `(B, h w A)`, and codes `(B, h w A, 4)`.
     """
 
-    def __init__(self, filters, count, **kwargs):
+    def __init__(self, filters, count, scores=2, **kwargs):
         super().__init__(**kwargs)
+        self.scores = scores
         policy = keras.config.dtype_policy().variable_dtype  # at least float32
         small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
         self.conv = Conv(filters, 3, name="conv")
-        self.objectness = Conv(2 * count, 1, dtype=policy, name="objectness", **small)
+        self.objectness = Conv(scores * count, 1, dtype=policy, name="objectness", **small)
         small = {"kernel_initializer": keras.initializers.RandomNormal(stddev=0.01)}
         self.codes = Conv(4 * count, 1, dtype=policy, name="codes", **small)
 
@@ -74,9 +76,10 @@ class ProposalNetwork(keras.layers.Layer):
     def call(self, maps):
         x = ops.relu(self.conv(maps))
         count = x.shape[1] * x.shape[2] * (self.codes.filters // 4)
-        pairs = ops.reshape(self.objectness(x), (-1, count, 2))  # background, object
-        # The softmax of two is the sigmoid of their difference.
-        return pairs[..., 1] - pairs[..., 0], ops.reshape(self.codes(x), (-1, count, 4))
+        scores = ops.reshape(self.objectness(x), (-1, count, self.scores))
+        # The softmax of two, background and object, is the sigmoid of their difference.
+        objectness = scores[..., 1] - scores[..., 0] if self.scores > 1 else scores[..., 0]
+        return objectness, ops.reshape(self.codes(x), (-1, count, 4))
 
 
 @register
@@ -88,7 +91,7 @@ class FasterRCNN(Detector):
         num_classes: `K`.
         stages: Of the `VGGBackbone`.
         norm: Of the `VGGBackbone`.
-        sizes: Square roots of the anchors' areas, in pixels.
+        sizes: Square roots of the anchors' areas, in pixels; of each of several maps, if nested.
         ratios: Their height by width.
         high, low: Of `kerasdl.ops.boxes.match`, for anchors.
         anchors_sampled: Anchors of an image that the first stage learns from.
@@ -105,17 +108,22 @@ class FasterRCNN(Detector):
 
     Attributes:
         offset: Of the first anchor's center from the image's edge, in strides.
+        scores: Of the `ProposalNetwork`.
+        background_from: Overlap with an object from which on the second stage learns from a region.
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1].
         training: Whether dropout and batch statistics are on.
 
     Returns:
-        `maps` `(B, h, w, D)`; `objectness` `(B, N)` and `codes` `(B, N, 4)` of the anchors;
-        `proposals` `(B, R, 4)` in pixels and `there` int32 `(B, R)`, 0 where there are fewer.
+        `maps` `(B, h, w, D)`, or a list of them; `objectness` `(B, N)` and `codes` `(B, N, 4)` of
+        the anchors; `proposals` `(B, R, 4)` in pixels and `there` int32 `(B, R)`, 0 where there
+        are fewer.
     """
 
     offset = 0.5
+    scores = 2
+    background_from = 0.0
 
     def __init__(
         self,
@@ -161,8 +169,14 @@ class FasterRCNN(Detector):
         self.roi, self.bins = roi, bins
         self.backbone = self.make_backbone(image_shape, stages, norm, input_mean, input_std)
         self.image_shape = self.backbone.image_shape
-        self.cell = bx.cell_anchors(sizes, ratios, rounded=True)
-        self.proposing = ProposalNetwork(stages[-1][-1], len(self.cell), name="proposing")
+        sizes = sizes if isinstance(sizes[0], tuple | list) else (sizes,)
+        self.cells = [bx.cell_anchors(one, ratios, rounded=True) for one in sizes]
+        count = len(self.cells[0])
+        self.proposing = ProposalNetwork(self.width, count, self.scores, name="proposing")
+        self.make_head(fc_dim, drop_rate)
+
+    def make_head(self, fc_dim, drop_rate):
+        """Make the layers of the second stage."""
         self.dense = [
             keras.layers.Dense(
                 fc_dim, activation="relu", kernel_initializer=he_normal(), name=f"fc{i}"
@@ -179,8 +193,8 @@ class FasterRCNN(Detector):
                 name=name,
             )
             for name, units, std in (
-                ("classes", num_classes + 1, 0.01),
-                ("codes", 4 * (num_classes + 1), 0.001),
+                ("classes", self.num_classes + 1, 0.01),
+                ("codes", 4 * (self.num_classes + 1), 0.001),
             )
         )
 
@@ -188,25 +202,39 @@ class FasterRCNN(Detector):
         """A layer that makes a map of images."""
         return Unpooled(image_shape, stages, norm, input_mean, input_std)
 
+    @property
+    def width(self):
+        """Channels of the maps."""
+        return self.backbone.width
+
+    def maps(self, x, training=False):
+        """Of images: what both stages look at, a map or a list of them."""
+        return self.backbone(x, training=training)
+
     def symbolic_inputs(self):
         return keras.Input(self.image_shape)
 
     def build(self, input_shape):
         self.backbone.build(input_shape)
-        width = self.backbone.width
-        self.proposing.build((None, None, None, width))
+        self.proposing.build((None, None, None, self.width))
+        self.build_head(self.bins**2 * self.width)
+
+    def build_head(self, width):
+        """Build the layers of the second stage, of regions of `width` numbers."""
         one, two = zip(self.dense, self.drops, strict=True)
-        shape = build_chain((None, self.bins**2 * width), *one, *two)
+        shape = build_chain((None, width), *one, *two)
         self.classes.build(shape)
         self.codes.build(shape)
 
     def call(self, x, training=False):
-        maps = self.backbone(x, training=training)
-        objectness, codes = self.proposing(maps)
-        anchors = self.anchors(maps)
-        proposals, there = self.propose(objectness, codes, anchors, self.image_shape[:2], training)
+        maps = self.maps(x, training=training)
+        pairs = [self.proposing(level) for level in _levels(maps)]
+        counts = [codes.shape[1] for _, codes in pairs]
+        objectness, codes = (ops.concatenate(one, axis=1) for one in zip(*pairs, strict=True))
+        anchors, size = self.anchors(maps), self.image_shape[:2]
+        proposals, there = self.propose(objectness, codes, anchors, size, training, counts)
         return {
-            "maps": ops.cast(maps, codes.dtype),
+            "maps": keras.tree.map_structure(lambda x: ops.cast(x, codes.dtype), maps),
             "objectness": objectness,
             "codes": codes,
             "proposals": proposals,
@@ -215,12 +243,17 @@ class FasterRCNN(Detector):
 
     def anchors(self, maps):
         """float64 `(N, 4)` in pixels: those of every place of maps."""
-        return bx.anchors(self.cell, maps.shape[1:3], self._strides(maps), self.offset)
+        return np.concatenate(
+            [
+                bx.anchors(cell, level.shape[1:3], self._strides(level), self.offset)
+                for cell, level in zip(self.cells, _levels(maps), strict=True)
+            ]
+        )
 
     def _strides(self, maps):
         return [a / b for a, b in zip(self.image_shape[:2], maps.shape[1:3], strict=True)]
 
-    def propose(self, objectness, codes, anchors, size, training=False):
+    def propose(self, objectness, codes, anchors, size, training=False, counts=None):
         """The regions that the second stage looks at.
 
         Args:
@@ -229,18 +262,28 @@ class FasterRCNN(Detector):
             anchors: `(N, 4)`.
             size: Height and width of the images.
             training: Whether there are as many as for training.
+            counts: How many anchors each map has; those of different maps are chosen and
+                suppressed apart.
 
         Returns:
             `(B, R, 4)` in pixels, without gradients, the best first; and bool `(B, R)`, whether
             there is one.
         """
         objectness, codes = ops.stop_gradient(objectness), ops.stop_gradient(codes)
-        scores, place, _ = best(objectness[..., None], self.before)
+        scores, place, level, start = [], [], [], 0
+        for number, count in enumerate(counts or [objectness.shape[1]]):
+            value, index, _ = best(objectness[:, start : start + count, None], self.before)
+            scores.append(value)
+            place.append(index + start)
+            level.append(ops.zeros_like(index) + number)
+            start += count
+        scores, place, level = (ops.concatenate(x, axis=1) for x in (scores, place, level))
         anchors = ops.take(ops.cast(anchors, codes.dtype), place, axis=0)
         boxes = bx.clip(bx.decode(rows(codes, place), anchors), size)
         scores = ops.where(bx.large(boxes, 1e-3), ops.sigmoid(scores), NEVER)
         count = min(self.after[bool(training)], boxes.shape[1])
-        index = nms(boxes, scores, self.suppression, count)
+        level = level if len(counts or ()) > 1 else None
+        index = nms(boxes, scores, self.suppression, count, level)
         return rows(boxes, index), index >= 0
 
     def regions(self, maps, boxes, training=False):
@@ -254,17 +297,21 @@ class FasterRCNN(Detector):
         Returns:
             Logits `(B, R, 1 + K)`, the background first, and codes `(B, R, 1 + K, 4)`.
         """
+        x = self.pooled(maps, boxes)
+        for dense, drop in zip(self.dense, self.drops, strict=True):
+            x = drop(dense(x), training=training)
+        codes = self.codes(x)
+        return self.classes(x), ops.reshape(codes, (-1, *codes.shape[1:2], self.num_classes + 1, 4))
+
+    def pooled(self, maps, boxes):
+        """What maps hold within regions, float `(B, R, N)`."""
         scale = [1 / stride for stride in self._strides(maps)]
         size = (self.bins, self.bins)
         if self.roi == "pool":
             x = roi_pool(maps, boxes, size, scale)
         else:
             x = roi_align(maps, boxes, size, scale, aligned=False)
-        x = ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * maps.shape[-1]))
-        for dense, drop in zip(self.dense, self.drops, strict=True):
-            x = drop(dense(x), training=training)
-        codes = self.codes(x)
-        return self.classes(x), ops.reshape(codes, (-1, *codes.shape[1:2], self.num_classes + 1, 4))
+        return ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * maps.shape[-1]))
 
     def candidates(self, predictions):
         boxes, size = predictions["proposals"], self.image_shape[:2]
@@ -274,19 +321,22 @@ class FasterRCNN(Detector):
         found = bx.clip(bx.decode(codes[..., 1:, :], boxes[:, :, None], WEIGHTS), size)
         return found / ops.cast(np.array((*size, *size)), found.dtype), scores
 
+    def in_pixels(self, boxes):
+        """Boxes in [0, 1] as ones in pixels of the model's images."""
+        size = self.image_shape[:2]
+        return boxes * ops.cast(np.array((*size, *size)), boxes.dtype)
+
     def detection_losses(self, predictions, batch, training=False):
-        """The two losses of both stages, each the mean over the anchors or regions sampled."""
+        """The losses of both stages, each the mean over the anchors or regions sampled."""
         sums = self.losses_of_stages(predictions, batch, training)
         means = {k: total / ops.maximum(count, 1) for k, (total, count) in sums.items()}
-        return (
-            means["objectness"] + means["class"],
-            means["proposal_box"] + means["box"],
-        )
+        of_class = means.pop("objectness") + means.pop("class")
+        return of_class, means.pop("proposal_box") + means.pop("box"), *means.values()
 
     def losses_of_stages(self, predictions, batch, training=False):
         """Sums and numbers of the anchors or regions sampled, `{name: ((B,), (B,))}`."""
-        dtype, size = predictions["codes"].dtype, self.image_shape[:2]
-        true = ops.cast(batch["boxes"], dtype) * ops.cast(np.array((*size, *size)), dtype)
+        dtype = predictions["codes"].dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
         valid = ops.cast(batch["valid"], "bool")
         anchors = ops.cast(self.anchors(predictions["maps"]), dtype)
         match = bx.match(bx.pairwise(bx.iou, anchors, true), valid, *self.thresholds)
@@ -301,15 +351,39 @@ class FasterRCNN(Detector):
             "objectness": (ops.sum(cross * chosen, axis=-1), count),
             "proposal_box": (ops.sum(distance * chosen, axis=-1), count),
         }
+        return result | self.losses_of_regions(predictions, batch, training)
+
+    def losses_of_regions(self, predictions, batch, training=False):
+        """Those of `losses_of_stages` that are the second stage's."""
+        dtype = predictions["proposals"].dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
+        valid = ops.cast(batch["valid"], "bool")
         boxes = ops.concatenate([predictions["proposals"], true], axis=1)
         there = ops.concatenate([predictions["there"] > 0, valid], axis=1)
-        match = bx.match(bx.pairwise(bx.iou, boxes, true), valid, 0.5, 0.5, low_quality=False)
-        match = ops.where(there, match, bx.BETWEEN)
+        overlap = bx.pairwise(bx.iou, boxes, true)
+        match = bx.match(overlap, valid, 0.5, 0.5, low_quality=False)
+        overlap = ops.max(ops.where(valid[:, None], overlap, 0), axis=-1)
+        match = ops.where(there & (overlap >= self.background_from), match, bx.BETWEEN)
         total = min(self.samples[1], boxes.shape[1])
         chosen = self._sampled(match, batch["key"], REGIONS, total, self.fraction)
-        # The sampled ones in a fixed number of places
-        chosen, index, _ = best(chosen[..., None], total)
-        boxes, match = rows(boxes, index), rows(match, index)
+        # The sampled ones in a fixed number of places, the objects first
+        rank, index, _ = best((chosen + chosen * ops.cast(match >= 0, dtype))[..., None], total)
+        return self.losses_of_sampled(
+            predictions, batch, rows(boxes, index), rows(match, index), rank, training
+        )
+
+    def losses_of_sampled(self, predictions, batch, boxes, match, rank, training=False):
+        """The second stage's, of sampled regions.
+
+        Args:
+            predictions, batch, training: Of `losses_of_stages`.
+            boxes: `(B, R, 4)` in pixels.
+            match: int32 `(B, R)`, the object that each belongs to, negative of none.
+            rank: float `(B, R)`: 2 of objects, 1 of the background, 0 of places that are free.
+        """
+        dtype = boxes.dtype
+        true = self.in_pixels(ops.cast(batch["boxes"], dtype))
+        chosen = ops.minimum(rank, 1)
         count = ops.sum(chosen, axis=-1)
         label = ops.where(match >= 0, rows(ops.cast(batch["labels"], "int32"), match) + 1, 0)
         logits, codes = self.regions(predictions["maps"], boxes, training)
@@ -320,15 +394,21 @@ class FasterRCNN(Detector):
         target = bx.encode(rows(true, match), boxes, WEIGHTS)
         own = ops.sum(codes * hot[..., None], axis=-2)
         distance = _smooth(own - target) * ops.cast(match >= 0, dtype)
-        result["class"] = ops.sum(cross * chosen, axis=-1), count
-        result["box"] = ops.sum(distance * chosen, axis=-1), count
-        return result
+        return {
+            "class": (ops.sum(cross * chosen, axis=-1), count),
+            "box": (ops.sum(distance * chosen, axis=-1), count),
+        }
 
     def _sampled(self, match, key, stream, count, fraction):
         """float `(B, N)`: 1 of those that are sampled."""
         random = noise.uniform(key, (match.shape[1],), stream, "float32")
         chosen = bx.sample(match, random, min(count, match.shape[1]), fraction)
         return ops.cast(chosen, self.classes.dtype_policy.variable_dtype)
+
+
+def _levels(maps):
+    """Several maps, or the only one, as a list."""
+    return list(maps) if isinstance(maps, tuple | list) else [maps]
 
 
 def _smooth(x):
