@@ -78,15 +78,18 @@ def masks(outputs: dict, batch: dict):
     Returns:
         bytes `(t,)` of the true ones, and `(f,)` of those detected.
     """
+    there = np.asarray(batch["valid"]).astype(bool), np.asarray(outputs["label"]) >= 0
+    pixels = np.asarray(batch["instances"]), np.asarray(outputs["masks"])
+    return tuple(run_lengths(one[where]) for one, where in zip(pixels, there, strict=True))
+
+
+def run_lengths(pixels):
+    """Masks `(n, H, W)`, not 0 inside, in COCO's compressed run lengths: bytes `(n,)`."""
     from pycocotools.mask import encode
 
-    def those(pixels, there):
-        pixels = (np.asarray(pixels)[there] > 0).astype(np.uint8).transpose(1, 2, 0)
-        codes = encode(np.asfortranarray(pixels)) if pixels.shape[-1] else []
-        return np.array([one["counts"] for one in codes], np.bytes_)
-
-    true = those(batch["instances"], np.asarray(batch["valid"]).astype(bool))
-    return true, those(outputs["masks"], np.asarray(outputs["label"]) >= 0)
+    pixels = np.asfortranarray((pixels > 0).astype(np.uint8).transpose(1, 2, 0))
+    codes = encode(pixels) if pixels.shape[-1] else []
+    return np.array([one["counts"] for one in codes], np.bytes_)
 
 
 def coco(images, true, found, classes: int, true_masks=None, found_masks=None, size=None):

@@ -43,9 +43,8 @@ def turned(boxes):
 
 def renamed(name, value):
     """The pattern of our path, and the value as we hold it."""
-    for pattern, (path, how) in WEIGHTS.items():
-        if match := re.fullmatch(pattern, name):
-            break
+    (match,) = filter(None, (re.fullmatch(pattern, name) for pattern in WEIGHTS))
+    path, how = WEIGHTS[match.re.pattern]
     if "codes" in how:  # four numbers of each anchor or class, x before y
         value = value.reshape(-1, 4, *value.shape[1:])[:, [1, 0, 3, 2]].reshape(value.shape)
     if "bins" in how and value.ndim == 2:  # channels behind the bins
@@ -157,7 +156,8 @@ def test_boxes_and_masks_of_torchvision(golden, model, steps):
 
 def enlarged(masks, size):
     """Masks `(M, h, w)` as torchvision enlarges them: the nearest pixel."""
-    y, x = (np.floor(np.arange(n) * m / n).astype(int) for n, m in zip(size, masks.shape[1:]))
+    sides = zip(size, masks.shape[1:], strict=True)
+    y, x = (np.floor(np.arange(n) * m / n).astype(int) for n, m in sides)
     return masks[:, y][:, :, x]
 
 

@@ -92,6 +92,8 @@ class PyramidRCNN(FasterRCNN):
         pyramid: Channels of the maps.
         canonical: Side of a region in pixels and the level, `log2` of the stride, of the map that
             it is seen on.
+        aligned: Whether the centers of pixels lie at halves, where regions are looked at; else they
+            lie at whole numbers, as torchvision has it.
         sizes: Square roots of the anchors' areas, in pixels, for each map and the one that is
             coarser still.
         ratios, high, low, anchors_sampled, after, after_training, suppression, regions_sampled,
@@ -115,6 +117,7 @@ class PyramidRCNN(FasterRCNN):
         finest=4,
         pyramid=256,
         canonical=(224, 4),
+        aligned=False,
         sizes=((32,), (64,), (128,), (256,), (512,)),
         ratios=(0.5, 1.0, 2.0),
         high=0.7,
@@ -159,7 +162,7 @@ class PyramidRCNN(FasterRCNN):
             input_std,
             **kwargs,
         )
-        self.canonical = canonical
+        self.canonical, self.half_pixels = canonical, aligned
 
     def make_backbone(self, image_shape, stages, norm, input_mean, input_std):
         backbone = ResNetBackbone(
@@ -200,7 +203,8 @@ class PyramidRCNN(FasterRCNN):
         scales = [[1 / stride for stride in self._strides(level)] for level in levels]
         # A map of an odd side has not quite half of the one before
         scales = [2.0 ** np.rint(np.log2(scale)) for scale in scales]
-        return multiscale_roi_align(levels, boxes, (bins, bins), scales, self.canonical)
+        size, aligned = (bins, bins), self.half_pixels
+        return multiscale_roi_align(levels, boxes, size, scales, self.canonical, aligned=aligned)
 
 
 def faster_rcnn_fpn(image_shape=(800, 1344, 3), num_classes=90, **kwargs):
@@ -223,6 +227,7 @@ TINY = {
         "finest": 1,
         "pyramid": 6,
         "canonical": (12, 1),
+        "aligned": True,
         "sizes": ((6, 8), (10, 12), (14, 18)),
         "ratios": (0.5, 2.0),
         "anchors_sampled": 16,

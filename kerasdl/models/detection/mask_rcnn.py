@@ -129,7 +129,7 @@ class MaskRCNN(PyramidRCNN):
         size = self.image_shape[:2]
         boxes = self.in_pixels(boxes)
         logits = self.mask_logits(predictions["maps"], boxes, ops.maximum(label, 0))
-        return paste(ops.sigmoid(logits), boxes, size)
+        return paste(ops.sigmoid(logits), boxes, size, self.half_pixels)
 
     def losses_of_sampled(self, predictions, batch, boxes, match, rank, training=False):
         sums = super().losses_of_sampled(predictions, batch, boxes, match, rank, training)
@@ -139,7 +139,8 @@ class MaskRCNN(PyramidRCNN):
         label = rows(ops.cast(batch["labels"], "int32"), match)
         logits = self.mask_logits(predictions["maps"], boxes, label)
         target = rows(ops.cast(batch["instances"], boxes.dtype), match)
-        target = ops.cast(cropped(target, boxes, logits.shape[-1]), logits.dtype)
+        target = cropped(target, boxes, logits.shape[-1], self.half_pixels)
+        target = ops.cast(target, logits.dtype)
         cross = ops.mean(ops.softplus(logits) - target * logits, axis=(-2, -1))
         chosen = ops.cast(chosen, logits.dtype)
         sums["mask"] = ops.sum(cross * chosen, axis=-1), ops.sum(chosen, axis=-1)
@@ -167,6 +168,7 @@ def mask_rcnn_small(image_shape=(48, 48, 1), num_classes=10, **kwargs):
         "finest": 2,
         "pyramid": 48,
         "canonical": (20, 2),
+        "aligned": True,
         "sizes": ((10,), (14,), (20,)),
         "before": 100,
         "after": 24,
