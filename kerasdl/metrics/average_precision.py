@@ -112,11 +112,13 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
     from pycocotools.cocoeval import COCOeval
     from pycocotools.mask import area
 
+    height, width = map(int, size) if size is not None else (0, 0)  # boxes need none
+
     def of(rows, codes):
         boxes = np.concatenate([rows[:, [3, 2]], rows[:, [5, 4]] - rows[:, [3, 2]]], -1)
         one = COCO()
         one.dataset = {
-            "images": [{"id": int(i)} for i in images],
+            "images": [{"id": int(i), "height": height, "width": width} for i in images],
             "categories": [{"id": k} for k in range(classes)],
             "annotations": [
                 {
@@ -134,7 +136,7 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
             ],
         }
         for annotation, code in zip(one.dataset["annotations"], codes or (), strict=bool(codes)):
-            mask = {"size": [int(n) for n in size], "counts": code}
+            mask = {"size": [height, width], "counts": code}
             annotation |= {"segmentation": mask, "area": float(area(mask))}
         one.createIndex()
         return one
