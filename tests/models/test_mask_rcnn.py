@@ -67,14 +67,14 @@ class Golden(mask_rcnn.MaskRCNN):
         model.image_shape, self.frozen = image_shape, False
         return model
 
-    width = 10
+    map_width = 10
 
     def maps(self, x, training=False):
         return [self.backbone(x)]
 
     def build(self, input_shape):
         faster_rcnn.FasterRCNN.build(self, input_shape)
-        self.mask_head.build((None, None, self.mask_bins, self.mask_bins, self.width))
+        self.mask_head.build((None, None, self.mask_bins, self.mask_bins, self.map_width))
 
 
 @pytest.fixture(scope="module")

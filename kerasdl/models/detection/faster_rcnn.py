@@ -172,7 +172,7 @@ class FasterRCNN(Detector):
         sizes = sizes if isinstance(sizes[0], tuple | list) else (sizes,)
         self.cells = [bx.cell_anchors(one, ratios, rounded=True) for one in sizes]
         count = len(self.cells[0])
-        self.proposing = ProposalNetwork(self.width, count, self.scores, name="proposing")
+        self.proposing = ProposalNetwork(self.map_width, count, self.scores, name="proposing")
         self.make_head(fc_dim, drop_rate)
 
     def make_head(self, fc_dim, drop_rate):
@@ -203,7 +203,7 @@ class FasterRCNN(Detector):
         return Unpooled(image_shape, stages, norm, input_mean, input_std)
 
     @property
-    def width(self):
+    def map_width(self):
         """Channels of the maps."""
         return self.backbone.width
 
@@ -216,8 +216,8 @@ class FasterRCNN(Detector):
 
     def build(self, input_shape):
         self.backbone.build(input_shape)
-        self.proposing.build((None, None, None, self.width))
-        self.build_head(self.bins**2 * self.width)
+        self.proposing.build((None, None, None, self.map_width))
+        self.build_head(self.bins**2 * self.map_width)
 
     def build_head(self, width):
         """Build the layers of the second stage, of regions of `width` numbers."""

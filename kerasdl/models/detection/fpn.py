@@ -178,7 +178,7 @@ class PyramidRCNN(FasterRCNN):
         return backbone
 
     @property
-    def width(self):
+    def map_width(self):
         return self.pyramid.filters
 
     def maps(self, x, training=False):
@@ -195,7 +195,7 @@ class PyramidRCNN(FasterRCNN):
 
     def pooled(self, maps, boxes):
         x = self.aligned(maps, boxes, self.bins)
-        return ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * self.width))
+        return ops.reshape(x, (-1, boxes.shape[1], self.bins**2 * self.map_width))
 
     def aligned(self, maps, boxes, bins):
         """What maps hold in regions, each on the map of its size: float `(B, R, bins, bins, D)`."""

@@ -108,7 +108,7 @@ class MaskRCNN(PyramidRCNN):
 
     def build(self, input_shape):
         super().build(input_shape)
-        self.mask_head.build((None, None, self.mask_bins, self.mask_bins, self.width))
+        self.mask_head.build((None, None, self.mask_bins, self.mask_bins, self.map_width))
 
     def mask_logits(self, maps, boxes, label):
         """Of regions, the mask of one class each.
