@@ -127,6 +127,15 @@ def decode_batch(image_bytes, shape, fit=images.SQUASH):
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
+def _places(image_bytes, shape, fit):
+    """`Fit.place` of encoded images: float32 `(B, 4)`."""
+    return tf.map_fn(
+        lambda content: fit.place(content, shape[:2]),
+        image_bytes,
+        fn_output_signature=tf.TensorSpec((4,), tf.float32),
+    )
+
+
 def fit_of(task) -> images.Fit:
     """How images come to the size of the model of a task, as in its run."""
     recipe = getattr(task, "run_recipe", None)
@@ -191,6 +200,13 @@ def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
                 value = tf.broadcast_to(tf.reshape(inputs[name], (-1,)), count)
                 inputs[name] = tf.ensure_shape(value, (None,))
         outputs = dict(signature.function(**_checked(inputs, signature)))
+        boxes = [n for n, spec in signature.outputs.items() if spec.kind == "boxes"]
+        if encoded and boxes and fit != images.SQUASH:
+            (image,) = encoded  # whose boxes they are
+            place = _places(tensors[names.index(image)], signature.inputs[image].shape, fit)
+            for name in boxes:
+                shape = (-1, *[1] * (outputs[name].shape.rank - 2), 4)
+                outputs[name] = images.in_whole(outputs[name], tf.reshape(place, shape))
         for ids, text in signature.text_outputs.items():
             outputs[text] = tokenizer.text(outputs.pop(ids))
         for name, label in _class_names(signature, info).items():
