@@ -185,6 +185,7 @@ _TINY = fpn.TINY["faster_rcnn_fpn"] | {"mask_filters": (4,), "mask_dim": 4, "mas
 TINY = {"mask_rcnn": _TINY, "mask_rcnn_small": _TINY}
 RECIPE = {
     "mask_rcnn": {"lr": 0.02, "opt": "sgd", "batch_size": 16, "weight_decay": 0.0001},
+    # The only setting that was tried
     "mask_rcnn_small": {
         "epochs": 6,
         "batch_size": 16,
