@@ -244,7 +244,8 @@ def _shown(serving, described, outputs, result, picture):
             count = max(len(names), 1)
             if masks is not None:
                 picture = pictures.overlay(picture, _classes(masks, labels[there]), count + 1)
-            picture = pictures.rectangles(picture, boxes[there], labels[there], count)
+            worst_first = there[::-1]  # so that the best are uppermost
+            picture = pictures.rectangles(picture, boxes[worst_first], labels[worst_first], count)
     if "image" in of:
         picture = outputs[of["image"]]
     if "tokens" in of:
