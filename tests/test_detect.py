@@ -11,6 +11,7 @@ from kerasdl.metrics.detection import DetectionAP
 from kerasdl.ops.colors import class_colors, outlined
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.detect import Detect
+from kerasdl.tasks.detect_masks import DetectMasks
 from kerasdl.tasks.locate import Locate
 
 NAMES = tuple("0123456789")
@@ -130,3 +131,64 @@ def test_pictures_of_one_object(batch):
 
     shown = np.asarray(task_of(Locate).pictures(outputs, batch)["boxes"])
     assert shown.shape == (8, 2, *SIZE, 3) and np.isfinite(shown).all()
+
+
+# -- masks of the objects -----------------------------------------------------------------------
+
+
+class MaskOracle(Oracle):
+    """Knows the pixels of the objects too, and says which of the boxes found is which object."""
+
+    def object_masks(self, predictions, boxes, label):
+        distance = np.abs(np.asarray(boxes)[:, :, None] - self.batch["boxes"][:, None]).sum(-1)
+        pixels = np.take_along_axis(
+            self.batch["instances"], distance.argmin(-1)[..., None, None], axis=1
+        )
+        return 0.1 + 0.8 * pixels.astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def with_pixels(batch):
+    pixels = arrays("test", count=24)["instances"]
+    return batch | {"instances": pixels * batch["valid"][..., None, None]}
+
+
+def test_masks_of_all_objects(with_pixels):
+    task = task_of(DetectMasks)
+    assert task.targets["instances"].shape == (OBJECTS, *SIZE)
+    assert "instances" not in Detect.targets
+    found = {
+        k: np.asarray(v) for k, v in task.predict(MaskOracle(with_pixels), with_pixels).items()
+    }
+    assert found["masks"].dtype == np.uint8 and found["masks"].shape == (24, 20, *SIZE)
+    # None where there is no object, whatever the model says there
+    np.testing.assert_array_equal(found["masks"].any((2, 3)), found["label"] >= 0)
+    (evaluator,) = task.evaluators()
+    evaluator.update(found, with_pixels)
+    result = evaluator.result()["test"]
+    assert result["ap"] == pytest.approx(1) and result["mask_ap"] == pytest.approx(1)
+    found["masks"] = found["masks"] * (np.arange(48)[:, None] >= 24)  # the lower halves alone
+    (evaluator,) = task.evaluators()
+    evaluator.update(found, with_pixels)
+    result = evaluator.result()["test"]
+    assert result["ap"] == pytest.approx(1) and 0.1 < result["mask_ap50"] < 0.9
+
+
+def test_pictures_show_true_and_found_masks(with_pixels):
+    task = task_of(DetectMasks)
+    shown = np.asarray(task.pictures(MaskOracle(with_pixels), with_pixels)["boxes"])
+    assert shown.shape == (8, 2, *SIZE, 3)
+    np.testing.assert_allclose(shown[:, 0], shown[:, 1], atol=1e-6)
+    colored = np.ptp(shown[:, 0], axis=-1) > 0.1
+    pixels = with_pixels["instances"][:8].any(1)
+    assert colored[pixels].mean() > 0.95 and colored[~pixels].mean() < 0.4  # boxes besides
+
+
+def test_losses_are_named(batch):
+    class Model(Oracle):
+        def detection_losses(self, predictions, batch, training=False):
+            return np.ones(24), np.full(24, 2.0), np.full(24, 4.0)
+
+    loss, metrics = task_of(DetectMasks).losses(Model(batch), batch)
+    assert np.all(loss == 7) and list(metrics) == ["class_loss", "box_loss", "mask_loss"]
+    assert np.all(metrics["mask_loss"] == 4)

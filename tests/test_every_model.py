@@ -85,7 +85,7 @@ def test_answers_meet_the_specs(settled, answered):
         for key, value in first.items():
             assert value.shape[0] == size, key
             assert np.isfinite(value).all(), key
-            assert value.dtype in ("float32", "int32", "int64"), key
+            assert value.dtype in ("float32", "int32", "int64", "uint8"), key
             np.testing.assert_array_equal(value, second[key], err_msg=key)
         loss, metrics = task.losses(model, batch, task.players[0], training=False)
         assert {"loss", *metrics} == {*task.metrics, *task.carried}
@@ -147,7 +147,7 @@ def test_mixed_precision_answers_in_float32(name):
         "predict": task.predict(model, batch),
     }
     for key, value in flat(outputs).items():
-        assert value.dtype in ("float32", "int32", "int64"), key
+        assert value.dtype in ("float32", "int32", "int64", "uint8"), key
         assert np.isfinite(value).all(), key
     loss, _ = task.losses(model, batch, task.players[0], training=True)
     for part in loss if isinstance(loss, tuple) else (loss,):

@@ -51,4 +51,20 @@ PAPERS = (
         {"yolo_v1": 271_703_550, "yolo_v1_small": 336_092},
         "scenes",
     ),
+    Paper(
+        "detection.fpn",
+        "detect",
+        "Lin et al. 2017",
+        "https://arxiv.org/abs/1612.03144",
+        {"faster_rcnn_fpn": 41_808_406},
+        "scenes",
+    ),
+    Paper(
+        "detection.mask_rcnn",
+        "detect_masks",
+        "He et al. 2017",
+        "https://arxiv.org/abs/1703.06870",
+        {"mask_rcnn": 44_454_513, "mask_rcnn_small": 542_777},
+        "scenes",
+    ),
 )

@@ -179,6 +179,29 @@ def in_whole(boxes, place):
     return tf.where(there, tf.clip_by_value(whole, 0.0, 1.0), boxes)
 
 
+def masks_in_whole(masks, place):
+    """Masks of a part of an image as masks of the image, of the same size: the nearest pixels.
+
+    Args:
+        masks: `(B, N, H, W)`.
+        place: Of the part, float `(B, 4)` as `Fit.place` gives it.
+
+    Returns:
+        `(B, N, H, W)`, 0 of what lies outside of the part.
+    """
+    for axis in (0, 1):
+        size = masks.shape[2 + axis]
+        at = (tf.range(size, dtype=tf.float32) + 0.5) / size  # in the image
+        at = (at - place[:, axis, None]) / place[:, axis + 2, None]  # in the part
+        inside = tf.cast((at >= 0) & (at < 1), masks.dtype)  # (B, size)
+        index = tf.clip_by_value(tf.cast(at * size, tf.int32), 0, size - 1)
+        count = tf.shape(masks)[1]
+        index = tf.repeat(index[:, None], count, axis=1)
+        masks = tf.gather(masks, index, axis=2 + axis, batch_dims=2)
+        masks *= inside[:, None, None] if axis else inside[:, None, :, None]
+    return masks
+
+
 def read(content, shape, fit=SQUASH, box=None, plain=False):
     """Decode an encoded image at the size of a model; of a JPEG no more than is needed for it.
 

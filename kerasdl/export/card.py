@@ -16,10 +16,11 @@ TEST = (
     "exact_match",
     "mean_iou",
     "ap",
+    "mask_ap",
     "mse",
     "loss",
 )  # metrics that are shown in the table
-ACCURACIES = ("top1", "exact_match", "mean_iou", "ap")
+ACCURACIES = ("top1", "exact_match", "mean_iou", "ap", "mask_ap")
 TOLERANCE = 0.02  # of an accuracy: files that lose more are named
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 

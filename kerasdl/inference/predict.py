@@ -13,6 +13,7 @@ from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface, texts
 from kerasdl.inference.artifact import open_artifact
+from kerasdl.metrics.average_precision import run_lengths
 from kerasdl.ops.text import PAD
 from kerasdl.store import pictures
 
@@ -44,9 +45,9 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
         Per request `file` and `text`, as far as there are, and by kind of output: of a class
         `class_name`, `probability` and `top5`, `[{"class_name", "probability"}]`; of a mask `mask`,
         `{class name: fraction of the pixels}`; of boxes `objects`, `[{"class_name", "score",
-        "box"}]`; of a picture `output`, its file; of token ids `text`
-        again; and everything else by its name. Of language models and translators what
-        `texts.predict_texts` returns.
+        "box"}]`, and with masks `mask`, `{"size": [H, W], "counts"}`, COCO's compressed run
+        lengths; of a picture `output`, its file; of token ids `text` again; and everything else by
+        its name. Of language models and translators what `texts.predict_texts` returns.
 
     Raises:
         UserError: A file is missing or no image that can be decoded, the model does not take such
@@ -233,15 +234,22 @@ def _shown(serving, described, outputs, result, picture):
         labels = outputs[of["label"]] if names else np.zeros(len(boxes), int)
         scores = next((outputs[n] for n in ("scores", "score") if n in outputs), None)
         there = np.flatnonzero(labels >= 0)
+        masks = outputs[of["instances"]][there] if "instances" in of else None
         result["objects"] = [
             {"class_name": _name(names, labels[i]) if names else "object"}
             | ({} if scores is None else {"score": float(scores[i])})
             | {"box": boxes[i].tolist()}
             for i in there
         ]
+        codes = () if masks is None else zip(result["objects"], run_lengths(masks), strict=True)
+        for one, code in codes:
+            one["mask"] = {"size": [*masks.shape[1:]], "counts": code.decode()}
         if picture is not None:
             count = max(len(names), 1)
-            picture = pictures.rectangles(picture, boxes[there], labels[there], count)
+            if masks is not None:
+                picture = pictures.overlay(picture, _classes(masks, labels[there]), count + 1)
+            worst_first = there[::-1]  # so that the best are uppermost
+            picture = pictures.rectangles(picture, boxes[worst_first], labels[worst_first], count)
     if "image" in of:
         picture = outputs[of["image"]]
     if "tokens" in of:
@@ -252,6 +260,14 @@ def _shown(serving, described, outputs, result, picture):
             result[name] = value.tolist() if value.dtype.kind not in "OS" else _text(serving, value)
     painted = set(of) & set(PICTURED)
     return result, picture if painted else None
+
+
+def _classes(masks, labels):
+    """The class of each pixel, 0 of the background, of masks `(n, H, W)`, the first uppermost."""
+    result = np.zeros(masks.shape[1:], int)
+    for mask, label in zip(masks[::-1], labels[::-1], strict=True):
+        result = np.where(mask > 0, 1 + label, result)
+    return result
 
 
 def _text(serving, value):

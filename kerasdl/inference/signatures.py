@@ -200,10 +200,15 @@ def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
                 value = tf.broadcast_to(tf.reshape(inputs[name], (-1,)), count)
                 inputs[name] = tf.ensure_shape(value, (None,))
         outputs = dict(signature.function(**_checked(inputs, signature)))
-        boxes = [n for n, spec in signature.outputs.items() if spec.kind == "boxes"]
+        boxes, masks = (
+            [n for n, spec in signature.outputs.items() if spec.kind == kind]
+            for kind in ("boxes", "instances")
+        )
         if encoded and boxes and fit != images.SQUASH:
             (image,) = encoded  # whose boxes they are
             place = _places(tensors[names.index(image)], signature.inputs[image].shape, fit)
+            for name in masks:
+                outputs[name] = images.masks_in_whole(outputs[name], place)
             for name in boxes:
                 shape = (-1, *[1] * (outputs[name].shape.rank - 2), 4)
                 outputs[name] = images.in_whole(outputs[name], tf.reshape(place, shape))

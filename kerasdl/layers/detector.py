@@ -24,11 +24,25 @@ class Detector(Model):
             training: Whether dropout and batch statistics are on.
 
         Returns:
-            Two float `(B,)`, whose sum is the loss: of what there is, and of where it is.
+            Two float `(B,)`, whose sum is the loss: of what there is, and of where it is; a third
+            of models that make masks, whose batch has `instances` `(B, M, H, W)` too.
         """
         raise NotImplementedError
 
     def candidates(self, predictions):
         """Boxes float `(B, N, 4)` in [0, 1], or `(B, N, K, 4)` where each class has its own, and
         their scores `(B, N, K)` in [0, 1], before suppression."""
+        raise NotImplementedError
+
+    def object_masks(self, predictions, boxes, label):
+        """Masks of objects, of models that make them.
+
+        Args:
+            predictions: What the call returned.
+            boxes: float `(B, N, 4)` in [0, 1], those that were found.
+            label: int32 `(B, N)`, negative where there is none.
+
+        Returns:
+            float `(B, N, H, W)` in [0, 1], of the size of the model's images.
+        """
         raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Average precision and recall of boxes: COCO's by `pycocotools`, and PASCAL VOC's.
+"""Average precision and recall of boxes and masks: COCO's by `pycocotools`, and PASCAL VOC's.
 
 The proof of an export runs this file by its path, where nothing of the project can be imported.
 
@@ -20,20 +20,28 @@ class Objects:
     """Takes in true and detected objects, batch by batch."""
 
     def __init__(self):
-        self.images, self.parts = 0, []
+        self.images, self.parts, self.masks, self.size = 0, [], [], None
 
     def add(self, outputs: dict, batch: dict) -> None:
-        """Add a batch of `rows`."""
+        """Add a batch of `rows`, and of `masks` where there are such."""
         count = len(batch["boxes"])
         self.parts.append(rows(self.images + np.arange(count), outputs, batch))
+        if "masks" in outputs and "instances" in batch:
+            self.masks.append(masks(outputs, batch))
+            self.size = outputs["masks"].shape[-2:]
         self.images += count
 
     def result(self) -> dict:
-        """`ap` and `ap50`; nan without an object."""
+        """`ap` and `ap50`, and of masks `mask_ap` and `mask_ap50`; nan without an object."""
         true, found = map(np.concatenate, zip(*self.parts, strict=True))
         classes = int(max([0, *true[:, 1], *found[:, 1]])) + 1
-        stats, _ = coco(np.arange(self.images), true, found, classes)
-        return {name: stats[name] for name in ("ap", "ap50")}
+        given = (np.arange(self.images), true, found, classes)
+        stats, _ = coco(*given)
+        result = {name: stats[name] for name in ("ap", "ap50")}
+        if self.masks:
+            stats, _ = coco(*given, *map(np.concatenate, zip(*self.masks, strict=True)), self.size)
+            result |= {f"mask_{name}": stats[name] for name in ("ap", "ap50")}
+        return result
 
 
 def rows(index, outputs: dict, batch: dict):
@@ -60,14 +68,41 @@ def rows(index, outputs: dict, batch: dict):
     return true, those(label, outputs["boxes"], label >= 0, outputs["scores"])
 
 
-def coco(images, true, found, classes: int):
-    """COCO's metrics.
+def masks(outputs: dict, batch: dict):
+    """Masks of the `rows` of a batch, run-length encoded as COCO does.
+
+    Args:
+        outputs: `masks` uint8 `(B, N, H, W)` and `label`.
+        batch: `instances` uint8 `(B, M, H, W)` and `valid`.
+
+    Returns:
+        bytes `(t,)` of the true ones, and `(f,)` of those detected.
+    """
+    there = np.asarray(batch["valid"]).astype(bool), np.asarray(outputs["label"]) >= 0
+    pixels = np.asarray(batch["instances"]), np.asarray(outputs["masks"])
+    return tuple(run_lengths(one[where]) for one, where in zip(pixels, there, strict=True))
+
+
+def run_lengths(pixels):
+    """Masks `(n, H, W)`, not 0 inside, in COCO's compressed run lengths: bytes `(n,)`."""
+    from pycocotools.mask import encode
+
+    pixels = np.asfortranarray((pixels > 0).astype(np.uint8).transpose(1, 2, 0))
+    codes = encode(pixels) if pixels.shape[-1] else []
+    return np.array([one["counts"] for one in codes], np.bytes_)
+
+
+def coco(images, true, found, classes: int, true_masks=None, found_masks=None, size=None):
+    """COCO's metrics, of boxes or of masks.
 
     Args:
         images: int `(n,)`, all images that count.
         true: float `(t, 6)`: image, label, `ymin xmin ymax xmax` in pixels.
         found: float `(f, 7)`: the same and the score.
         classes: How many there are.
+        true_masks, found_masks: Of `masks`, row by row; if they are given, the areas and overlaps
+            are theirs.
+        size: `(H, W)` of the masks.
 
     Returns:
         `{name of STATS: float}`, nan where there is no object, and precision at IoU 0.5 where
@@ -75,12 +110,15 @@ def coco(images, true, found, classes: int):
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
+    from pycocotools.mask import area
 
-    def of(rows):
+    height, width = map(int, size) if size is not None else (0, 0)  # boxes need none
+
+    def of(rows, codes):
         boxes = np.concatenate([rows[:, [3, 2]], rows[:, [5, 4]] - rows[:, [3, 2]]], -1)
         one = COCO()
         one.dataset = {
-            "images": [{"id": int(i)} for i in images],
+            "images": [{"id": int(i), "height": height, "width": width} for i in images],
             "categories": [{"id": k} for k in range(classes)],
             "annotations": [
                 {
@@ -97,11 +135,16 @@ def coco(images, true, found, classes: int):
                 )
             ],
         }
+        for annotation, code in zip(one.dataset["annotations"], codes or (), strict=bool(codes)):
+            mask = {"size": [height, width], "counts": code}
+            annotation |= {"segmentation": mask, "area": float(area(mask))}
         one.createIndex()
         return one
 
     with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = COCOeval(of(true), of(found), "bbox")
+        codes = [None if m is None else m.tolist() for m in (true_masks, found_masks)]
+        kind = "bbox" if size is None else "segm"
+        evaluation = COCOeval(of(true, codes[0]), of(found, codes[1]), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

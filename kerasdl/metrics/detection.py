@@ -6,9 +6,10 @@ Source: Lin et al. 2014, https://arxiv.org/abs/1405.0312, and its `pycocotools` 
 
 import numpy as np
 
-from kerasdl.metrics.average_precision import coco, confusion, rows, voc
+from kerasdl.metrics.average_precision import coco, confusion, masks, rows, voc
 from kerasdl.metrics.evaluator import Evaluator
 
+MASK_METRICS = ("ap", "ap50", "ap75")
 AREAS = ("small", "medium", "large")  # below 32^2 pixels, below 96^2, from there on
 
 
@@ -20,15 +21,22 @@ class DetectionAP(Evaluator):
     image. `voc_ap50` is the area under the curve of precision and recall, `voc11_ap50` the mean of
     eleven points of it. Images without a detection and images without an object count as others.
 
+    Of masks `mask_ap`, `mask_ap50` and `mask_ap75` are the same, where overlaps are of pixels.
+
     Args:
         class_names: Names in the order of the labels.
         size: `(H, W)` of the images in pixels, which areas are measured in.
+        masks: Whether objects have masks, of that size.
     """
 
     metrics = ("ap", "ap50", "ap75", "ar1", "ar10", "ar100", "voc_ap50", "voc11_ap50")
 
-    def __init__(self, class_names, size):
+    def __init__(self, class_names, size, masks=False):
         self.class_names = tuple(class_names)
+        self.with_masks = masks
+        if masks:
+            self.metrics = (*self.metrics, *(f"mask_{name}" for name in MASK_METRICS))
+            self.true_masks = self.found_masks = np.zeros(0, "S1")
         self.size = np.array([*size, *size], np.float64)
         self.images = np.zeros(0, np.int64)
         self.true = np.zeros((0, 6))  # image, label, box in pixels
@@ -41,14 +49,14 @@ class DetectionAP(Evaluator):
             outputs: `boxes` `(B, N, 4)`, `scores` `(B, N)` and `label` `(B, N)`, negative where
                 there is no detection.
             batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`, `index` `(B,)` and
-                `weight` `(B,)`.
+                `weight` `(B,)`. With masks, `masks` of the former and `instances` of the latter.
 
         Raises:
             ValueError: A class that has no name, or scores that are no numbers.
         """
         real = np.asarray(batch["weight"]) > 0
         index = np.asarray(batch["index"])[real].astype(np.int64)
-        given = ({k: np.asarray(v)[real] for k, v in one.items()} for one in (outputs, batch))
+        given = [{k: np.asarray(v)[real] for k, v in one.items()} for one in (outputs, batch)]
         true, found = rows(index, *given)
         last = len(self.class_names) - 1
         for label in (true[:, 1], found[:, 1]):
@@ -56,14 +64,17 @@ class DetectionAP(Evaluator):
                 raise ValueError(f"classes {label.min():g}..{label.max():g}: must be 0..{last}")
         if not np.isfinite(found).all():
             raise ValueError("boxes and scores must be numbers")
-        self.images = np.concatenate([self.images, index])
-        for name, new in (("true", true), ("found", found)):
-            new[:, 2:6] *= self.size
-            setattr(self, name, np.concatenate([getattr(self, name), new]))
+        for boxes in (true, found):
+            boxes[:, 2:6] *= self.size
+        new = {"images": index, "true": true, "found": found}
+        if self.with_masks:
+            new["true_masks"], new["found_masks"] = masks(*given)
+        self.merge(new)
 
     def state(self) -> dict[str, np.ndarray]:
         """What `merge` of another one needs."""
-        return {"images": self.images, "true": self.true, "found": self.found}
+        names = ["images", "true", "found"] + self.with_masks * ["true_masks", "found_masks"]
+        return {name: getattr(self, name) for name in names}
 
     def merge(self, state) -> None:
         """Add what another one was given.
@@ -80,10 +91,14 @@ class DetectionAP(Evaluator):
         precision at IoU 0.5 where recall is 0, 0.01, ..., 1, the mean over classes; `objects`:
         which class is taken for which, see `kerasdl.metrics.average_precision.confusion`."""
         # In the order of the images, whoever saw them: equal scores stand in that order.
-        true, found = (
-            rows[np.argsort(rows[:, 0], kind="stable")] for rows in (self.true, self.found)
-        )
-        stats, precision = coco(np.unique(self.images), true, found, len(self.class_names))
+        order = [np.argsort(rows[:, 0], kind="stable") for rows in (self.true, self.found)]
+        true, found = self.true[order[0]], self.found[order[1]]
+        given = (np.unique(self.images), true, found, len(self.class_names))
+        stats, precision = coco(*given)
+        if self.with_masks:
+            codes = self.true_masks[order[0]], self.found_masks[order[1]]
+            of_masks, _ = coco(*given, *codes, self.size[:2])
+            stats |= {f"mask_{name}": of_masks[name] for name in MASK_METRICS}
         by_class = [
             voc(true[true[:, 1] == k], found[found[:, 1] == k])
             for k in range(len(self.class_names))

@@ -26,8 +26,7 @@ def outlined(image, boxes, labels, num_classes: int):
     Returns:
         float32 `(B, H, W, 3)`.
     """
-    image = ops.convert_to_tensor(image, "float32")
-    image = image if image.shape[-1] == 3 else ops.repeat(image[..., :1], 3, axis=-1)
+    image = _colored(image)
     colors = ops.cast(class_colors(num_classes + 1)[1:], "float32")  # none is the background's
     within, edges = [], []
     for axis, size in enumerate(image.shape[1:3]):
@@ -44,3 +43,33 @@ def outlined(image, boxes, labels, num_classes: int):
     for m in reversed(range(boxes.shape[1])):
         image = ops.where(line[:, m, :, :, None], color[:, m, None, None, :], image)
     return image
+
+
+def tinted(image, masks, labels, num_classes: int, opacity: float = 0.6):
+    """Images with objects' pixels in the colors of their classes, the first object uppermost.
+
+    Args:
+        image: float `(B, H, W, C)` in [0, 1].
+        masks: uint8 `(B, M, H, W)`, 1 where an object is.
+        labels: int `(B, M)`, negative where there is none.
+        num_classes: How many classes there are.
+        opacity: Of the color.
+
+    Returns:
+        float32 `(B, H, W, 3)`.
+    """
+    image = _colored(image)
+    colors = ops.cast(class_colors(num_classes + 1)[1:], "float32")  # none is the background's
+    color = ops.take(colors, ops.maximum(labels, 0), axis=0)  # (B, M, 3)
+    inside = (masks > 0) & (labels >= 0)[..., None, None]
+    result = image
+    for m in reversed(range(masks.shape[1])):
+        mixed = (1 - opacity) * image + opacity * color[:, m, None, None, :]
+        result = ops.where(inside[:, m, :, :, None], mixed, result)
+    return result
+
+
+def _colored(image):
+    """float32 `(B, H, W, 3)`."""
+    image = ops.convert_to_tensor(image, "float32")
+    return image if image.shape[-1] == 3 else ops.repeat(image[..., :1], 3, axis=-1)

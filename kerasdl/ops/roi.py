@@ -11,6 +11,8 @@ import math
 import numpy as np
 from keras import ops
 
+TOGETHER = 8  # samples of a bin along one axis that are in memory at once
+
 
 def roi_align(maps, boxes, size, scale=1.0, sampling=2, aligned=True):
     """Means of bilinear samples in the bins of regions.
@@ -88,16 +90,19 @@ def _hats(low, high, n, bins, sampling, aligned):
     if not sampling:
         count = ops.clip(ops.ceil(length / bins), 1.0, limit)
     dtype = length.dtype
-    sample = ops.cast(np.arange(limit), dtype)  # (S,)
-    within = (sample + 0.5) / count[..., None]  # (B, R, S), of a bin
     start = ops.cast(np.arange(bins), dtype)[:, None]
     width = (length / bins)[..., None, None]
-    at = low[..., None, None] + (start + within[..., None, :]) * width  # (B, R, bins, S)
-    counts = (at >= -1) & (at <= n) & (sample < count[..., None])[..., None, :]
-    share = ops.where(counts, 1 / count[..., None, None], 0)
-    at = ops.clip(at, 0, n - 1)[..., None]
-    hat = ops.maximum(1 - ops.abs(at - ops.cast(np.arange(n), dtype)), 0)  # (B, R, bins, S, n)
-    return ops.sum(hat * share[..., None], axis=-2)
+    total = 0
+    for first in range(0, limit, TOGETHER):
+        sample = ops.cast(np.arange(first, min(first + TOGETHER, limit)), dtype)  # (S,)
+        within = (sample + 0.5) / count[..., None]  # (B, R, S), of a bin
+        at = low[..., None, None] + (start + within[..., None, :]) * width  # (B, R, bins, S)
+        counts = (at >= -1) & (at <= n) & (sample < count[..., None])[..., None, :]
+        share = ops.where(counts, 1 / count[..., None, None], 0)
+        at = ops.clip(at, 0, n - 1)[..., None]
+        hat = ops.maximum(1 - ops.abs(at - ops.cast(np.arange(n), dtype)), 0)
+        total = total + ops.sum(hat * share[..., None], axis=-2)  # of (B, R, bins, S, n)
+    return total
 
 
 def roi_pool(maps, boxes, size, scale=1.0):

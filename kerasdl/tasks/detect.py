@@ -59,17 +59,24 @@ class Detect(Task):
 
     def losses(self, model, batch, player="model", training=False):
         predictions = model(self.model_inputs(model, batch), training=training)
-        of_class, of_box = model.detection_losses(predictions, batch, training)
-        return of_class + of_box, {"class_loss": of_class, "box_loss": of_box}
+        losses = model.detection_losses(predictions, batch, training)
+        return sum(losses), dict(zip(self.metrics[1:], losses, strict=True))
 
     def predict(self, model, batch):
-        predictions = model(self.model_inputs(model, batch), training=False)
+        return self.answer(model, model(self.model_inputs(model, batch), training=False))
+
+    def answer(self, model, predictions):
+        """The objects of `predict`, from what the model's call returned."""
         boxes, scores = model.candidates(predictions)
         given = self.settings
         return detections(boxes, scores, given["max_objects"], given["nms_iou"], given["min_score"])
 
     def evaluators(self):
-        return [DetectionAP(self.class_names, self.info.image_shape[:2])]
+        return [self.evaluator()]
+
+    def evaluator(self, **settings):
+        """What computes average precision."""
+        return DetectionAP(self.class_names, self.info.image_shape[:2], **settings)
 
     def pictures(self, model, batch):
         """`boxes`: rows of an image with its true boxes, and with those that were found."""

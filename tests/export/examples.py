@@ -59,6 +59,8 @@ def make_parts(
         info = with_masks(info, arguments["num_classes"], train, test)
     if "boxes" in kind_of_task.targets:
         info = with_objects(info, arguments["num_classes"], train, test)
+    if "instances" in kind_of_task.targets:
+        info = with_instances(info, train, test)
     own = catalog.settings_of(model_name).get("task_kwargs", {})
     settings = {**own, **(task_kwargs or {})}
     if "proposals" in kind_of_task.inputs:
@@ -103,6 +105,20 @@ def with_objects(info, num_classes, *parts):
     columns = {"boxes": Column("boxes", (3, 4)), "labels": Column("label", (3,), names)}
     columns |= {"valid": Column("valid", (3,)), "image": info.columns["image"]}
     return dataclasses.replace(info, columns=columns)
+
+
+def with_instances(info, *parts):
+    """Add the pixels in the boxes of objects to examples; returns the facts with the column."""
+    from kerasdl.columns import Column
+
+    height, width = info.image_shape[:2]
+    y, x = (np.arange(height) + 0.5) / height, (np.arange(width) + 0.5) / width
+    for part in parts:
+        ymin, xmin, ymax, xmax = (part["boxes"][..., i, None] for i in range(4))
+        rows, columns = (y >= ymin) & (y < ymax), (x >= xmin) & (x < xmax)
+        part["instances"] = (rows[..., None] & columns[..., None, :]).astype("uint8")
+    column = Column("instances", part["instances"].shape[1:])
+    return dataclasses.replace(info, columns={**info.columns, "instances": column})
 
 
 def _parts(model_name, task, arguments, train, test, model=None):

@@ -75,7 +75,8 @@ class AnswerQuestions(Task):
 
 
 class FindThings(Task):
-    """The upper and the lower half of an image as boxes, and its darker pixels as a mask."""
+    """The upper and the lower half of an image as boxes, with masks or without, and its darker
+    pixels as a mask: by the name of the model."""
 
     def __init__(self):
         columns = {
@@ -110,7 +111,17 @@ class FindThings(Task):
             "boxes": Spec((3, 4), "float32", "boxes"),
             "labels": Spec((3,), "int32", "label"),
         }
-        return [Signature("serving_default", image, boxes, outputs=outputs)]
+        if model.name == "boxes":
+            return [Signature("serving_default", image, boxes, outputs=outputs)]
+
+        def instances(image):
+            found, dark = boxes(image), ops.mean(image, axis=-1) < 0.5
+            upper = np.arange(SHAPE[0])[:, None] < SHAPE[0] // 2
+            masks = ops.stack([dark & upper, ~dark & ~upper, dark], axis=1)
+            return found | {"masks": ops.cast(masks, "uint8")}
+
+        outputs["masks"] = Spec((3, *SHAPE[:2]), "uint8", "instances")
+        return [Signature("serving_default", image, instances, outputs=outputs)]
 
 
 def write(task, model, folder):

@@ -104,6 +104,20 @@ def test_average_precision_is_that_of_training(rng):
     expected = evaluator.result()["test"]
     assert 0.1 < expected["ap"] < expected["ap50"] < 0.9
     assert result == {"ap": expected["ap"], "ap50": expected["ap50"], "examples": 20}
+    # And with masks, which cover more or less of the boxes
+    y, x = np.mgrid[:8, :8] / 8
+    sides = [boxes[..., i, None, None] for i in range(4)]
+    inside = (y >= sides[0]) & (x >= sides[1]) & (y < sides[2]) & (x < sides[3])
+    examples["instances"] = inside.astype("uint8")
+    answers["masks"] = (inside & (rng.random(inside.shape) < 0.8)).astype("uint8")
+    result = proof.evaluate(Detector(), proof.split(examples, 8), how | {"loss": "ap"}, 3)
+    evaluator = DetectionAP("abc", (8, 8), masks=True)
+    evaluator.update(answers, examples | {"weight": np.ones(20), "index": np.arange(20)})
+    expected = evaluator.result()["test"]
+    names = ("ap", "ap50", "mask_ap", "mask_ap50")
+    assert result == {**{k: expected[k] for k in names}, "examples": 20}
+    assert 0.1 < expected["mask_ap"] < expected["mask_ap50"] < 0.9
+    assert expected["mask_ap"] != expected["ap"]
 
 
 def test_without_a_target_there_are_no_metrics():

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools.mask import decode
 
 from kerasdl import cli
 from kerasdl.data import images
@@ -29,9 +30,9 @@ def answers(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def things(tmp_path_factory):
-    """Folders of a model that gives boxes, and of one that gives masks."""
+    """Folders of models that give boxes, masks, and boxes with masks."""
     folders = {}
-    for name in ("boxes", "masks"):
+    for name in ("boxes", "masks", "instances"):
         model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)], name=name)
         folders[name] = made_up.write(
             made_up.FindThings(), model, tmp_path_factory.mktemp(name) / "1"
@@ -175,3 +176,21 @@ def test_boxes_are_listed_and_drawn(things, picture, tmp_path, capsys):
     assert cli.main(["predict", "--saved-model", str(things["boxes"]), str(picture)]) == 0
     line = capsys.readouterr().out
     assert re.search(r": upper 0\.0000 at 0\.000 0\.000 0\.500 1\.000; lower 0\.0000 at", line)
+
+
+def test_masks_of_objects_are_given_and_drawn(things, picture, tmp_path):
+    (result,) = predict.predict(things["instances"], [picture], output=tmp_path / "out.png")
+    assert json.loads(json.dumps(result)) == result
+    height, width = made_up.SHAPE[:2]
+    for i, one in enumerate(result["objects"]):
+        expected = np.zeros((height, width), np.uint8)
+        expected[i * height // 2 : (i + 1) * height // 2] = 1
+        np.testing.assert_array_equal(decode(one["mask"]), expected)
+    assert len(result["objects"]) == 2
+    with Image.open(tmp_path / "out.png") as painted:
+        pixels = np.asarray(painted).astype(int)
+    scale = len(pixels) // height
+    upper, lower = (pixels[1 + scale * y, 1 + scale * (width // 2)] for y in (1, height - 2))
+    assert np.ptp(upper) > 50 and np.ptp(lower) > 50  # gray before, inside of the outlines
+    plain = predict.predict(things["boxes"], [picture])
+    assert not any("mask" in one for one in plain[0]["objects"])

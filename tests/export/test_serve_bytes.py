@@ -140,3 +140,37 @@ def test_boxes_are_those_of_the_whole_picture(recipe, expected, kind):
     for boxes, number in zip(outputs["boxes"].numpy(), outputs["num"].numpy(), strict=True):
         assert number == 1 and not boxes[1:].any()
         np.testing.assert_allclose(boxes[0], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+def test_masks_are_those_of_the_whole_picture(resize):
+    """As the boxes are: a pixel is an object's where its center lies in the box."""
+    stream = io.BytesIO()
+    Image.new("RGB", (40, 20)).save(stream, "PNG")
+    task = task_of("mask_rcnn_small")
+    task = type(task)(task.info, Recipe(model="mask_rcnn_small", resize=resize))
+    height, width = task.info.image_shape[:2]
+
+    def inside(box):
+        y, x = (np.arange(height)[:, None] + 0.5) / height, (np.arange(width) + 0.5) / width
+        return (box[0] <= y) & (y < box[2]) & (box[1] <= x) & (x < box[3])
+
+    class Model:
+        def __call__(self, image, training=False):
+            return tf.zeros(tf.shape(image)[0])
+
+        def candidates(self, predictions):
+            boxes = tf.constant([[[0.25, 0.25, 0.75, 0.5]]]) + predictions[:, None, None]
+            return boxes, tf.one_hot([[2]], 5) + predictions[:, None, None]
+
+        def object_masks(self, predictions, boxes, label):
+            mask = tf.constant(inside((0.25, 0.25, 0.75, 0.5)), tf.float32)
+            return mask + tf.zeros_like(boxes)[..., :1, None]
+
+    function, specs = functions(task, Model(), "savedmodel")["serve_bytes"]
+    served = tf.function(function, input_signature=specs, autograph=False)
+    outputs = {k: v.numpy() for k, v in served(tf.constant([stream.getvalue()] * 2)).items()}
+    assert outputs["masks"].dtype == np.uint8 and not outputs["masks"][:, 1:].any()
+    for boxes, masks in zip(outputs["boxes"], outputs["masks"], strict=True):
+        np.testing.assert_array_equal(masks[0] > 0, inside(boxes[0]))
+    assert 30 < outputs["masks"][0, 0].sum() < 200

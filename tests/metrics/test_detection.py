@@ -8,7 +8,8 @@ from kerasdl.metrics.detection import DetectionAP
 
 NAMES = ("cat", "dog", "never")
 SIZE = (200, 100)
-THRESHOLDS = np.arange(0.5, 0.96, 0.05)
+MASKS = (31, 43)
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
 
 
 def batches(rng, count=4, size=4):
@@ -41,6 +42,9 @@ def batches(rng, count=4, size=4):
 
 
 def overlap(a, b):
+    """Of two boxes, or of two masks."""
+    if a.ndim == 2:
+        return (a & b).sum() / max((a | b).sum(), 1)
     height = max(0.0, min(a[2], b[2]) - max(a[0], b[0]))
     width = max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
     shared = height * width
@@ -48,18 +52,20 @@ def overlap(a, b):
     return shared / (sum(areas) - shared)
 
 
-def flat(data):
-    """Objects `[(image, class, box)]` and detections `[(score, image, class, box)]`."""
+def flat(data, names=("boxes", "boxes")):
+    """Objects `[(image, class, box)]` and detections `[(score, image, class, box)]`, or masks
+    instead of boxes."""
+    dtype = np.float64 if names[0] == "boxes" else bool
     objects, found = [], []
     for outputs, batch in data:
         for i, index in enumerate(batch["index"].tolist()):
             if not batch["weight"][i]:
                 continue
             for m in np.flatnonzero(batch["valid"][i]):
-                box = batch["boxes"][i, m].astype(np.float64)
+                box = batch[names[0]][i, m].astype(dtype)
                 objects.append((index, int(batch["labels"][i, m]), box))
             for n in np.flatnonzero(outputs["label"][i] >= 0):
-                box = outputs["boxes"][i, n].astype(np.float64)
+                box = outputs[names[1]][i, n].astype(dtype)
                 found.append((outputs["scores"][i, n], index, int(outputs["label"][i, n]), box))
     return objects, sorted(found, key=lambda one: -one[0])
 
@@ -89,9 +95,9 @@ def precision_at(hits, count, recalls, slack=0.0):
     return [max([p for r, p in pairs if r >= recall - slack], default=0.0) for recall in recalls]
 
 
-def expected(data):
+def expected(data, names=("boxes", "boxes")):
     """The metrics from their definitions."""
-    objects, found = flat(data)
+    objects, found = flat(data, names)
     tables, voc, recalls = {}, [], {1: [], 10: [], 100: []}
     for k in sorted({one[1] for one in objects}):
         of = [one for one in objects if one[1] == k], [one for one in found if one[2] == k]
@@ -142,6 +148,36 @@ def test_any_order_and_any_parts_give_the_same():
     for part in (data[3:], data[1:3], data[:1]):
         merged.merge(evaluated(part).state())
     assert merged.result() == whole
+
+
+def with_masks(data, rng):
+    """Pixels of a few objects: each is an ellipse in its box, or found as one with holes."""
+    height, width = MASKS
+    y, x = (np.arange(height)[:, None] + 0.5) / height, (np.arange(width) + 0.5) / width
+    for outputs, batch in data:
+        for values, name in ((batch, "instances"), (outputs, "masks")):
+            ymin, xmin, ymax, xmax = (values["boxes"][..., i, None, None] for i in range(4))
+            dy, dx = (2 * y - ymin - ymax) / (ymax - ymin), (2 * x - xmin - xmax) / (xmax - xmin)
+            values[name] = (dy**2 + dx**2 < 1).astype(np.uint8)
+        outputs["masks"] *= rng.random(outputs["masks"].shape) < 0.9
+        yield outputs, batch
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_definition_of_masks(seed):
+    rng = np.random.default_rng(seed)
+    data = list(with_masks(batches(rng), rng))
+    parts = [DetectionAP(NAMES, MASKS, masks=True) for _ in range(3)]
+    for i, one in enumerate(data):
+        parts[i % 2].update(*one)
+    for part in (1, 0):
+        parts[2].merge(parts[part].state())
+    result = parts[2].result()["test"]
+    for name, value in expected(data, ("instances", "masks")).items():
+        if f"mask_{name}" in result:
+            assert result[f"mask_{name}"] == pytest.approx(value, abs=1e-9), name
+    assert 0.01 < result["mask_ap"] < result["mask_ap50"] < 0.9
+    assert set(result) == set(parts[2].metrics) and "mask_ap" not in DetectionAP.metrics
 
 
 def test_an_image_without_a_detection_counts():
