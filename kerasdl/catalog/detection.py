@@ -27,4 +27,12 @@ PAPERS = (
         {"yolo_v1": 271_703_550, "yolo_v1_small": 336_092},
         "scenes",
     ),
+    Paper(
+        "detection.detr",
+        "detect",
+        "Carion et al. 2020",
+        "https://arxiv.org/abs/2005.12872",
+        {"detr": 41_577_888, "detr_small": 960_959},
+        "scenes",
+    ),
 )

@@ -24,7 +24,8 @@ class Detector(Model):
             training: Whether dropout and batch statistics are on.
 
         Returns:
-            Two float `(B,)`, whose sum is the loss: of what there is, and of where it is.
+            Two float `(B,)`, whose sum is the loss: of what there is, and of where it is. Or two
+            pairs of sums and weights `(B,), (B,)`, as of `Task.losses`, with the same weights.
         """
         raise NotImplementedError
 

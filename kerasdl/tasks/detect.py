@@ -17,8 +17,8 @@ class Detect(Task):
 
     The model says what its losses are and which boxes are candidates; see
     `kerasdl.layers.detector.Detector`. Of these, those that score less than `min_score` are left
-    out, and those that overlap a better one of their class by more than `nms_iou`; `max_objects`
-    of the rest are the answer.
+    out, and those that overlap a better one of their class by more than `nms_iou`, which 1 turns
+    off; `max_objects` of the rest are the answer.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
@@ -60,7 +60,11 @@ class Detect(Task):
     def losses(self, model, batch, player="model", training=False):
         predictions = model(self.model_inputs(model, batch), training=training)
         of_class, of_box = model.detection_losses(predictions, batch, training)
-        return of_class + of_box, {"class_loss": of_class, "box_loss": of_box}
+        if isinstance(of_class, tuple):
+            loss = (of_class[0] + of_box[0], of_class[1])
+        else:
+            loss = of_class + of_box
+        return loss, {"class_loss": of_class, "box_loss": of_box}
 
     def predict(self, model, batch):
         predictions = model(self.model_inputs(model, batch), training=False)
