@@ -254,8 +254,8 @@ class DETR(Detector):
         if real is None:
             rows, columns = angles(np.ones((1, h, w), "float32"), np)
         else:
-            nearest = [np.arange(n) * side // n for n, side in zip((h, w), real.shape[1:3])]
-            real = ops.take(ops.take(real, nearest[0], axis=1), nearest[1], axis=2)
+            for axis, n in ((1, h), (2, w)):  # the nearest pixel of each place
+                real = ops.take(real, np.arange(n) * real.shape[axis] // n, axis=axis)
             there = ops.reshape(real, (-1, 1, 1, h * w))
             rows, columns = angles(ops.cast(real, self.variable_dtype), ops)
         rows, columns = (ops.reshape(x, (-1,)) for x in (rows, columns))
