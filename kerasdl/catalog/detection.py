@@ -2,6 +2,13 @@
 
 from kerasdl.catalog.entry import Paper
 
+BLIND = {
+    "expected_zero_grad": (
+        ("key/bias$", "adds the same to all scores of a query: softmax is blind to it"),
+        ("decoder_block1/norm1/gamma$", "scales what the first block is given, which is 0"),
+    )
+}
+
 PAPERS = (
     Paper(
         "detection.locate",
@@ -34,5 +41,6 @@ PAPERS = (
         "https://arxiv.org/abs/2005.12872",
         {"detr": 41_577_888, "detr_small": 960_959},
         "scenes",
+        limits=BLIND,
     ),
 )
