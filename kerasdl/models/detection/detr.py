@@ -5,8 +5,7 @@ Paper:   End-to-End Object Detection with Transformers, Carion et al. 2020,
 Differs: trained from scratch: no layer of the ResNet is frozen, and its batch norm learns. The
          backbone learns at the same rate as the rest. As in the appendix all losses are divided by
          the number of objects, of all replicas; the authors' code divides that of the classes by
-         the sum of its weights. `detr_small` is pre-norm, without
-         dropout.
+         the sum of its weights. `detr_small` is pre-norm, without dropout.
 """
 
 import math
