@@ -5,7 +5,8 @@ Paper:   End-to-End Object Detection with Transformers, Carion et al. 2020,
 Differs: trained from scratch: no layer of the ResNet is frozen, and its batch norm learns. The
          backbone learns at the same rate as the rest. As in the appendix all losses are divided by
          the number of objects, of all replicas; the authors' code divides that of the classes by
-         the sum of its weights. `detr_small` is pre-norm, without dropout.
+         the sum of its weights, and counts an object where a batch has none; such a batch teaches
+         nothing here. `detr_small` is pre-norm, without dropout.
 """
 
 import math
@@ -76,8 +77,11 @@ class EncoderBlock(ResidualBlock):
 
 
 @register
-class DecoderBlock(EncoderBlock):
-    """An `EncoderBlock` of queries that attend to a memory between attention and perceptron.
+class DecoderBlock(ResidualBlock):
+    """Self-attention of queries, their attention to a memory, then a perceptron.
+
+    Args:
+        num_heads, mlp_dim, drop_rate, prenorm: Of the `EncoderBlock`.
 
     Call arguments:
         x: float `(B, Q, D)`.
@@ -92,14 +96,22 @@ class DecoderBlock(EncoderBlock):
     """
 
     def __init__(self, num_heads, mlp_dim, drop_rate=0.0, prenorm=False, **kwargs):
-        super().__init__(num_heads, mlp_dim, drop_rate, prenorm, **kwargs)
+        super().__init__(prenorm, drop_rate, **kwargs)
+        self.attention = CrossAttention(num_heads, drop_rate, name="attention")
+        self.norm1 = layer_norm("norm1", EPSILON)
         self.cross = CrossAttention(num_heads, drop_rate, name="cross")
+        self.norm2 = layer_norm("norm2", EPSILON)
+        self.mlp = MLP(mlp_dim, "relu", drop_rate, name="mlp")  # drops its answer too
         self.norm3 = layer_norm("norm3", EPSILON)
 
     def build(self, input_shape):
-        super().build(input_shape)
-        self.cross.build(input_shape, input_shape)
-        self.norm3.build(input_shape)
+        for child in (self.attention, self.cross):
+            child.build(input_shape, input_shape)
+        for child in (self.norm1, self.norm2, self.mlp, self.norm3, self.drop):
+            child.build(input_shape)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
 
     def call(self, x, positions, memory, places, there=None, training=False):
         y = self.before(self.norm1, x)
@@ -303,9 +315,9 @@ class DETR(Detector):
 
         Returns:
             Sums over the layers and queries of each example, `(B,)`: `class`, weighted cross
-            entropies; `weights`, theirs; `l1` and `giou`, of matched boxes; and `objects`, how
-            many of these there are in each layer. And `query` int32 `(B, L, M)`, whom each object
-            is matched with.
+            entropies; `weights`, theirs; `l1` and `giou`, distances of matched boxes. Of each
+            example `objects`, how many there are. And `query` int32 `(B, L, M)`, whom each object
+            is matched with, `ABSENT` where there is none.
         """
         logits, boxes = predictions["logits"], predictions["boxes"]
         dtype, depth = logits.dtype, logits.shape[1]
@@ -316,20 +328,15 @@ class DETR(Detector):
         valid = ops.cast(batch["valid"], "bool")
         there = ops.repeat(valid[:, None], depth, axis=1)  # (B, L, M)
 
-        def distances(box, other, function):
-            l1 = ops.sum(ops.abs(box - other), axis=-1)
-            return l1, 1 - function(_corners(box), _corners(other))
-
         # Of every query to every object: (B, L, M, Q)
-        given = ops.stop_gradient(boxes)[:, :, None], centered[:, :, :, None]
-        l1, far = distances(*given, bx.giou)
+        l1, far = distances(ops.stop_gradient(boxes)[:, :, None], centered[:, :, :, None])
         p = ops.softmax(ops.stop_gradient(logits), axis=-1)
         likely = ops.matmul(label, ops.transpose(p, (0, 1, 3, 2)))
         query = assign(L1 * l1 + GIOU * far - likely, there)
 
         taken = ops.maximum(query, 0)[..., None]  # (B, L, M, 1)
         there = ops.cast(query >= 0, dtype)
-        l1, far = distances(ops.take_along_axis(boxes, taken, axis=2), centered, bx.giou)
+        l1, far = distances(ops.take_along_axis(boxes, taken, axis=2), centered)
         log_p = ops.log_softmax(logits, axis=-1)
         nothing = -NO_OBJECT * log_p[..., -1]  # (B, L, Q)
         of_matched = -ops.sum(ops.take_along_axis(log_p, taken, axis=2) * label, axis=-1)
@@ -349,9 +356,10 @@ class DETR(Detector):
         }
 
 
-def _corners(boxes):
-    """`ymin xmin ymax xmax` of centers and sides `(..., 4)`."""
-    return bx.corners(boxes[..., :2], boxes[..., 2:])
+def distances(a, b):
+    """How far boxes `(..., 4)`, centers and sides, are from others: in L1, and 1 less the GIoU."""
+    overlap = bx.giou(*(bx.corners(x[..., :2], x[..., 2:]) for x in (a, b)))
+    return ops.sum(ops.abs(a - b), axis=-1), 1 - overlap
 
 
 def angles(there, library):
