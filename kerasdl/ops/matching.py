@@ -90,7 +90,8 @@ def _solved(cost, valid):
         low, column, distance, came_from, done = search(row, u, v, owner)
         gain = ops.where(done, low[:, None] - distance, 0)
         passed = ops.stack([of(gain, chosen[:, i]) for i in range(m)], axis=1)
-        u = u + ops.where(chosen >= 0, passed, 0) + ops.where(rows == row, low[:, None], 0)
+        # One sum of two: of three TensorFlow makes variables, which fail within a loop
+        u = u + ops.where(rows == row, low[:, None], ops.where(chosen >= 0, passed, 0))
 
         def more(_, changing, *__):
             return ops.any(changing)
