@@ -434,6 +434,8 @@ RECIPE = {
         "augment": ("flip",),
         "task_kwargs": _NO_SUPPRESSION,
     },
+    # Of two settings, the one with the highest average precision of the validation part; the other
+    # had maps of stride 4, half the epochs in the same time
     "detr_small": {
         "epochs": 60,
         "batch_size": 32,
