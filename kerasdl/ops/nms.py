@@ -104,12 +104,12 @@ def detections(boxes, scores, count, threshold=0.5, min_score=0.05, candidates=2
         _, n, k, _ = boxes.shape
         boxes, place = ops.reshape(boxes, (-1, n * k, 4)), place * k + label
     boxes = rows(boxes, place)
-    value = ops.where(value >= min_score, value, NEVER)
     if threshold < 1:
+        value = ops.where(value >= min_score, value, NEVER)
         index = nms(boxes, value, threshold, count, label)
     else:  # nothing is covered: `best` has put them in order
         number = ops.arange(value.shape[1], dtype="int32")
-        index = ops.where(value >= 0, number, ABSENT)[:, :count]
+        index = ops.where(value >= min_score, number, ABSENT)[:, :count]
         more = max(count - value.shape[1], 0)
         index = ops.pad(index, ((0, 0), (0, more)), constant_values=ABSENT)
     there = index >= 0
