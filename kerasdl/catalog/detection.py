@@ -2,6 +2,13 @@
 
 from kerasdl.catalog.entry import Paper
 
+BLIND = {
+    "expected_zero_grad": (
+        ("key/bias$", "adds the same to all scores of a query: softmax is blind to it"),
+        ("decoder_block1/norm1/gamma$", "scales what the first block is given, which is 0"),
+    )
+}
+
 PAPERS = (
     Paper(
         "detection.locate",
@@ -66,5 +73,14 @@ PAPERS = (
         "https://arxiv.org/abs/1703.06870",
         {"mask_rcnn": 44_454_513, "mask_rcnn_small": 542_777},
         "scenes",
+    ),
+    Paper(
+        "detection.detr",
+        "detect",
+        "Carion et al. 2020",
+        "https://arxiv.org/abs/2005.12872",
+        {"detr": 41_577_888, "detr_small": 960_959},
+        "scenes",
+        limits=BLIND,
     ),
 )

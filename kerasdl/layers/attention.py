@@ -239,9 +239,14 @@ class CrossAttention(keras.layers.Layer):
         for child in (self.key, self.value):
             child.build(memory_shape)
 
-    def remember(self, memory):
-        """The keys and values of a memory `(B, M, C)`: a list of two `(B, h, M, D / h)`."""
-        return [split_heads(part(memory), self.num_heads) for part in (self.key, self.value)]
+    def remember(self, memory, positions=None):
+        """The keys and values of a memory `(B, M, C)`: a list of two `(B, h, M, D / h)`.
+
+        Positions, of the memory's shape or broadcast to it, are added for the keys alone.
+        """
+        looked_at = memory if positions is None else memory + positions
+        parts = self.key(looked_at), self.value(memory)
+        return [split_heads(part, self.num_heads) for part in parts]
 
     def call(self, x, memory, attention_mask=None, training=False, return_weights=False):
         remembered = memory if isinstance(memory, list | tuple) else self.remember(memory)

@@ -25,7 +25,8 @@ class Detector(Model):
 
         Returns:
             Two float `(B,)`, whose sum is the loss: of what there is, and of where it is; a third
-            of models that make masks, whose batch has `instances` `(B, M, H, W)` too.
+            of models that make masks, whose batch has `instances` `(B, M, H, W)` too. Or as many
+            pairs of sums and weights `(B,), (B,)`, as of `Task.losses`, with the same weights.
         """
         raise NotImplementedError
 

@@ -31,7 +31,7 @@ def sinusoids(positions, dim, dtype="float32"):
     """`PE[n, 2i] = sin`, `PE[n, 2i + 1] = cos` of `positions[n] / 10000^(2i / dim)`.
 
     Args:
-        positions: int `(N,)`.
+        positions: Numbers `(N,)`.
         dim: `D`, even.
         dtype: Of the answer, and of the computation.
 
@@ -61,6 +61,23 @@ def rotate(x, positions):
     # (a, b) -> (-b, a) for every pair; as a product, it is faster than taking x apart
     turn = np.kron(np.eye(d // 2), [[0, 1], [-1, 0]])
     return x * cos + ops.matmul(x, ops.convert_to_tensor(turn, x.dtype)) * sin
+
+
+def grid_sinusoids(rows, columns, dim, dtype="float32"):
+    """Half of the channels are the `sinusoids` of the row, the others those of the column.
+
+    Args:
+        rows, columns: Numbers `(N,)`.
+        dim: `D`, a multiple of 4.
+        dtype: Of the answer.
+
+    Returns:
+        float `(N, D)`.
+
+    Source: Parmar et al. 2018, https://arxiv.org/abs/1802.05751, section 3.
+    """
+    halves = [sinusoids(positions, dim // 2, dtype) for positions in (rows, columns)]
+    return ops.concatenate(halves, axis=-1)
 
 
 @register

@@ -91,7 +91,7 @@ def detections(boxes, scores, count, threshold=0.5, min_score=0.05, candidates=2
         boxes: float `(B, N, 4)`, or `(B, N, K, 4)` where each class has its own.
         scores: float `(B, N, K)`.
         count: How many objects there are room for, `M`.
-        threshold: Of `nms`.
+        threshold: Of `nms`; at 1 nothing is suppressed.
         min_score: What scores less is no object.
         candidates: How many pairs of a box and a class are looked at, the best ones.
 
@@ -104,8 +104,14 @@ def detections(boxes, scores, count, threshold=0.5, min_score=0.05, candidates=2
         _, n, k, _ = boxes.shape
         boxes, place = ops.reshape(boxes, (-1, n * k, 4)), place * k + label
     boxes = rows(boxes, place)
-    value = ops.where(value >= min_score, value, NEVER)
-    index = nms(boxes, value, threshold, count, label)
+    if threshold < 1:
+        value = ops.where(value >= min_score, value, NEVER)
+        index = nms(boxes, value, threshold, count, label)
+    else:  # nothing is covered: `best` has put them in order
+        number = ops.arange(value.shape[1], dtype="int32")
+        index = ops.where(value >= min_score, number, ABSENT)[:, :count]
+        more = max(count - value.shape[1], 0)
+        index = ops.pad(index, ((0, 0), (0, more)), constant_values=ABSENT)
     there = index >= 0
     return {
         "boxes": rows(boxes, index),

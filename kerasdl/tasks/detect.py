@@ -17,8 +17,8 @@ class Detect(Task):
 
     The model says what its losses are and which boxes are candidates; see
     `kerasdl.layers.detector.Detector`. Of these, those that score less than `min_score` are left
-    out, and those that overlap a better one of their class by more than `nms_iou`; `max_objects`
-    of the rest are the answer.
+    out, and those that overlap a better one of their class by more than `nms_iou`, which 1 turns
+    off; `max_objects` of the rest are the answer.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
@@ -60,7 +60,11 @@ class Detect(Task):
     def losses(self, model, batch, player="model", training=False):
         predictions = model(self.model_inputs(model, batch), training=training)
         losses = model.detection_losses(predictions, batch, training)
-        return sum(losses), dict(zip(self.metrics[1:], losses, strict=True))
+        if isinstance(losses[0], tuple):  # sums and their weights
+            loss = (sum(value for value, _ in losses), losses[0][1])
+        else:
+            loss = sum(losses)
+        return loss, dict(zip(self.metrics[1:], losses, strict=True))
 
     def predict(self, model, batch):
         return self.answer(model, model(self.model_inputs(model, batch), training=False))

@@ -178,6 +178,16 @@ def test_causal_attention_has_no_gradient_from_later_tokens(options, x):
     assert (jacobian[~later] > 0).all()
 
 
+def test_positions_are_added_for_the_keys_alone(x, rng):
+    layer, positions = CrossAttention(2), rng.normal(size=(5, 8)).astype("float32")
+    layer(x, x)
+    there, nowhere = layer.remember(x, positions), layer.remember(x)
+    np.testing.assert_array_equal(there[1], nowhere[1])
+    moved = layer.remember(x + positions)
+    np.testing.assert_array_equal(there[0], moved[0])
+    assert np.abs(there[0] - nowhere[0]).max() > 0.01 < np.abs(there[1] - moved[1]).max()
+
+
 @pytest.mark.parametrize("options", [{}, {"rotary": True, "num_kv_heads": 2}])
 def test_a_cache_gives_the_same_answers(options, x):
     layer = SelfAttention(4, causal=True, **options)

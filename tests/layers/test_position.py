@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.layers.position import LearnedPosition, SinusoidalPosition, rotate, sinusoids
+from kerasdl.layers.position import (
+    LearnedPosition,
+    SinusoidalPosition,
+    grid_sinusoids,
+    rotate,
+    sinusoids,
+)
 
 
 def test_sinusoids_are_those_of_the_paper():
@@ -18,6 +24,13 @@ def test_sinusoids_are_those_of_the_paper():
 def test_sinusoids_have_the_squared_norm_of_half_the_channels():
     table = np.asarray(sinusoids(tf.range(50), 16, "float64"))
     np.testing.assert_allclose((table**2).sum(-1), 8, atol=1e-9)
+
+
+def test_the_sinusoids_of_a_grid_are_those_of_the_row_and_of_the_column():
+    table = np.asarray(grid_sinusoids([0.5, 3], [2, 0.25], 8, "float64"))
+    rows, columns = (np.asarray(sinusoids(v, 4, "float64")) for v in ([0.5, 3], [2, 0.25]))
+    np.testing.assert_array_equal(table, np.concatenate([rows, columns], -1))
+    np.testing.assert_allclose(table[0, :2], [np.sin(0.5), np.cos(0.5)], atol=1e-12)
 
 
 def test_rotations_keep_norms_and_know_only_distances(rng):
