@@ -32,6 +32,12 @@ def part_of(name) -> str | None:
     return _PART_OF.get(str(name).strip().casefold())
 
 
+def part_in(name) -> str | None:
+    """The part that a word in a name stands for, `validation` of `instances_val2017`, or None."""
+    words = re.findall(r"[^\W\d_]+", str(name))
+    return next((part for word in words if (part := part_of(word))), None)
+
+
 def natural(text):
     """A key that sorts texts with the numbers in them by their value."""
     return [
@@ -52,8 +58,15 @@ def prefix_of(path) -> str | None:
             names = []
         if any("-images" in name and "idx3" in name for name in names):
             return f"idx:{path}"
-        if {"images", "masks"} <= {name.casefold() for name in names}:
+        folded = {name.casefold() for name in names}
+        if {"images", "masks"} <= folded:
             return f"masks:{path}"
+        if {"jpegimages", "annotations"} <= folded:
+            return f"voc:{path}"
+        inside = os.path.join(path, "annotations")
+        inside = os.listdir(inside) if os.path.isdir(inside) else names
+        if any(name.lower().endswith(".json") for name in inside):
+            return f"coco:{path}"
         for kind, endings in (("text", (".txt", ".md")), ("pairs", (".tsv",))):
             if names and all(name.lower().endswith(endings) for name in names):
                 return f"{kind}:{path}"
