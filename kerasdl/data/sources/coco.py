@@ -281,10 +281,7 @@ class _Table:
             box = (np.nan,) * 4 if box is None else box
             crowd = entry.get("iscrowd") in (1, True)
             if crowd:
-                told.add(
-                    "{} objects are crowds: not learned, and detections of them do not count",
-                    picture.name,
-                )
+                told.add(f"{{}} objects are crowds: {objects.NOT_LEARNED}", picture.name)
             number = classes[category][1]
             picture.objects.append(Object(number, box, crowd, shape))
         return some

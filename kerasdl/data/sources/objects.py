@@ -37,6 +37,7 @@ MAX_OBJECTS = 100  # of one image; COCO's metrics look at as many detections
 BESIDE = 0.5  # pixels that a box may reach beyond the picture without a note
 KEPT = 0.1  # fraction of a box that `--resize crop` must leave of an object
 BACKGROUND = "background"
+NOT_LEARNED = "not learned, and detections of them do not count"  # of a note
 
 
 @dataclass
@@ -141,7 +142,7 @@ def load(parts, class_names, drawn, options, wrong, told, notes, columns):
     place = [None] * len(pictures)
     for i in good:
         place[i] = Placed(tuple(headers[i][:2]), tuple(shape[:2]), options.fit)
-        _keep_visible(pictures[i], place[i], told)
+        keep_visible(pictures[i], place[i], told)
     count = max([1, *(len(pictures[i].objects) for i in good)])
     masks = _masks(pictures, place, drawn, names, count, shape, unusable, told)
     size = sum(_bytes_of(name, count, shape) for name in names) * len(good)
@@ -156,7 +157,7 @@ def load(parts, class_names, drawn, options, wrong, told, notes, columns):
             unusable(i, "cannot be decoded")
     notes = [*notes, *refuse_or_note(wrong, int(usable.sum()), options)]
 
-    rows = _rows(pictures, place, count)
+    rows = small_rows(pictures, place, count)
     runs = {name: Runs(of, _shape(name, count, shape), _DTYPES[name]) for name, of in masks.items()}
     files, number = {}, 0
     for part, of_part in parts.items():
@@ -249,9 +250,15 @@ def clipped(objects, size, where, told):
     return kept
 
 
-def _keep_visible(picture, place, told):
+def keep_visible(picture, place, told):
     """Leave of a picture the objects with an area in it and at the model's size, the largest ones
-    where there are too many."""
+    where there are too many.
+
+    Args:
+        picture: A `Picture`, which is changed.
+        place: Its `Placed`.
+        told: A `Told`.
+    """
     objects = clipped(picture.objects, place.size, picture.name, told)
     boxes = place.boxes([one.box for one in objects])
     inside = np.clip(boxes, 0, 1)
@@ -273,8 +280,14 @@ def _keep_visible(picture, place, told):
     picture.objects = [objects[i] for i in chosen]
 
 
-def _rows(pictures, place, count):
-    """`{column: array}` of all that is small; empty rows for pictures that are not used."""
+def small_rows(pictures, place, count):
+    """`{column: array}` of all that is small; empty rows for pictures that are not used.
+
+    Args:
+        pictures: `Picture`s.
+        place: `Placed` of each, or None where it is not used.
+        count: Rows of objects.
+    """
     n = len(pictures)
     rows = {
         "boxes": np.zeros((n, count, 4), np.float32),

@@ -200,9 +200,7 @@ class _Annotated:
             box = (corners[0] - 1, corners[1] - 1, *corners[2:])
             difficult = (found.findtext("difficult") or "0").strip() not in ("0", "")
             if difficult:
-                self.notes.append(
-                    "{} objects are difficult: not learned, and detections of them do not count"
-                )
+                self.notes.append(f"{{}} objects are difficult: {objects.NOT_LEARNED}")
             self.picture.objects.append(Object(name, box, difficult, number))
 
 
