@@ -276,7 +276,7 @@ def test_a_folder_trains_and_is_evaluated(tmp_path):
     given |= {"epochs": 1, "batch_size": 4, "val_split": 0.2, "log": (), "export": ()}
     given |= {"output": str(tmp_path), "experiment": "run", "image_size": (48, 48)}
     lines = []
-    assert app.train(given | {"augment": ("crop", "flip")}, lines.append) == 0
+    assert app.train(given | {"augment": ("mosaic", "crop", "flip")}, lines.append) == 0
     assert any("are difficult: not learned" in line for line in lines)
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert 0 <= metrics["test"]["ap50"] <= 1 and list(metrics["by_class"]) == ["cat", "dog"]
