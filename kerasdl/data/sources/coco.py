@@ -294,7 +294,7 @@ class _Table:
                 picture.caption = " ".join(text.split()).encode("utf-8", "replace")
 
 
-def drawn(picture, place):
+def drawn(picture, place, kinds):
     """The semantic mask of a picture, and one of each object that has a shape; see
     `objects.load`."""
     masks = []
@@ -308,6 +308,8 @@ def drawn(picture, place):
             mask = runs.of_coco(one.shape, place.size)
             mask = None if mask is None else place.sampled(mask, False)
         masks.append(mask)
+    if "mask" not in kinds:
+        return None, masks
     solid = [
         objects.filled(one, place) if mask is None or not mask.any() else mask
         for one, mask in zip(picture.objects, masks, strict=True)

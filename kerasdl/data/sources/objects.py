@@ -105,8 +105,9 @@ def load(parts, class_names, drawn, options, wrong, told, notes, columns):
     Args:
         parts: `{part: [Picture]}`, with `train`.
         class_names: Of the objects.
-        drawn: `(Picture, Placed) -> (semantic mask, [mask of each object or None])`, at the model's
-            size; raises `ValueError` with what is wrong.
+        drawn: `(Picture, Placed, names of the columns of masks that are wanted) -> (semantic mask,
+            [mask of each object or None])`, at the model's size; raises `ValueError` with what is
+            wrong.
         options: Of `open_source`.
         wrong: `{what is wrong: [(path, detail)]}` of images that cannot be used.
         told: A `Told`.
@@ -315,7 +316,7 @@ def _masks(pictures, place, drawn, names, count, shape, unusable, told):
     for i in [i for i in range(len(pictures)) if kinds and place[i] is not None]:
         picture = pictures[i]
         try:
-            semantic, each = drawn(picture, place[i])
+            semantic, each = drawn(picture, place[i], kinds)
         except ValueError as error:
             unusable(i, str(error), readable(picture.mask or ""))
             continue
@@ -324,7 +325,8 @@ def _masks(pictures, place, drawn, names, count, shape, unusable, told):
         if "mask" in kinds:
             masks["mask"][i] = changes(semantic)
         if "instances" in kinds:
-            instances = np.zeros((count, *shape[:2]), bool)
+            rows = min(len(picture.objects) + 1, count)  # what follows is 0 too
+            instances = np.zeros((rows, *shape[:2]), bool)
             for row, one, mask in zip(instances, picture.objects, each, strict=False):
                 row[:] = filled(one, place[i]) if mask is None or not mask.any() else mask
             masks["instances"][i] = changes(instances)

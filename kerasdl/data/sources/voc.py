@@ -98,8 +98,8 @@ def load(where, options):
         left.add(UNLISTED, files[IMAGES][stem])
     columns = [name for name in GIVES if name not in set(MASKS) - needed]
 
-    def drawn(picture, place):
-        return _drawn(picture, place, len(class_names))
+    def drawn(picture, place, kinds):
+        return _drawn(picture, place, kinds, len(class_names))
 
     return objects.load(pictures, class_names, drawn, options, wrong, told, left.notes(), columns)
 
@@ -254,15 +254,15 @@ def _class_names(parts, root, where, options):
     return names
 
 
-def _drawn(picture, place, classes):
+def _drawn(picture, place, kinds, classes):
     """The masks of a picture, see `objects.load`: of `classes` classes without the background."""
     semantic, each = np.zeros(place.image_size, np.int32), [None] * len(picture.objects)
-    if picture.mask:
+    if picture.mask and "mask" in kinds:
         mask = _pixels(picture.mask, place)
         if ((mask > classes) & (mask != VOID)).any():
             raise ValueError(f"have a mask of classes above {classes}")
         semantic = place.sampled(mask, VOID)
-    if picture.shapes:
+    if picture.shapes and "instances" in kinds:
         mask = place.sampled(_pixels(picture.shapes, place))
         each = [mask == one.shape for one in picture.objects]
         each = [one if one.any() else None for one in each]
