@@ -117,3 +117,18 @@ def test_what_there_is_not(folder):
         "label",
         "valid",
     }
+
+
+def test_sets_that_are_not_there(tmp_path, monkeypatch):
+    import socket
+
+    def refuse(*args, **kwargs):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    with pytest.raises(UserError, match="tfds:voc is not in .* and cannot be downloaded"):
+        opened(str(tmp_path), Boxes, "voc")
+    with pytest.raises(
+        UserError, match="voc needs a path: voc:FOLDER; the set of TFDS is tfds:voc"
+    ):
+        open_source("voc", task=Boxes)

@@ -101,9 +101,9 @@ def open_source(
             )
         kind, where = "tfds", kind
     if kind in PATHS and not where:
-        raise UserError(
-            f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
-        )
+        what = "name" if kind == "tfds" else "path"
+        more = f"; the set of TFDS is tfds:{kind}" if kind in ("coco", "voc") else ""
+        raise UserError(f"{kind} needs a {what}: {kind}:{PATHS[kind]}{more}")
     if columns and kind not in TABLES:
         raise UserError(f"--columns applies to {' and '.join(TABLES)} only; {name} is no table")
     if kind in PATHS and kind != "tfds":
