@@ -9,7 +9,8 @@ import tensorflow as tf
 from keras import layers
 
 from kerasdl import catalog
-from kerasdl.report import architecture
+from kerasdl.errors import UserError
+from kerasdl.report import architecture, receptive
 
 SIDE = 65
 
@@ -70,6 +71,34 @@ def test_of_the_papers(name, path, field):
     with architecture._no_weights():
         blocks, _ = architecture.layer_table(catalog.build(name))
     assert {b.path: b.field for b in blocks}[path] == field
+
+
+def test_the_effective_field_of_equal_kernels_is_known():
+    """n kernels of ones: the gradient is the n-fold convolution of a box, and so is what counts."""
+    model = keras.Sequential([keras.Input((SIDE, SIDE, 1))])
+    for _ in range(6):
+        model.add(layers.Conv2D(1, 3, padding="same", use_bias=False, kernel_initializer="ones"))
+    line = np.ones(1)
+    for _ in range(6):
+        line = np.convolve(line, np.ones(3))
+    plane = np.outer(line, line)
+    right = np.sqrt((plane > 0.0455 * plane.max()).sum())
+    found = receptive.effective(lambda x: {"all": model(x)}, (SIDE, SIDE, 1), examples=2)
+    assert found == {"all": pytest.approx(right)} and right < 13  # the field
+
+
+def test_the_effective_field_grows_and_is_smaller_than_the_field():
+    with architecture._no_weights():
+        blocks, _ = architecture.layer_table(catalog.build("resnet20"))
+    keras.utils.set_random_seed(0)
+    found = architecture.effective_fields(catalog.build("resnet20"), (32, 32, 3))
+    sides = [found[f"backbone/{part}"] for part in ("stem", "stage1_block3", "stage2_block1")]
+    assert sides == sorted(sides) and sides[0] == 3 and "head" not in found
+    fields = {b.path: b.field[0] for b in blocks}
+    assert all(side <= fields[path] for path, side in found.items())
+    with pytest.raises(UserError, match="--effective: gpt2_small does not take an image alone"):
+        architecture.describe("gpt2_small", effective=True)
+    assert "effective" in architecture.describe("resnet20", effective=True).split("Layers")[1]
 
 
 def test_show_prints_it():

@@ -27,6 +27,7 @@ PARTS = {
         "kerasdl": ("remat.cases",),
         "keras.applications": ("networks.cnn_training",),
         "keras_hub": ("networks.gpt2_training",),
+        "torch": ("detection.training_cases",),
     },
     "infer": {
         "keras": ("infer.cases", "sampling.cases"),
@@ -36,7 +37,7 @@ PARTS = {
     "data": {"keras": ("data.cases",), "torch": ("data.torch_cases",)},
     "layers": {
         "keras.layers": ("recurrent.cases", "attention.cases"),
-        "torch": ("torch_layers.cases",),
+        "torch": ("torch_layers.cases", "detection.ops_cases"),
     },
 }
 PEERS = tuple(dict.fromkeys(peer for peers in PARTS.values() for peer in peers))
@@ -60,7 +61,7 @@ def main(argv, parts=None) -> int:
     args = parse(argv)
     parts, everything = parts or PARTS, []
     wanted = parts if args.part == "all" else (args.part,)
-    torch = "layers" in wanted or "data" in wanted
+    torch = any("torch" in parts[part] for part in wanted if part in parts)
     if torch and (not args.against or "torch" in args.against) and _is_installed("torch"):
         importlib.import_module("torch._dynamo")  # after TensorFlow it aborts the process
     quiet_tensorflow()
@@ -123,9 +124,9 @@ def parse(argv):
             raise UsageError(
                 f"--against {peer}: is a peer of {', '.join(having)}, not of {args.part}"
             )
-        if (peer, args.part) == ("torch", "data") and not _is_installed("torchvision"):
+        if peer == "torch" and args.part in ("data", "train") and not _is_installed("torchvision"):
             raise UsageError(
-                "--against torch: bench data needs torchvision, which is not installed"
+                f"--against torch: bench {args.part} needs torchvision, which is not installed"
             )
         if not _is_installed(peer):
             raise UsageError(f"--against {peer}: is not installed")

@@ -78,6 +78,20 @@ class Fit:
         sides = sides * self.fraction
         return (size - sides) * 0.5, sides
 
+    def place(self, content, image_size):
+        """Where the box of an encoded image lies in it.
+
+        Args:
+            content: string scalar, as `read` takes it.
+            image_size: `(height, width)` that it will have.
+
+        Returns:
+            float32 `(4,)`: top, left, height and width, in parts of the image's sides.
+        """
+        size = tf.cast(size_of(content), tf.float32)
+        corner, sides = self.box(size, image_size)
+        return tf.concat([corner / size, sides / size], 0)
+
 
 SQUASH = Fit()
 
@@ -134,6 +148,35 @@ def decode(content, channels):
         lambda: image,
     )
     return tf.ensure_shape(image, (None, None, channels))
+
+
+def size_of(content):
+    """Height and width of an encoded image as it stands upright, int32 `(2,)`; of a JPEG without
+    decoding it."""
+
+    def of_jpeg():
+        size = tf.io.extract_jpeg_shape(content)[:2]
+        return tf.where(orientation.transposed(orientation.of_jpeg(content)), size[::-1], size)
+
+    return tf.cond(
+        tf.io.is_jpeg(content), of_jpeg, lambda: tf.shape(decode(content, 1), tf.int32)[:2]
+    )
+
+
+def in_whole(boxes, place):
+    """Boxes in a part of an image as boxes in the image; empty ones stay as they are.
+
+    Args:
+        boxes: float `(..., 4)`, `ymin xmin ymax xmax` in [0, 1].
+        place: Of the part, float `(..., 4)` as `Fit.place` gives it.
+
+    Returns:
+        float `(..., 4)` in [0, 1].
+    """
+    corner, sides = place[..., :2], place[..., 2:]
+    whole = boxes * tf.concat([sides, sides], -1) + tf.concat([corner, corner], -1)
+    there = tf.reduce_any(boxes != 0, -1, keepdims=True)
+    return tf.where(there, tf.clip_by_value(whole, 0.0, 1.0), boxes)
 
 
 def read(content, shape, fit=SQUASH, box=None, plain=False):

@@ -11,6 +11,7 @@ import tensorflow as tf
 from kerasdl.columns import PARTS, DataInfo
 from kerasdl.data import fingerprint, reading, wanted
 from kerasdl.data.images import SQUASH, Fit, is_plain, read
+from kerasdl.data.kept import Kept
 from kerasdl.errors import UserError
 
 
@@ -80,12 +81,16 @@ class Split:
         """The examples `indices` `(n,)` as `load` makes them, without a key: nothing is random."""
         indices = np.asarray(indices)
         rows = {name: column[indices] for name, column in self.columns().items()}
+        if self.arrays is not None:
+            return {name: np.asarray(value) for name, value in self.load(rows).items()}
         with tf.device("CPU:0"), reading.named_errors():
             if self.batched:
-                return {name: np.asarray(value) for name, value in self.load(rows).items()}
-            data = tf.data.Dataset.from_tensor_slices(rows)
-            data = data.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-            return next(data.batch(len(indices)).as_numpy_iterator())
+                data = tf.data.Dataset.from_tensors(rows).map(self.load)
+            else:
+                data = tf.data.Dataset.from_tensor_slices(rows)
+                data = data.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+                data = data.batch(len(indices))
+            return next(data.as_numpy_iterator())
 
 
 class ArraySplit(Split):
@@ -114,7 +119,7 @@ class ArraySplit(Split):
 
 
 class FileSplit(Split):
-    """A split of image files that are decoded when they are needed.
+    """A split of image files that are decoded when they are first needed.
 
     Args:
         paths: Of the files, `n` strings.
@@ -126,7 +131,10 @@ class FileSplit(Split):
         replaced: `{path: path of what stood for it}`, which is added to; or None.
         classes: int32 `(n,)`; the labels if None.
         crop: Of `cropped`, or None.
+        kept: What keeps the pixels that were decoded; a new `Kept` if None.
     """
+
+    batched = True
 
     def __init__(
         self,
@@ -138,11 +146,13 @@ class FileSplit(Split):
         replaced=None,
         classes=None,
         crop=None,
+        kept=None,
     ):
         self.paths, self.labels, self.image_shape = list(paths), labels, image_shape
         self.fit, self.crop = fit, crop
         self.skip_bad, self.replaced = skip_bad, {} if replaced is None else replaced
         self.classes = labels if classes is None else classes
+        self.kept = kept or Kept(len(self.paths), self.image_shape)
         self._known = []  # once the starts of the files are read
         if not skip_bad:
             reading.watch(self)
@@ -151,16 +161,33 @@ class FileSplit(Split):
         return len(self.paths)
 
     def columns(self):
-        paths = {"path": np.array([os.fsencode(p) for p in self.paths])}
-        return paths if self.labels is None else {**paths, "label": self.labels}
+        paths = np.array([os.fsencode(p) for p in self.paths])
+        rows = {"path": paths, "number": np.arange(len(paths))}
+        return rows if self.labels is None else {**rows, "label": self.labels}
 
     def load(self, row):
-        path = row.pop("path")
-        box = None if self.crop is None else functools.partial(self.crop, row["key"])
-        pixels = functools.partial(self._pixels, box=box)
-        if not self.skip_bad:
-            return {**row, "image": pixels(path)}
-        return {**row, "image": reading.guarded(path, pixels, self.image_shape, self._instead)}
+        row = dict(row)
+        path, number = row.pop("path"), row.pop("number")
+
+        def example(path, key=None):
+            box = None if self.crop is None else functools.partial(self.crop, key)
+            pixels = functools.partial(self._pixels, box=box)
+            if not self.skip_bad:
+                return pixels(path)
+            return reading.guarded(path, pixels, self.image_shape, self._instead)
+
+        def each(function, *rows):
+            return tf.map_fn(
+                lambda row: function(*row),
+                rows,
+                fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
+                parallel_iterations=os.cpu_count() or 1,
+            )
+
+        if self.crop is not None:
+            return {**row, "image": each(example, path, row["key"])}
+        images = self.kept.or_read(number, lambda some: each(example, tf.gather(path, some)))
+        return {**row, "image": images}
 
     def _pixels(self, path, box=None):
         return read(tf.io.read_file(path), self.image_shape, self.fit, box, self._plain())
@@ -199,7 +226,7 @@ class FileSplit(Split):
         return self._with(self.labels, crop)
 
     def _with(self, labels, crop):
-        more = self.fit, self.skip_bad, self.replaced, self.classes, crop
+        more = self.fit, self.skip_bad, self.replaced, self.classes, crop, self.kept
         split = FileSplit(self.paths, labels, self.image_shape, *more)
         split._known = self._known
         return split
@@ -232,6 +259,9 @@ class Subset(Split):
     def cropped(self, crop):
         split = self.split.cropped(crop)
         return split and Subset(split, self.indices)
+
+    def read(self, indices):
+        return self.split.read(self.indices[np.asarray(indices)])
 
 
 def evenly(count, maximum):

@@ -5,13 +5,16 @@ import numpy as np
 from kerasdl.columns import PARTS
 from kerasdl.data import sources
 from kerasdl.data.images import to_float
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, explain
 from kerasdl.inference.artifact import task_of
 from kerasdl.inference.predict import decoded, read_file
 from kerasdl.inference.signatures import fit_of
+from kerasdl.ops.text import BOS, EOS, PAD
 from kerasdl.store import load, pictures
 from kerasdl.system.names import nearest
+from kerasdl.tasks.translate import Translate
 
 IN_REPORTS = ("gradcam", "saliency", "guided", "attention", "occlusion")
 COLUMNS = 8  # of pictures in reports
@@ -76,6 +79,74 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
     ]
 
 
+def explain_texts(path, texts, output=None) -> list[dict]:
+    """Show where a translation's tokens look in the source.
+
+    Args:
+        path: A run, a `.keras` file or an exported model, of a translator with attention.
+        texts: Sources, strings.
+        output: A PNG file: a table for each text, the source's tokens above, the translation's
+            beside; or None.
+
+    Returns:
+        Per text `input`, `output`, `source` and `target`, the tokens of both with the last one,
+        that ends them, and `weights` `(T, S)`: the mean over heads of the last block.
+
+    Raises:
+        UserError: A text that the model does not take, or a model of another kind.
+    """
+    if output is not None:
+        pictures.check_output(output)
+    metadata = _loadable(path)
+    task = task_of(metadata)
+    model = load.load(path)
+    if not (isinstance(task, Translate) and hasattr(model, "attention_maps")):
+        raise UserError(f"--text: {metadata.model} does not translate by attention")
+    tokenizer = Tokenizer.from_json(task.info.tokenizer)
+    results = []
+    for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
+        if not 0 < len(ids) < task.longest:
+            raise UserError(
+                f"text {number}: has {len(ids)} tokens; must have 1 to {task.longest - 1}"
+            )
+        source = np.append(ids, EOS).astype("int32")[None]
+        written = np.asarray(task.predict(model, {"source_ids": source})["target_ids"])[0]
+        written = written[written != PAD]
+        # Padding changes nothing before it, and Keras warns of a softmax over one token alone.
+        target = np.concatenate([[BOS], written[:-1], [PAD]])[None].astype("int32")
+        maps = np.asarray(model.attention_maps({"source_ids": source, "target_ids": target}))
+        results.append(
+            {
+                "input": text,
+                "output": tokenizer.decode(written),
+                "source": [_token(tokenizer, k) for k in source[0]],
+                "target": [_token(tokenizer, k) for k in written],
+                "weights": maps[0, -1].mean(0)[: len(written)].tolist(),
+            }
+        )
+    if output is not None:
+        pictures.write_output(output, _tables(results), columns=1)
+    return results
+
+
+def _token(tokenizer, number):
+    return "<end>" if number == EOS else tokenizer.decode([number])
+
+
+def _tables(results):
+    """The tables of `explain_texts`, white below and beside the smaller ones."""
+    tables = [
+        pictures.labeled_table(one["weights"], one["target"], one["source"]) for one in results
+    ]
+    sides = np.max([table.shape for table in tables], axis=0)
+    return np.stack(
+        [
+            np.pad(t, [(0, n - m) for n, m in zip(sides, t.shape, strict=True)], constant_values=1)
+            for t in tables
+        ]
+    )
+
+
 def pointing_game(path, method, layer=None, examples=EXAMPLES) -> dict:
     """How often what counts most for the true class lies on the object.
 
@@ -136,13 +207,18 @@ def write_pictures(folder, model, task, images) -> list[str]:
 
 def _opened(path):
     """The task, the metadata and the `Explainer` of a classifier."""
-    if load.find(path)[0] == "tflite":
-        raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
-    metadata = load.load_info(path)
+    metadata = _loadable(path)
     task = task_of(metadata)
     if not explain.applies(task):
         raise UserError(f"{metadata.model} is no classifier of images, which alone are explained")
     return task, metadata, explain.Explainer(load.load(path), task.info.image_shape, metadata.model)
+
+
+def _loadable(path):
+    """The metadata of what can be loaded as a model."""
+    if load.find(path)[0] == "tflite":
+        raise UserError(f"{path}: a TFLite file has no gradients; give the folder of its model")
+    return load.load_info(path)
 
 
 def check(task, setting: str) -> None:
@@ -159,7 +235,12 @@ def _beside(images, heat):
 
 
 def line(result: dict) -> str:
-    """One of the results of `explain_files` as a line."""
+    """One of the results as a line; of a text one for each token of the translation."""
+    if "weights" in result:
+        most = [result["source"][k] for k in np.argmax(result["weights"], -1)]
+        pairs = zip(result["target"], most, strict=True)
+        looks = [f"  {token!r} looks at {other!r} most" for token, other in pairs]
+        return "\n".join([f"{result['input']} -> {result['output']}", *looks])
     y, x = result["peak"]
     return (
         f"{result['file']}: {result['class_name']} {result['probability']:.4f}, "

@@ -10,7 +10,7 @@ from kerasdl.columns import VOID
 from kerasdl.data import images
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
-from kerasdl.inference import interface, signatures, texts
+from kerasdl.inference import interface, texts
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops.text import PAD
 from kerasdl.store import pictures
@@ -207,7 +207,8 @@ def _answer(artifact, name, data, request, given, numbers, number):
     if picture is not None and boxes and serving.fit != images.SQUASH:  # as the file shows it
         one = signature["inputs"][data["image"]]
         for key in boxes if not one.get("encoded") else ():
-            outputs[key] = in_whole_pictures(outputs[key], content, one["shape"], serving.fit)
+            place = serving.fit.place(tf.constant(content), one["shape"][:2])
+            outputs[key] = images.in_whole(tf.constant(outputs[key]), place).numpy()
         picture = decoded(file, content, one["shape"], images.SQUASH)
     return _shown(serving, signature["outputs"], outputs, result, picture)
 
@@ -254,12 +255,6 @@ def _shown(serving, described, outputs, result, picture):
             result[name] = value.tolist() if value.dtype.kind not in "OS" else _text(serving, value)
     painted = set(of) & set(PICTURED)
     return result, picture if painted else None
-
-
-def in_whole_pictures(boxes, content, shape, fit):
-    """Boxes `(N, 4)` of one file's image; see `kerasdl.inference.signatures.in_whole_pictures`."""
-    given = tf.constant(boxes[None], tf.float32), tf.constant([content])
-    return signatures.in_whole_pictures(*given, tuple(shape), fit)[0].numpy()
 
 
 def _text(serving, value):

@@ -127,32 +127,13 @@ def decode_batch(image_bytes, shape, fit=images.SQUASH):
     return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
 
 
-def in_whole_pictures(boxes, image_bytes, shape, fit):
-    """Boxes as fractions of the pictures in files, clipped to them.
-
-    Args:
-        boxes: float32 `(B, N, 4)`, fractions of the images that the model was given; 0 where there
-            is none.
-        image_bytes: string `(B,)`, the files.
-        shape: `(H, W, C)` of the images.
-        fit: How they came to that size.
-
-    Returns:
-        `(B, N, 4)`.
-    """
-    if fit == images.SQUASH:
-        return boxes
-
-    def one(pair):
-        encoded, box = pair
-        size = tf.cast(tf.shape(images.decode(encoded, shape[-1]))[:2], tf.float32)
-        corner, sides = fit.box(size, shape[:2])
-        corner, sides, size = (tf.concat([v, v], 0) for v in (corner, sides, size))
-        whole = tf.clip_by_value((box * sides + corner) / size, 0.0, 1.0)
-        return tf.where(tf.reduce_any(box != 0.0, axis=-1, keepdims=True), whole, 0.0)
-
-    spec = tf.TensorSpec(boxes.shape[1:], tf.float32)
-    return tf.map_fn(one, (image_bytes, boxes), fn_output_signature=spec)
+def _places(image_bytes, shape, fit):
+    """`Fit.place` of encoded images: float32 `(B, 4)`."""
+    return tf.map_fn(
+        lambda content: fit.place(content, shape[:2]),
+        image_bytes,
+        fn_output_signature=tf.TensorSpec((4,), tf.float32),
+    )
 
 
 def fit_of(task) -> images.Fit:
@@ -220,9 +201,12 @@ def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
                 inputs[name] = tf.ensure_shape(value, (None,))
         outputs = dict(signature.function(**_checked(inputs, signature)))
         boxes = [n for n, spec in signature.outputs.items() if spec.kind == "boxes"]
-        for name in boxes if encoded else ():
-            one = names.index(encoded[0]), tuple(signature.inputs[encoded[0]].shape)
-            outputs[name] = in_whole_pictures(outputs[name], tensors[one[0]], one[1], fit)
+        if encoded and boxes and fit != images.SQUASH:
+            (image,) = encoded  # whose boxes they are
+            place = _places(tensors[names.index(image)], signature.inputs[image].shape, fit)
+            for name in boxes:
+                shape = (-1, *[1] * (outputs[name].shape.rank - 2), 4)
+                outputs[name] = images.in_whole(outputs[name], tf.reshape(place, shape))
         for ids, text in signature.text_outputs.items():
             outputs[text] = tokenizer.text(outputs.pop(ids))
         for name, label in _class_names(signature, info).items():

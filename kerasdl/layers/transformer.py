@@ -143,9 +143,11 @@ class DecoderBlock(ResidualBlock):
         cache: As that of `SelfAttention`, or None.
         position: int, or int scalar tensor; that of the first token of `x`.
         training: Whether to drop.
+        return_weights: Whether to give the weights of the attention to the encoder as well.
 
     Returns:
-        float `(B, N, D)`; with `cache` also the cache with `x` in it.
+        float `(B, N, D)`; with `return_weights` also `(B, h, N, M)`; with `cache` also the cache
+        with `x` in it.
     """
 
     def __init__(
@@ -164,15 +166,28 @@ class DecoderBlock(ResidualBlock):
         for child in (self.attention, self.norm1, self.norm2, self.mlp, self.norm3, self.drop):
             child.build(x_shape)
 
-    def call(self, x, memory, memory_mask=None, cache=None, position=0, training=False):
+    def call(
+        self,
+        x,
+        memory,
+        memory_mask=None,
+        cache=None,
+        position=0,
+        training=False,
+        return_weights=False,
+    ):
         y = self.attention(self.before(self.norm1, x), cache=cache, position=position)
         y, cache = (y, None) if cache is None else y
         x = self.after(self.norm1, x, y, training)
-        y = self.cross(self.before(self.norm2, x), memory, attention_mask=memory_mask)
+        y, weights = self.cross(
+            self.before(self.norm2, x), memory, attention_mask=memory_mask, return_weights=True
+        )
         x = self.after(self.norm2, x, y, training)
         y = self.mlp(self.before(self.norm3, x))
-        x = self.after(self.norm3, x, y, training)
-        return x if cache is None else (x, cache)
+        answer = [self.after(self.norm3, x, y, training)]
+        answer += [weights] if return_weights else []
+        answer += [cache] if cache is not None else []
+        return tuple(answer) if len(answer) > 1 else answer[0]
 
 
 def layer_norm(name, epsilon=1e-6):

@@ -1,11 +1,12 @@
-"""A model described in text: paper, arguments, settings, size, work, layers. Makes no weights."""
+"""A model described in text: paper, arguments, settings, size, work, layers. Makes no weights but
+where effective receptive fields are asked for."""
 
 import contextlib
 import functools
 import importlib
 import inspect
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
@@ -34,6 +35,7 @@ class Block:
         multiply_adds: For one example, or None where they cannot be counted.
         field: Height and width of its receptive field in pixels of the image, `inf` where that is
             all of it; None where the model takes no image.
+        effective: Side of its effective receptive field in pixels; None if not measured.
     """
 
     path: str
@@ -41,17 +43,20 @@ class Block:
     parameters: int
     multiply_adds: int | None
     field: tuple | None = None
+    effective: float | None = None
 
 
-def describe(name: str, image_size=None) -> str:
+def describe(name: str, image_size=None, effective: bool = False) -> str:
     """What `show` prints of a model; allocates no weights, so the largest takes seconds.
 
     Args:
         name: Of the catalogue.
         image_size: A side, or `(height, width)`; the builder's default if None.
+        effective: Whether to measure effective receptive fields, for which it is made as it starts.
 
     Raises:
-        ValueError: An unknown model, or an image size that it does not take.
+        UserError: An unknown model, an image size that it does not take, or a model of no images
+            whose effective receptive fields are asked for.
     """
     row = catalog.row(name)
     module = catalog.module_of(name)
@@ -61,6 +66,11 @@ def describe(name: str, image_size=None) -> str:
         blocks, work = layer_table(model)
         trainable, fixed = _count(model.trainable_weights), _count(model.non_trainable_weights)
         arguments = {k: v for k, v in model.get_config().items() if k not in HIDDEN}
+    if effective:
+        if not any(b.field for b in blocks):
+            raise UserError(f"--effective: {name} does not take an image alone")
+        sides = effective_fields(catalog.build(name, **given), given["image_shape"])
+        blocks = [replace(b, effective=sides.get(b.path)) for b in blocks]
     task = importlib.import_module(f"kerasdl.tasks.{row.task}").TASK
     settings = {**task.recipe, **catalog.settings_of(name)}
     one = f"one {'x'.join(map(str, given['image_shape']))} image" if given else f"{TOKENS} tokens"
@@ -137,6 +147,28 @@ def layer_table(model) -> tuple[list[Block], int | None]:
     if rest or more:
         blocks.append(Block("(rest)", None, rest, more))
     return blocks, whole
+
+
+def effective_fields(model, image_shape) -> dict:
+    """The effective receptive fields of a model's blocks that give maps: `{path: side}` in pixels.
+
+    Args:
+        model: A model of the catalogue that takes an image alone; not used again.
+        image_shape: `(H, W, C)`.
+    """
+    calls = {path: [] for path, layer in _blocks(model) if layer.weights}
+    for path, layer in _blocks(model):
+        if path in calls:
+            _listen(layer, calls[path])
+
+    def maps(x):
+        for made in calls.values():
+            made.clear()
+        model(x, training=False)
+        given = {path: made[-1][2] for path, made in calls.items() if made}
+        return {path: y for path, y in given.items() if y is not None and y.shape.rank == 4}
+
+    return receptive.effective(maps, image_shape)
 
 
 def short(number: float) -> str:
@@ -313,6 +345,10 @@ def _table(blocks) -> list[str]:
     ]
     if not any(b.field for b in blocks):  # no model of images
         head, cells = head[:-1], [row[:-1] for row in cells]
+    if any(b.effective is not None for b in blocks):
+        sides = ["" if b.effective is None else f"{b.effective:.1f}" for b in blocks]
+        head = (*head, "effective")
+        cells = [(*row, side) for row, side in zip(cells, sides, strict=True)]
     widths = [max(len(row[i]) for row in (head, *cells)) for i in range(len(head))]
     first, second, *numbers = widths
     return [

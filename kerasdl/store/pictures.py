@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from kerasdl.columns import VOID
 from kerasdl.errors import UserError
@@ -96,6 +96,38 @@ def rectangles(image, boxes, labels, num_classes: int) -> np.ndarray:
         top, left, bottom, right = np.clip(box, 0, 1) * (height, width, height, width)
         ends = max(left, right - 1), max(top, bottom - 1)  # the last pixels within
         draw.rectangle((left, top, *ends), outline=tuple(colors[label % num_classes].tolist()))
+    return np.asarray(picture, np.float32) / 255
+
+
+def labeled_table(values, rows, columns, cell: int = 22) -> np.ndarray:
+    """A table of shades, the darker the larger, with a text beside each row and above each column.
+
+    Args:
+        values: float `(R, C)` in [0, 1].
+        rows: `R` texts.
+        columns: `C` texts, written upwards.
+        cell: Side of a cell in pixels.
+
+    Returns:
+        float32 `(H, W, 3)` in [0, 1].
+    """
+    font = ImageFont.load_default(cell // 2)
+    left, top = (
+        max((math.ceil(font.getlength(text)) for text in texts), default=0) + 8
+        for texts in (rows, columns)
+    )
+    shades = np.kron(1 - np.asarray(values), np.ones((cell, cell)))[..., None] * 255
+    canvas = np.full((top + len(rows) * cell, left + len(columns) * cell, 3), 255, np.uint8)
+    canvas[top:, left:] = shades.round().astype(np.uint8)
+    picture = Image.fromarray(canvas)
+    draw = ImageDraw.Draw(picture)
+    for i, text in enumerate(rows):
+        draw.text((left - 4, top + (i + 0.5) * cell), text, (0, 0, 0), font, anchor="rm")
+    for i, text in enumerate(columns):
+        line = Image.new("L", (top, cell))
+        ImageDraw.Draw(line).text((4, cell / 2), text, 255, font, anchor="lm")
+        place = (left + i * cell, 0)
+        picture.paste((0, 0, 0), place, line.transpose(Image.Transpose.ROTATE_90))
     return np.asarray(picture, np.float32) / 255
 
 

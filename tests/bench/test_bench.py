@@ -206,6 +206,7 @@ def _keys():
             ["data", "--against", "keras", "torch"],
             "bench data needs torchvision, which is not inst",
         ),
+        (["train", "--against", "torch"], "bench train needs torchvision, which is not installed"),
         (["train", "--against", "keras.layers"], "is a peer of layers, not of train"),
         (["--output", "/proc/bench"], "--output /proc/bench: cannot be made"),
         (["--rounds", "0"], "0: must be at least 1"),
@@ -288,11 +289,8 @@ def test_torch_is_a_peer_where_it_is_installed(tmp_path):
     argv = ["layers", "--against", "torch", "--rounds", "1", "--output", str(tmp_path)]
     words = [sys.executable, "-c", "from kerasdl.cli import run; run()", "bench", *argv]
     shown = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600).stdout
-    assert [line.rpartition(" / ")[2] for line in shown.splitlines() if " / " in line] == [
-        "torch.nn.LSTM",
-        "torch.nn.GRU",
-        "torch.nn.MultiheadAttention",
-    ]
+    peers = [line.rpartition(" / ")[2] for line in shown.splitlines() if " / " in line]
+    assert peers[:3] == ["torch.nn.LSTM", "torch.nn.GRU", "torch.nn.MultiheadAttention"]
 
 
 @pytest.mark.slow
@@ -308,9 +306,11 @@ def test_other_libraries_answer_in_the_same_shapes():
 
 def test_both_pipelines_give_batches():
     cases = list(data.cases({"files": 6, "batch": 2, "photos": ((40, 50, 8), (60, 40, 16))}))
-    assert [name.split(" (")[0] for name, _ in cases[:2]] == [
-        "6 JPEG files of 40 x 50 as 8 x 8",
-        "6 JPEG files of 60 x 40 as 16 x 16",
+    assert [name.split(" (")[0] for name, _ in cases[:4]] == [
+        "6 JPEG files of 40 x 50 as 8 x 8, 1 epoch",
+        "6 JPEG files of 40 x 50 as 8 x 8, 5 epochs",
+        "6 JPEG files of 60 x 40 as 16 x 16, 1 epoch",
+        "6 JPEG files of 60 x 40 as 16 x 16, 5 epochs",
     ]
 
 
@@ -319,7 +319,7 @@ def test_both_read_the_same_range(tmp_path):
     folder.mkdir()
     paths = data._write(folder / "one", 4, (60, 50))
     ours = FileSplit(paths, np.zeros(4, np.int32), (20, 30, 3))
-    ours = next(iter(data._epoch(ours, 4)))["image"].numpy()
+    ours = next(iter(data._epochs(ours, 4, 1)))["image"].numpy()
     theirs = next(iter(data._by_keras(folder, 20, 4)))[0].numpy()
     assert ours.shape == (4, 20, 30, 3) and theirs.shape == (4, 20, 20, 3)
     assert 0 <= ours.min() and 0 <= theirs.min() and 0.5 < ours.max() <= 1 >= theirs.max() > 0.5

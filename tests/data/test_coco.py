@@ -27,7 +27,7 @@ from tests.data.objects import (
     write_coco,
     write_voc,
 )
-from tests.data.shared import lengths, noted
+from tests.data.shared import bounded, lengths, noted
 
 SIDE = 32
 PARTS = ("train", "validation", "test")
@@ -476,10 +476,11 @@ def test_damaged_folders(tmp_path, skip):
     write_coco(tmp_path / "whole", form="text")
     for seed in range(25):
         damaged(tmp_path / "whole", tmp_path / "broken", seed)
-        try:
-            assert sum(lengths(opened(tmp_path / "broken", Shapes, skip_bad_files=skip))) >= 3
-        except UserError as error:
-            assert "\n" not in str(error)
+        with bounded():
+            try:
+                assert sum(lengths(opened(tmp_path / "broken", Shapes, skip_bad_files=skip))) >= 3
+            except UserError as error:
+                assert "\n" not in str(error)
 
 
 def test_damaged_annotations(tmp_path):

@@ -255,8 +255,9 @@ def test_a_crop_shows_its_box_of_the_upright_picture(photographs):
     arrays = make_split()
     assert left.names == () and augment.on_files(arrays) == (arrays, augment)
     for number, path in enumerate(photographs):
-        key = noise.keys(3, 0, tf.constant([number]))[0]
-        result = cropped.load({"path": tf.constant(path), "key": key})["image"].numpy()
+        keys = noise.keys(3, 0, tf.constant([number]))
+        row = {"path": tf.constant([path]), "number": tf.constant([number]), "key": keys}
+        key, result = keys[0], cropped.load(row)["image"][0].numpy()
         whole = decode(tf.io.read_file(path), 3)
         size = tf.cast(tf.shape(whole)[:2], tf.float32)
         corner, sides = (v.numpy() for v in augment.crop(key, size))

@@ -15,6 +15,7 @@ from kerasdl.data.splits import FileSplit
 from kerasdl.inference import predict
 from kerasdl.inference.signatures import functions
 from kerasdl.recipe import Recipe
+from tests.variants import task_of
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +104,39 @@ def test_it_sees_the_pixels_that_training_and_predict_see(parts, recipe, tmp_pat
     np.testing.assert_array_equal(logits, seen.reshape(1, 64)[:, 20:30])
     picture = predict.decoded(path, path.read_bytes(), (8, 8, 1), fit)
     np.testing.assert_array_equal(picture, seen[0])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe(), (0.25, 0.25, 0.75, 0.5)),
+        (Recipe(resize="crop"), (0.25, 0.3125, 0.75, 0.5)),
+        (Recipe(resize="crop", crop_fraction=0.5), (0.375, 0.40625, 0.625, 0.5)),
+        (Recipe(resize="pad"), (1 / 6, 0.25, 5 / 6, 0.5)),
+    ],
+)
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "turned"])
+def test_boxes_are_those_of_the_whole_picture(recipe, expected, kind):
+    """A box in the model's image of 16 x 24, of a picture of 20 x 40."""
+    stream, tags = io.BytesIO(), Image.Exif()
+    if kind == "turned":
+        tags[0x0112] = 6
+    size = (20, 40) if kind == "turned" else (40, 20)
+    Image.new("RGB", size).save(stream, "PNG" if kind == "PNG" else "JPEG", exif=tags)
+    task = task_of("yolo_v1_small")
+    task = type(task)(task.info, dataclasses.replace(recipe, model="yolo_v1_small"))
+
+    class Model:
+        def __call__(self, image, training=False):
+            return tf.zeros(tf.shape(image)[0])
+
+        def candidates(self, predictions):
+            boxes = tf.constant([[[0.25, 0.25, 0.75, 0.5]]]) + predictions[:, None, None]
+            return boxes, tf.one_hot([[2]], 5) + predictions[:, None, None]
+
+    function, specs = functions(task, Model(), "savedmodel")["serve_bytes"]
+    served = tf.function(function, input_signature=specs, autograph=False)
+    outputs = served(tf.constant([stream.getvalue()] * 2))
+    for boxes, number in zip(outputs["boxes"].numpy(), outputs["num"].numpy(), strict=True):
+        assert number == 1 and not boxes[1:].any()
+        np.testing.assert_allclose(boxes[0], expected, atol=1e-6)

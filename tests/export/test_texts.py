@@ -1,5 +1,6 @@
 """Language models and translators as artifacts: texts in, texts out, bad ones refused."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -7,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
+from kerasdl import cli
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
@@ -198,6 +201,35 @@ def test_translators_take_and_give_texts(translator):
     assert [one["output"] for one in by_keras] == [t.decode() for t in outputs["target"].numpy()]
     with pytest.raises(tf.errors.InvalidArgumentError, match="source is empty"):
         loaded(source=tf.constant(["ab", ""]))
+
+
+def test_where_a_translation_looks_is_shown(translator, writer, tmp_path, capsys):
+    output = tmp_path / "seen.png"
+    words = ["explain", "--saved-model", str(translator), "--text", "ab", "b"]
+    assert cli.main([*words, "--json", "--output", str(output)]) == 0
+    first, second = json.loads(capsys.readouterr().out)
+    assert first["source"] == ["a", "b", "<end>"] and second["source"] == ["b", "<end>"]
+    weights = np.array(first["weights"])
+    assert weights.shape == (len(first["target"]), 3)
+    np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+    (answer, _) = texts.predict_texts(translator / FILES["keras"], ["ab", "b"])
+    assert answer["output"] == first["output"]
+    assert "".join(t for t in first["target"] if t != "<end>") == first["output"]
+    with Image.open(output) as picture:
+        width, height = picture.size
+    assert width > 3 * 22 and height > 22 * (len(first["target"]) + len(second["target"]))
+    assert cli.main(words) == 0 and "looks at" in capsys.readouterr().out
+    for folder, more, line in (
+        (writer, (), "--text: gpt2_small does not translate by attention"),
+        (translator, ("--method", "gradcam"), "--method gradcam does not apply to --text"),
+        (translator, ("--label", "x"), "--text takes --method attention"),
+    ):
+        words = ["explain", "--saved-model", str(folder), "--text", "ab"]
+        assert cli.main([*words, *more]) == 2 and line in capsys.readouterr().err
+    long = ["explain", "--saved-model", str(translator), "--text", "ab", "ab" * 40, ""]
+    assert (
+        cli.main(long) == 2 and "text 2: has 80 tokens; must have 1 to" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.slow

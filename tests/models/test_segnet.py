@@ -10,7 +10,7 @@ import tensorflow as tf
 from kerasdl.models.segmentation import segnet
 from kerasdl.ops.pooling import bed_of_nails, max_pool_with_indices, max_unpool
 
-GOLDEN = Path(__file__).parents[1] / "goldens" / "max_pooling.npz"
+GOLDEN = Path(__file__).parents[1] / "goldens" / "torch_pieces.npz"
 CASES = [
     ("x", "k2s2p0d1", "k2s2", (10, 14)),
     ("odd", None, "odd_k2s2_size11x13", (11, 13)),
@@ -21,7 +21,10 @@ CASES = [
 def golden():
     """torch's, with the channels last."""
     with np.load(GOLDEN) as arrays:
-        return {name: np.moveaxis(arrays[name], 1, -1) for name in arrays.files}
+        pooling = [
+            name for name in arrays.files if name.split("/")[1] in ("x", "odd") or "pool" in name
+        ]
+        return {name: np.moveaxis(arrays[name], 1, -1) for name in pooling}
 
 
 @pytest.mark.parametrize(("given", "pooled", "unpooled", "size"), CASES)

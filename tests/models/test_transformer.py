@@ -146,6 +146,24 @@ def test_cached_decoding_gives_the_same_logits(name, x):
 
 
 @both_norms
+def test_attention_maps_are_those_that_the_logits_come_from(name, x):
+    model = make(name)
+    maps = np.asarray(model.attention_maps(x))
+    blocks, heads = len(model.decoder), model.num_heads
+    shape = (3, blocks, heads, x["target_ids"].shape[1], x["source_ids"].shape[1])
+    assert maps.shape == shape
+    np.testing.assert_allclose(maps.sum(-1), 1, rtol=1e-5)
+    assert not maps[1, ..., 4:].any() and maps[1, ..., :4].all()  # the rest is padding
+    cross = model.decoder[-1].cross
+    seen = []
+    usual, cross.call = cross.call, lambda y, *a, **k: seen.append((y, a, k)) or usual(y, *a, **k)
+    model(x)
+    ((y, (memory,), given),) = seen
+    _, weights = usual(y, memory, **{**given, "return_weights": True})
+    np.testing.assert_allclose(maps[:, -1], weights, rtol=1e-5, atol=1e-6)
+
+
+@both_norms
 def test_a_saved_model_is_the_same(name, x, tmp_path):
     model = make(name)
     model.save(tmp_path / "model.keras")

@@ -1,5 +1,6 @@
 """Images with objects in them, as annotations in files say: what `coco:` and `voc:` share."""
 
+import copy
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 from kerasdl.columns import ABSENT, VOID, Column, DataInfo
 from kerasdl.data import reading, wanted
-from kerasdl.data.images import is_plain, read
+from kerasdl.data.images import read
 from kerasdl.data.placing import Placed
 from kerasdl.data.reading import readable
 from kerasdl.data.runs import Runs, changes
@@ -22,7 +23,7 @@ from kerasdl.data.sources.folder import (
     headers_of,
 )
 from kerasdl.data.sources.masks import refuse_or_note
-from kerasdl.data.splits import ArraySplit, Split, make_source
+from kerasdl.data.splits import ArraySplit, FileSplit, Split, make_source
 
 GIVES = {
     "image": "image",
@@ -172,8 +173,8 @@ def load(parts, class_names, drawn, options, wrong, told, notes, columns):
     for part, chosen in divided.items():
         own = {name: value[chosen] for name, value in rows.items() if name in names}
         if images is None:
-            split = ObjectsSplit([paths[i] for i in chosen], shape, options.fit, own)
-            split.runs = {name: (one, one.rows(chosen)) for name, one in runs.items()}
+            rows_of = {name: (one, one.rows(chosen)) for name, one in runs.items()}
+            split = ObjectsSplit([paths[i] for i in chosen], shape, options.fit, own, rows_of)
         else:
             own |= {name: one.array(chosen) for name, one in runs.items()}
             split = ArraySplit({"image": images[chosen], **own})
@@ -383,53 +384,39 @@ def _undecodable(paths, skip, shape, fit):
 
 
 class ObjectsSplit(Split):
-    """A split of image files and their objects, read when they are needed.
+    """A split of image files and their objects, decoded when they are first needed.
 
     Args:
         paths: Of the files.
         image_shape: `(H, W, C)` after resizing.
         fit: How the images come to that size.
         rows: `{column: array (n, ...)}` of what is in memory.
-
-    Attributes:
         runs: `{column: (Runs, int64 (n, 2))}` of masks, and of each its row.
     """
 
-    advice = "cannot be read; --skip-bad-files leaves it out"
+    batched = True
 
-    def __init__(self, paths, image_shape, fit, rows):
-        self.paths, self.image_shape, self.fit, self.rows = list(paths), image_shape, fit, rows
-        self.runs, self.with_images = {}, True
-        self._plain = all(map(is_plain, self.paths))
-        reading.watch(self)
+    def __init__(self, paths, image_shape, fit, rows, runs):
+        self.files = FileSplit(paths, None, image_shape, fit)
+        self.files.advice = "cannot be read; --skip-bad-files leaves it out"
+        self.rows, self.runs, self.with_images = rows, runs, True
 
     def __len__(self):
-        return len(self.paths)
+        return len(self.files)
 
     def columns(self):
-        rows = dict(self.rows)
-        if self.with_images:
-            rows["path"] = np.array([os.fsencode(path) for path in self.paths])
-        return rows | {name: own for name, (_, own) in self.runs.items()}
+        rows = self.rows | {name: own for name, (_, own) in self.runs.items()}
+        return rows | (self.files.columns() if self.with_images else {})
 
     def load(self, row):
-        decoded = {name: runs.decoded(row[name]) for name, (runs, _) in self.runs.items()}
-        row = row | decoded
-        if self.with_images:
-            row["image"] = self._pixels(row.pop("path"))
-        return row
-
-    def _pixels(self, path):
-        return read(tf.io.read_file(path), self.image_shape, self.fit, None, self._plain)
-
-    def unreadable(self):
-        """The first path that cannot be read, or None."""
-        return reading.first_unreadable(map(os.fsencode, self.paths), self._pixels)
+        for name, (runs, _) in self.runs.items():
+            spec = tf.TensorSpec(runs.shape, runs.dtype)
+            row = row | {name: tf.map_fn(runs.decoded, row[name], fn_output_signature=spec)}
+        return self.files.load(row) if self.with_images else row
 
     def only(self, names):
-        rows = {name: value for name, value in self.rows.items() if name in names}
-        split = ObjectsSplit.__new__(ObjectsSplit)
-        split.__dict__ |= self.__dict__ | {"rows": rows, "with_images": "image" in names}
+        split = copy.copy(self)
+        split.rows = {name: value for name, value in self.rows.items() if name in names}
         split.runs = {name: pair for name, pair in self.runs.items() if name in names}
-        reading.watch(split)
+        split.with_images = "image" in names
         return split

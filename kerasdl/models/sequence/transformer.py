@@ -110,6 +110,23 @@ class Transformer(Model):
             y = block(y, memory, memory_mask=mask, training=training)
         return self._logits(y)
 
+    def attention_maps(self, x):
+        """Where each token of the target looks in the source.
+
+        Args:
+            x: As of `call`.
+
+        Returns:
+            float `(B, L, h, T, S)`: block, head, looking token, token looked at; the last axis sums
+            to 1.
+        """
+        memory, mask = self._encode(x["source_ids"])
+        y, maps = self._embed(x["target_ids"]), []
+        for block in self.decoder:
+            y, weights = block(y, memory, memory_mask=mask, return_weights=True)
+            maps.append(weights)
+        return ops.stack(maps, axis=1)
+
     def init_cache(self, source_ids, length):
         """Read the source, and make the empty state of decoding.
 
