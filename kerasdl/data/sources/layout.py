@@ -52,10 +52,7 @@ def prefix_of(path) -> str | None:
     if not os.path.exists(path):
         return None
     if os.path.isdir(path):
-        try:
-            names = sorted(os.listdir(path))
-        except OSError:
-            names = []
+        names = _names(path)
         if any("-images" in name and "idx3" in name for name in names):
             return f"idx:{path}"
         folded = {name.casefold() for name in names}
@@ -63,9 +60,10 @@ def prefix_of(path) -> str | None:
             return f"masks:{path}"
         if {"jpegimages", "annotations"} <= folded:
             return f"voc:{path}"
-        inside = os.path.join(path, "annotations")
-        inside = os.listdir(inside) if os.path.isdir(inside) else names
-        if any(name.lower().endswith(".json") for name in inside):
+        inside = [path, *(os.path.join(path, n) for n in names if n == "annotations" or part_of(n))]
+        if any(
+            _is_coco(name) for folder in filter(os.path.isdir, inside) for name in _names(folder)
+        ):
             return f"coco:{path}"
         for kind, endings in (("text", (".txt", ".md")), ("pairs", (".tsv",))):
             if names and all(name.lower().endswith(endings) for name in names):
@@ -73,6 +71,17 @@ def prefix_of(path) -> str | None:
         return f"folder:{path}"
     kind = PREFIXES.get(os.path.splitext(path)[1].lower())
     return kind and f"{kind}:{path}"
+
+
+def _names(folder):
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _is_coco(name):
+    return name.lower().endswith(".json") and ("annotations" in name or "instances" in name)
 
 
 def other_prefix(path) -> str:
