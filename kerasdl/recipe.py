@@ -8,7 +8,8 @@ from kerasdl.errors import UserError
 
 BALANCED = "balanced"
 AUGMENTATIONS = tuple(
-    "shift flip color cutout noise randaugment resized_crop rotate crop vertical_flip blur".split()
+    "shift flip color cutout noise randaugment resized_crop rotate crop vertical_flip blur "
+    "mosaic".split()
 )
 TTA = (1, 2, 5, 10)
 
@@ -23,8 +24,8 @@ class Recipe:
         task_kwargs: Settings of the model's task, `name=value ...`.
         dataset: Data set: digits, digit_rows, scenes, scenes:colors=6, scenes:digits=1,
             python_docs, dates, synthetic, folder:PATH, csv:FILE, npz:PATH, idx:FOLDER,
-            masks:FOLDER, text:PATH,
-            pairs:FILE or a TFDS name; the model's own default if not given.
+            masks:FOLDER, coco:FOLDER, voc:FOLDER, text:PATH, pairs:FILE or a TFDS name; the model's
+            own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         resize: Way to that size: squash changes the proportions, crop takes the largest centered
@@ -65,8 +66,9 @@ class Recipe:
         mixup: Alpha of MixUp's Beta distribution; 0 is off.
         cutmix: Alpha of CutMix's Beta distribution; 0 is off.
         augment: Augmentations, any of shift flip color cutout noise randaugment resized_crop
-            rotate crop vertical_flip blur, or none; crop is a resized_crop that takes its box from
-            the file where images are read from files while training.
+            rotate crop vertical_flip blur mosaic, or none; crop is a resized_crop that takes its
+            box from the file where images are read from files while training; mosaic puts four
+            examples together, for tasks of boxes and masks.
         crop_scale: Minimum and maximum area of crop and resized_crop, as fractions of the image.
         crop_ratio: Minimum and maximum width to height of their box.
         tta: Test-time augmentation: views of an image whose probabilities are averaged in the final

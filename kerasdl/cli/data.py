@@ -69,6 +69,9 @@ def lines(result, source) -> list[str]:
     if counts := result["classes"]:
         rows = [[name, *map(str, of_part.values())] for name, of_part in counts.items()]
         text += ["", table(["class", *source.parts], rows), ""]
+    if counts := result["objects"]:
+        rows = [[name, *map(str, of_part.values())] for name, of_part in counts.items()]
+        text += ["", table(["objects", *source.parts], rows), ""]
     text += [f"note: {note}" for note in result["notes"]]
     for key in ("smallest", "largest"):
         if files := result.get(key):

@@ -2,7 +2,7 @@
 
 Keras' own random layers do not repeat inside a parallel pipeline, or not from a stateless seed, so
 these are own functions of the key: the same (seed, epoch, index) gives the same picture, bit for
-bit, whatever the batch it stands in. MixUp and CutMix alone depend on the other examples.
+bit, whatever the batch it stands in. MixUp, CutMix and mosaic alone depend on the other examples.
 
 Source: He et al. 2015, https://arxiv.org/abs/1512.03385, section 4.2 (shift and flip);
         DeVries and Taylor 2017, https://arxiv.org/abs/1708.04552 (cutout);
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import tensorflow as tf
 
 from kerasdl.columns import PIXELS
-from kerasdl.data import randaugment, warps
+from kerasdl.data import mosaic, randaugment, warps
 from kerasdl.data.moving import PLACED, move, per_frame, size_of
 from kerasdl.data.pixels import blend, box_mask, gray, mean_gray
 from kerasdl.errors import UserError
@@ -30,6 +30,7 @@ VIEW_STREAMS = 128  # from the streams of one view to those of the next; the fir
 # one on or off changes no other.
 SLOTS = {"shift": 0, "flip": 2, "color": 3, "cutout": 6, "reprob": 8, "randaugment": 16}
 SLOTS |= {"resized_crop": 20, "crop": 20, "rotate": 24, "vertical_flip": 25, "blur": 26}
+SLOTS |= {"mosaic": 28}
 COUNT = 32
 
 CROP_SCALE = (0.4, 1.0)  # the papers' (0.08, 1) is of photographs
@@ -62,6 +63,12 @@ def from_recipe(recipe, task, columns):
         return None
     if made.mixes:
         made.check_mixing(task, columns)
+    if "mosaic" in made.names and not mosaic.applies(columns):
+        others = [n for n, c in columns.items() if not mosaic.applies({n: c})]
+        raise UserError(
+            "--augment mosaic puts four pictures together: it can be used only for objects and "
+            f"masks; the model's task uses {', '.join(others)}"
+        )
     return views(recipe, task) or made
 
 
@@ -123,6 +130,11 @@ class Augment:
     def mixes(self) -> bool:
         """Whether labels must be float `(B, K)`."""
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def couples(self) -> bool:
+        """Whether an example is made of others of its batch too."""
+        return self.mixes or "mosaic" in self.names
 
     def check_mixing(self, task, columns):
         """UserError where the columns, or the task's views, do not allow MixUp or CutMix."""
@@ -191,6 +203,8 @@ class Augment:
     def _moved(self, batch, columns, slots):
         """What moves pixels; RandAugment's part of it is done to all else here."""
         size = size_of(columns)
+        if "mosaic" in self.names:
+            batch = mosaic.mosaic(batch, columns, slots["mosaic"])
         if {"resized_crop", "crop"} & set(self.names):
             transforms = warps.resized_crop(size, slots["crop"], self.crop_scale, self.crop_ratio)
             batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST")
@@ -269,6 +283,11 @@ class Views:
 
     of: dict = field(default_factory=dict)
     mixes = False
+
+    @property
+    def couples(self) -> bool:
+        """Whether an example is made of others of its batch too."""
+        return any(augment.couples for augment in self.of.values())
 
     def on_files(self, split):
         """The split and the views as they are: each view has a box of its own."""

@@ -116,7 +116,7 @@ def _changes_of_files(old, new):
         "new": "new in a part that is evaluated",
         "missing": "missing",
         "content": "with other contents",
-        "class": "of another class",
+        "class": "labeled otherwise",
         "part": "in another part",
     }
     problems = [

@@ -7,7 +7,9 @@ from kerasdl.data.pixels import warp
 
 PLACED = (*PIXELS, "mask", "instances", "boxes", "regions")  # what has a place in the picture
 OF_OBJECTS = ("instances", "boxes", "valid", "label")  # what has a row per object
-SMALLEST = 0.5  # pixels of a side: of a box with less of it in sight, the object is absent
+SMALLEST = 0.5  # pixels of a side, and
+KEPT = 0.1  # fraction of a box: where less is in sight, the object is absent
+BESIDE = 1.0  # pixels that a box may be larger than what is seen of the object
 
 
 def size_of(columns):
@@ -19,9 +21,10 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
     """Warp the columns of a batch that have a place in the picture.
 
     New pixels are 0, in masks `VOID`. Masks and instances take the nearest pixel. Boxes become the
-    smallest upright ones around what they were, clipped to the picture; an object whose box leaves
-    it, or without boxes all of whose pixels do, is absent from there on: all its rows are 0, its
-    label `ABSENT`.
+    smallest upright ones around what they were, clipped to the picture, and where there are
+    instances to a pixel around what is seen of theirs. An object of whose box less than a tenth, or
+    half a pixel, is left, or all of whose pixels leave the picture, is absent from there on: all
+    its rows are 0, its label `ABSENT`.
 
     Args:
         batch: `{name: tensor (B, ...)}`.
@@ -35,7 +38,7 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
     Returns:
         The batch, its other columns as they are.
     """
-    batch, size = dict(batch), size_of(columns)
+    before, batch, size = batch, dict(batch), size_of(columns)
     for name, column in columns.items():
         value, kind = batch[name], column.kind
         if kind in PIXELS and not pixels or kind not in PLACED:
@@ -57,7 +60,7 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
             seen = tf.transpose(value, (0, 2, 3, 1))  # (B, H, W, M)
             seen = warp(seen, scaled, "NEAREST", 0, edge)
             batch[name] = tf.transpose(seen, (0, 3, 1, 2))
-    return _without_absent(batch, columns, size)
+    return _without_absent(_tightened(batch, before, columns), columns)
 
 
 def per_frame(video, function, *more):
@@ -85,7 +88,8 @@ def rescaled(transforms, size, other):
 
 
 def move_boxes(boxes, transforms, size):
-    """Boxes float `(B, M, 4)` where a warp brings them, clipped; those out of sight are 0."""
+    """Boxes float `(B, M, 4)` where a warp brings them, clipped; those out of sight are 0, as those
+    of which too little is seen."""
     height, width = size
     # Not `transforms[:, i, None, None]`, of which a graph's optimizer drops the new axes.
     a, b, c, d, e, f, _, _ = (v[:, None, None] for v in tf.unstack(transforms, axis=1))
@@ -93,17 +97,46 @@ def move_boxes(boxes, transforms, size):
     x = tf.gather(boxes, [1, 3, 1, 3], axis=-1) * width - 0.5 - c
     determinant = a * e - b * d
     x, y = (e * x - b * y) / determinant, (a * y - d * x) / determinant
-    x = tf.clip_by_value((x + 0.5) / width, 0.0, 1.0)
-    y = tf.clip_by_value((y + 0.5) / height, 0.0, 1.0)
+    x, y = (x + 0.5) / width, (y + 0.5) / height
     lows, highs = (
         tf.stack([reduce(y, axis=-1), reduce(x, axis=-1)], axis=-1)
         for reduce in (tf.reduce_min, tf.reduce_max)
     )
-    there = tf.reduce_all((highs - lows) * [height, width] >= SMALLEST, axis=-1, keepdims=True)
+    sides = highs - lows
+    lows, highs = tf.clip_by_value(lows, 0.0, 1.0), tf.clip_by_value(highs, 0.0, 1.0)
+    left = highs - lows
+    there = tf.reduce_all(left * [height, width] >= SMALLEST, axis=-1, keepdims=True)
+    area, whole = (s[..., :1] * s[..., 1:] for s in (left, sides))
+    there &= area >= KEPT * whole
     return tf.where(there, tf.concat([lows, highs], axis=-1), 0.0)
 
 
-def _without_absent(batch, columns, size):
+def _tightened(batch, before, columns):
+    """The boxes of a batch clipped to what is seen of their instances, 0 where that has left."""
+    of_rows = {c.shape[0]: n for n, c in columns.items() if c.kind == "instances"}
+    for name, column in columns.items():
+        if column.kind != "boxes" or column.shape[0] not in of_rows:
+            continue
+        instances = of_rows[column.shape[0]]
+        boxes, seen = batch[name], batch[instances] > 0  # (B, M, 4), (B, M, H, W)
+        lows, highs = [], []
+        for axis in (2, 3):
+            along = tf.cast(tf.reduce_any(seen, axis=5 - axis), tf.float32)  # (B, M, n)
+            n = along.shape[-1]
+            number = tf.range(n, dtype=tf.float32)
+            lows.append((n - tf.reduce_max(along * (n - number), axis=-1) - BESIDE) / n)
+            highs.append((tf.reduce_max(along * (number + 1.0), axis=-1) + BESIDE) / n)
+        lows, highs = tf.stack(lows, axis=-1), tf.stack(highs, axis=-1)
+        tight = tf.concat([tf.maximum(boxes[..., :2], lows), tf.minimum(boxes[..., 2:], highs)], -1)
+        now, then = (
+            tf.reduce_any(value > 0, axis=(2, 3)) for value in (batch[instances], before[instances])
+        )
+        tight = tf.where(now[..., None] & tf.reduce_any(boxes > 0, -1, keepdims=True), tight, boxes)
+        batch[name] = tf.where((then & ~now)[..., None], 0.0, tight)
+    return batch
+
+
+def _without_absent(batch, columns):
     """The rows of objects that are out of sight made absent, in all columns of objects."""
     rows = {}  # the columns of objects by their number of rows
     for name, column in columns.items():

@@ -54,7 +54,7 @@ def training_batches(
         stop_step: One after the last.
         steps: Batches per epoch; all whole ones if None.
         shard: `(i, n)`: the i-th of `n` equal parts of every batch; the rest of it is read only
-            where examples are mixed.
+            where examples are mixed or put together.
 
     Returns:
         A `tf.data.Dataset` of dicts: the split's columns (images and videos float32 in [0, 1],
@@ -67,6 +67,7 @@ def training_batches(
     n, whole = len(split), steps_per_epoch(split, batch_size)
     steps = min(steps or whole, whole)
     mixes = augment is not None and augment.mixes
+    couples = augment is not None and augment.couples
     if augment is not None:
         split, augment = augment.on_files(split)
 
@@ -79,7 +80,7 @@ def training_batches(
         first = tf.maximum(start_step - epoch * steps, 0)
         last = tf.minimum(stop_step - epoch * steps, steps)
         index = tf.reshape(shuffled[: steps * batch_size], (steps, batch_size))[first:last]
-        index = index if mixes else index[:, own]
+        index = index if couples else index[:, own]
         key = tf.reshape(noise.keys(seed, epoch, tf.reshape(index, [-1])), (-1, read, 2))
         return tf.data.Dataset.from_tensor_slices({"index": index, "key": key})
 
@@ -89,10 +90,10 @@ def training_batches(
             label, column = next((n, c) for n, c in columns.items() if c.kind == "label")
             batch[label] = tf.one_hot(batch[label], len(column.class_names), dtype=tf.float32)
         batch = augment(batch, columns) if augment is not None else batch
-        return {name: value[own] for name, value in batch.items()} if mixes else batch
+        return {name: value[own] for name, value in batch.items()} if couples else batch
 
     own = _part(batch_size, shard)
-    read = batch_size if mixes else own.stop - own.start
+    read = batch_size if couples else own.stop - own.start
     epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
     batches = _read(split, columns, epochs.flat_map(plan), read, finish)
     return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))

@@ -104,7 +104,8 @@ def named_errors():
         if found:
             raise UserError(found[1]) from error
         if "IteratorGetNext" in text:  # TensorFlow does not say which file it was
-            path = next(filter(None, (split.unreadable() for split in list(_watched))), None)
-            if path:
-                raise UserError(f"{readable(path)} {ADVICE}") from error
+            for split in list(_watched):
+                if path := split.unreadable():
+                    advice = getattr(split, "advice", ADVICE)
+                    raise UserError(f"{readable(path)} {advice}") from error
         raise

@@ -51,11 +51,12 @@ def rows(index, outputs: dict, batch: dict):
         index: int `(B,)`, numbers of the images.
         outputs: `boxes` `(B, N, 4)`, `scores` `(B, N)` and `label` `(B, N)`, negative where there
             is no detection.
-        batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`.
+        batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`, and where there are such
+            `crowd` `(B, M)`: which of those that are not valid are ignored.
 
     Returns:
-        float64 `(t, 6)` of the true ones, image, label and box, and `(f, 7)` of those detected, the
-        same and the score.
+        float64 `(t, 7)` of the true ones, image, label, box and whether it is ignored, and `(f, 7)`
+        of those detected, the same and the score.
     """
 
     def those(label, boxes, there, *more):
@@ -63,9 +64,16 @@ def rows(index, outputs: dict, batch: dict):
         columns = [image[..., None], label[..., None], boxes, *(x[..., None] for x in more)]
         return np.concatenate([np.asarray(c[there], np.float64) for c in columns], -1)
 
-    true = those(batch["labels"], batch["boxes"], batch["valid"].astype(bool))
+    valid, crowd = _valid_and_crowd(batch)
+    true = those(batch["labels"], batch["boxes"], valid | crowd, crowd)
     label = outputs["label"]
     return true, those(label, outputs["boxes"], label >= 0, outputs["scores"])
+
+
+def _valid_and_crowd(batch):
+    """Which objects are right to find, and which are ignored: bool `(B, M)`."""
+    valid = np.asarray(batch["valid"]).astype(bool)
+    return valid, np.asarray(batch.get("crowd", ~valid & valid)).astype(bool) & ~valid
 
 
 def masks(outputs: dict, batch: dict):
@@ -73,12 +81,12 @@ def masks(outputs: dict, batch: dict):
 
     Args:
         outputs: `masks` uint8 `(B, N, H, W)` and `label`.
-        batch: `instances` uint8 `(B, M, H, W)` and `valid`.
+        batch: `instances` uint8 `(B, M, H, W)`, `valid`, and `crowd` where there is such.
 
     Returns:
         bytes `(t,)` of the true ones, and `(f,)` of those detected.
     """
-    there = np.asarray(batch["valid"]).astype(bool), np.asarray(outputs["label"]) >= 0
+    there = np.logical_or(*_valid_and_crowd(batch)), np.asarray(outputs["label"]) >= 0
     pixels = np.asarray(batch["instances"]), np.asarray(outputs["masks"])
     return tuple(run_lengths(one[where]) for one, where in zip(pixels, there, strict=True))
 
@@ -97,8 +105,9 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
 
     Args:
         images: int `(n,)`, all images that count.
-        true: float `(t, 6)`: image, label, `ymin xmin ymax xmax` in pixels.
-        found: float `(f, 7)`: the same and the score.
+        true: float `(t, 7)`: image, label, `ymin xmin ymax xmax` in pixels, and 1 where it is
+            ignored: as COCO's crowds, which any number of detections may lie in.
+        found: float `(f, 7)`: the same with the score instead.
         classes: How many there are.
         true_masks, found_masks: Of `masks`, row by row; if they are given, the areas and overlaps
             are theirs.
@@ -114,7 +123,7 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
 
     height, width = map(int, size) if size is not None else (0, 0)  # boxes need none
 
-    def of(rows, codes):
+    def of(rows, codes, ignored=False):
         boxes = np.concatenate([rows[:, [3, 2]], rows[:, [5, 4]] - rows[:, [3, 2]]], -1)
         one = COCO()
         one.dataset = {
@@ -127,7 +136,7 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
                     "category_id": int(row[1]),
                     "bbox": box,
                     "area": box[2] * box[3],
-                    "iscrowd": 0,
+                    "iscrowd": int(ignored and row[-1]),
                     "score": row[-1],
                 }
                 for number, (row, box) in enumerate(
@@ -144,7 +153,7 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
     with contextlib.redirect_stdout(io.StringIO()):
         codes = [None if m is None else m.tolist() for m in (true_masks, found_masks)]
         kind = "bbox" if size is None else "segm"
-        evaluation = COCOeval(of(true, codes[0]), of(found, codes[1]), kind)
+        evaluation = COCOeval(of(true, codes[0], ignored=True), of(found, codes[1]), kind)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -156,7 +165,7 @@ def coco(images, true, found, classes: int, true_masks=None, found_masks=None, s
 
 def voc(true, found, threshold: float = VOC_IOU):
     """VOC's average precision of one class: a detection is right where the object that it overlaps
-    best is not taken yet.
+    best is not taken yet, and does not count where that is ignored: as VOC's difficult ones are.
 
     Args:
         true, found: Rows of the class, of `coco`.
@@ -165,21 +174,25 @@ def voc(true, found, threshold: float = VOC_IOU):
     Returns:
         The area under the curve, and the mean of eleven points; None without objects.
     """
-    if not len(true):
+    count = int((true[:, 6] == 0).sum())
+    if not count:
         return None
     order = np.argsort(-found[:, 6], kind="stable")
-    by_image = {image: true[true[:, 0] == image, 2:6] for image in np.unique(true[:, 0])}
+    by_image = {image: true[true[:, 0] == image, 2:] for image in np.unique(true[:, 0])}
     taken, right = set(), np.zeros(len(found), bool)
+    counted = np.ones(len(found), bool)
     for rank, row in enumerate(found[order]):
         objects = by_image.get(row[0])
         if objects is None:
             continue
-        overlap = _iou(row[2:6], objects)
+        overlap = _iou(row[2:6], objects[:, :4])
         best = int(overlap.argmax())
-        if overlap[best] >= threshold and (row[0], best) not in taken:
+        if overlap[best] >= threshold and objects[best, 4]:
+            counted[rank] = False
+        elif overlap[best] >= threshold and (row[0], best) not in taken:
             taken.add((row[0], best))
             right[rank] = True
-    return average_precision(right, len(true))
+    return average_precision(right[counted], count)
 
 
 def confusion(true, found, classes: int, min_score: float = 0.3):
@@ -191,18 +204,22 @@ def confusion(true, found, classes: int, min_score: float = 0.3):
 
     Returns:
         int64 `(K + 1, K + 1)`, rows the true classes and columns those detected; the last column
-        are objects that no detection overlaps by half, the last row detections without an object.
+        are objects that no detection overlaps by half, the last row detections without an object,
+        but for those that lie by half in what is ignored.
     """
     matrix = np.zeros((classes + 1, classes + 1), np.int64)
     found = found[found[:, 6] >= min_score]
     found = found[np.argsort(-found[:, 6], kind="stable")]
     for image in np.unique(np.concatenate([true[:, 0], found[:, 0]])):
         objects, rest = true[true[:, 0] == image], found[found[:, 0] == image]
+        objects, ignored = objects[objects[:, 6] == 0], objects[objects[:, 6] > 0]
         left = np.ones(len(objects), bool)
         for row in rest:
             overlap = np.append(_iou(row[2:6], objects[:, 2:6]) * left, 0.0)
             best = int(overlap.argmax())
             hit = overlap[best] >= VOC_IOU
+            if not hit and _inside(row[2:6], ignored[:, 2:6]).max(initial=0) >= VOC_IOU:
+                continue
             matrix[int(objects[best, 1]) if hit else classes, int(row[1])] += 1
             left[best : best + hit] = False
         np.add.at(matrix, (objects[left, 1].astype(int), classes), 1)
@@ -229,9 +246,18 @@ def average_precision(right, count: int):
     return float((steps * best).sum()), float(points.mean())
 
 
+def _shared(box, boxes):
+    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
+    return np.maximum(high - low, 0).prod(-1)
+
+
+def _inside(box, boxes):
+    """The fraction of one box that lies in each of `(n, 4)`."""
+    return _shared(box, boxes) / max((box[2:] - box[:2]).prod(), 1e-12)
+
+
 def _iou(box, boxes):
     """Intersection over union of one box with `(n, 4)`."""
-    low, high = np.maximum(box[:2], boxes[:, :2]), np.minimum(box[2:], boxes[:, 2:])
-    shared = np.maximum(high - low, 0).prod(-1)
+    shared = _shared(box, boxes)
     union = (box[2:] - box[:2]).prod() + (boxes[:, 2:] - boxes[:, :2]).prod(-1) - shared
     return np.where(union > 0, shared / np.where(union > 0, union, 1), 0.0)

@@ -20,6 +20,9 @@ class DetectionAP(Evaluator):
     `ap75` are those at one; `ar1`, `ar10` and `ar100` the mean recall of so many detections per
     image. `voc_ap50` is the area under the curve of precision and recall, `voc11_ap50` the mean of
     eleven points of it. Images without a detection and images without an object count as others.
+    Detections of what is ignored, a crowd in COCO and a difficult object in VOC, are neither right
+    nor wrong: in COCO's metrics where they lie in it by the threshold, any number of them, in VOC's
+    where they overlap it best.
 
     Of masks `mask_ap`, `mask_ap50` and `mask_ap75` are the same, where overlaps are of pixels.
 
@@ -39,7 +42,7 @@ class DetectionAP(Evaluator):
             self.true_masks = self.found_masks = np.zeros(0, "S1")
         self.size = np.array([*size, *size], np.float64)
         self.images = np.zeros(0, np.int64)
-        self.true = np.zeros((0, 6))  # image, label, box in pixels
+        self.true = np.zeros((0, 7))  # image, label, box in pixels, whether it is ignored
         self.found = np.zeros((0, 7))  # image, label, box in pixels, score
 
     def update(self, outputs: dict, batch: dict) -> None:
@@ -48,8 +51,9 @@ class DetectionAP(Evaluator):
         Args:
             outputs: `boxes` `(B, N, 4)`, `scores` `(B, N)` and `label` `(B, N)`, negative where
                 there is no detection.
-            batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`, `index` `(B,)` and
-                `weight` `(B,)`. With masks, `masks` of the former and `instances` of the latter.
+            batch: `boxes` `(B, M, 4)`, `labels` `(B, M)`, `valid` `(B, M)`, `index` `(B,)`,
+                `weight` `(B,)`, and where there are such `crowd` `(B, M)`. With masks, `masks` of
+                the former and `instances` of the latter.
 
         Raises:
             ValueError: A class that has no name, or scores that are no numbers.

@@ -259,16 +259,20 @@ def _mistakes(path, mistakes, names):
 
 
 def _data(data):
-    """Examples of each class in each part, and what was left out."""
-    classes, notes = (data or {}).get("classes"), (data or {}).get("notes")
-    if not classes and not notes:
+    """Examples and objects of each class in each part, and what was left out."""
+    data = data or {}
+    counted = {"class": data.get("classes"), "objects of the class": data.get("objects")}
+    notes = data.get("notes", ())
+    if not any(counted.values()) and not notes:
         return ""
     result = "".join(f"<p class=note>{esc(note)}</p>" for note in notes)
-    if classes:
-        parts = list(next(iter(classes.values())))
-        rows = [(name, *(f"{of_part[p]:,}" for p in parts)) for name, of_part in classes.items()]
+    for head, counts in counted.items():
+        if not counts:
+            continue
+        parts = list(next(iter(counts.values())))
+        rows = [(name, *(f"{of_part[p]:,}" for p in parts)) for name, of_part in counts.items()]
         rest = len(rows) - LISTED_CLASSES
-        result += table(("class", *parts), rows[:LISTED_CLASSES], "num")
+        result += table((head, *parts), rows[:LISTED_CLASSES], "num")
         result += f"<p class=note>And {rest:,} more classes.</p>" if rest > 0 else ""
     return f"<h2>Data</h2>{result}"
 

@@ -19,6 +19,8 @@ class Detect(Task):
     `kerasdl.layers.detector.Detector`. Of these, those that score less than `min_score` are left
     out, and those that overlap a better one of their class by more than `nms_iou`, which 1 turns
     off; `max_objects` of the rest are the answer.
+
+    Objects of `crowd` are not valid: they are not learned, and detections of them do not count.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
@@ -26,7 +28,9 @@ class Detect(Task):
         "boxes": Spec(("M", 4), "float32", "boxes"),
         "labels": Spec(("M",), "int32", "label"),
         "valid": Spec(("M",), "bool", "valid"),
+        "crowd": Spec(("M",), "bool", "valid"),
     }
+    optional = ("crowd",)
     recipe = {"eval_epochs": 1}
     settings = {"max_objects": 20, "nms_iou": 0.5, "min_score": 0.05}
     allowed = {
@@ -48,6 +52,8 @@ class Detect(Task):
             "labels": Spec((objects,), "int32", "label"),
             "valid": Spec((objects,), "bool", "valid"),
         }
+        if "crowd" in info.columns:
+            self.targets["crowd"] = self.targets["valid"]
 
     def arguments(self):
         return {

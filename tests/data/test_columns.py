@@ -37,7 +37,8 @@ def test_every_source_states_what_it_gives():
     assert sources.names(Translate) == ["synthetic", "dates", "pairs:FILE_OR_FOLDER", "tfds:NAME"]
     assert sources.names(GenerateText)[1:3] == ["python_docs", "text:FILE_OR_FOLDER"]
     assert "scenes" not in sources.names(Classify) and "digit_rows" in sources.names(Classify)
-    assert sources.names(wants(mask="mask")) == ["synthetic", "masks:FOLDER", "scenes", "tfds:NAME"]
+    of_masks = "synthetic masks:FOLDER coco:FOLDER voc:FOLDER scenes tfds:NAME"
+    assert sources.names(wants(mask="mask")) == of_masks.split()
     assert len(sources.names()) == len(sources.NAMES)
     for name in ("digits", "dates", "scenes"):
         given = open_source(name).info.columns
@@ -59,7 +60,7 @@ def test_optional_columns_may_be_absent_or_of_another_kind():
     assert list(open_source("digits", task=task).info.columns) == ["image"]
     refused(
         r"^digits has image and label, but the model's task needs image and mask, as in synthetic, "
-        "masks:FOLDER, scenes, tfds:NAME$",
+        "masks:FOLDER, coco:FOLDER, voc:FOLDER, scenes, tfds:NAME$",
         "digits",
         task=wants(mask="mask"),
     )

@@ -102,7 +102,7 @@ def test_a_file_in_another_part_or_class_is_named(pets):
     with pytest.raises(UserError, match=f"in another part, the first {path}, test before and now"):
         fingerprint.check(before, moved, name)
     other["files"]["test"][path] = [other["files"]["test"][path][0], "fox"]
-    with pytest.raises(UserError, match=f"of another class, the first {path}, .* now fox"):
+    with pytest.raises(UserError, match=f"labeled otherwise, the first {path}, .* now fox"):
         fingerprint.check(before, other, name)
 
 

@@ -19,7 +19,7 @@ from kerasdl.data.splits import ArraySplit, FileSplit
 from kerasdl.ops import noise
 from kerasdl.recipe import AUGMENTATIONS
 
-ALL = Augment(AUGMENTATIONS, reprob=0.5)
+ALL = Augment(tuple(name for name in AUGMENTATIONS if name != "mosaic"), reprob=0.5)
 MIXED = Augment(("shift",), mixup=0.2, cutmix=1.0)
 
 

@@ -10,6 +10,7 @@ from kerasdl import cli
 from kerasdl.columns import PARTS
 from kerasdl.data import examine, summary
 from kerasdl.data.sources import open_source
+from tests.data.objects import write_coco
 from tests.data.test_sources import save_images, save_npz, xy
 
 
@@ -20,6 +21,30 @@ def test_classes_by_part_and_columns():
     assert result["columns"]["image"] == {"kind": "image", "shape": [8, 8, 1]}
     line = summary.line(result)
     assert line.startswith("10 classes (training/validation/test examples): 0 (")
+
+
+def test_objects_by_part(tmp_path, capsys):
+    path, content = write_coco(tmp_path / "coco")
+    content["annotations"][0]["iscrowd"] = 1
+    content["categories"].append({"id": 9, "name": "fox"})
+    path.write_text(json.dumps(content))
+    found = [one["category_id"] for one in content["annotations"][1:]]
+    name, picture = f"coco:{tmp_path / 'coco'}", str(tmp_path / "shown.png")
+    given = ["data", "--dataset", name, "--image-size", "32", "--val-split", "0.2"]
+    cli.main([*given, "--picture", picture, "--json"])
+    result = json.loads(capsys.readouterr().out)
+    assert not result["classes"] and list(result["objects"]) == ["dog", "cat", "fox"]
+    for class_name, number in (("dog", 3), ("cat", 7), ("fox", 9)):
+        assert sum(result["objects"][class_name].values()) == found.count(number)
+    assert "class fox: no object" in result["notes"]
+    assert result["smallest"][0]["file"].startswith("images/0")
+    line = summary.line(result)
+    assert line.startswith("3 classes (training/validation/test objects): dog (")
+    cli.main([*given, "--picture", picture])
+    shown = capsys.readouterr().out.splitlines()
+    head = next(i for i, row in enumerate(shown) if row.split()[:2] == ["objects", "train"])
+    assert [row.split()[0] for row in shown[head + 1 : head + 4]] == ["dog", "cat", "fox"]
+    assert any(row.startswith("boxes: boxes") for row in shown)
 
 
 def test_many_classes_are_counted():

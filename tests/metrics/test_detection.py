@@ -238,3 +238,55 @@ def test_a_class_without_a_name_is_refused():
     outputs, batch = next(batches(np.random.default_rng(0)))
     with pytest.raises(ValueError, match=r"classes 0\.\.1: must be 0\.\.0"):
         DetectionAP(("cat",), SIZE).update(outputs, batch)
+
+
+def with_ignored(crowd, found):
+    """Metrics of one object that is detected, one ignored region, and more detections."""
+    boxes = np.array([[[0, 0, 0.2, 0.2], [0.4, 0.4, 1, 1]]], np.float32)
+    batch = {"boxes": boxes, "labels": np.zeros((1, 2), int), "index": np.arange(1)}
+    batch |= {"valid": np.array([[True, False]]), "weight": np.ones(1)}
+    batch |= {"crowd": np.array([crowd])} if crowd else {}
+    found = np.array([[boxes[0, 0], *found]], np.float32)
+    count = found.shape[1]
+    scores = np.linspace(0.5, 1, count)[None]  # the right one is the last
+    outputs = {"boxes": found, "scores": scores, "label": np.zeros((1, count), int)}
+    return evaluated([(outputs, batch)]).result()
+
+
+IN_CROWD = [[0.5, 0.5, 0.7, 0.7], [0.4, 0.6, 0.6, 0.9], [0.4, 0.4, 1, 1]]
+
+
+def test_detections_of_what_is_ignored_do_not_count():
+    for crowd, right in (
+        ([False, True], True),
+        ([True, True], True),
+        ([False, False], False),
+        ((), False),
+    ):
+        result = with_ignored(crowd, IN_CROWD)
+        test = result["test"]
+        assert (test["ap"] > 0.999) == (test["ap50"] > 0.999) == right
+        assert test["ar100"] == 1  # it is no object that is missed
+        assert result["objects"][0][0] == 1 and result["objects"][0][3] == 0
+        assert (result["objects"][3][0] == 0) == right
+    # VOC's: those that overlap it by half, as one object that may be found many times.
+    assert with_ignored([False, True], IN_CROWD[2:] * 2)["test"]["voc_ap50"] == 1
+    assert with_ignored([False, True], IN_CROWD[:1])["test"]["voc_ap50"] < 1
+    assert with_ignored([False, False], IN_CROWD[2:])["test"]["voc_ap50"] < 1
+    # Beside the region, and what lies in it by less than half, is wrong.
+    beside = with_ignored([False, True], [[0.3, 0.3, 0.5, 0.5]])
+    assert beside["test"]["ap50"] < 1 and beside["objects"][3][0] == 1
+
+
+def test_ignored_objects_stay_so_when_evaluators_are_merged():
+    rng = np.random.default_rng(3)
+    data = list(batches(rng))
+    for _, batch in data:
+        batch["crowd"] = rng.random(batch["valid"].shape) < 0.5
+        batch["labels"] = np.maximum(batch["labels"], 0)
+    whole, merged = evaluated(data), DetectionAP(NAMES, SIZE)
+    for part in (data[2:], data[:2]):
+        merged.merge(evaluated(part).state())
+    assert merged.result() == whole.result()
+    plain = evaluated([(o, {k: v for k, v in b.items() if k != "crowd"}) for o, b in data])
+    assert plain.result()["test"] != whole.result()["test"]

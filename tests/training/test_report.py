@@ -343,6 +343,9 @@ def test_classes_by_part_and_what_was_left_out(tmp_path):
     assert "left out 2 files, the first a<b.txt" in text
     assert "class train validation test class <0> 1,000 7 0" in text
     assert "class <99>" in text and "class <100>" not in text and "And 20 more classes." in text
+    data = {"classes": {}, "objects": {"cat": {"train": 1234, "test": 5}}, "notes": []}
+    text = page_of(write_run(tmp_path / "o", {"data": data, "test": {"loss": 0.5}})).text
+    assert "objects of the class train test cat 1,234 5" in text
     nothing = {"data": {"classes": {}, "notes": []}, "test": {"loss": 0.5}}
     assert "Data" not in page_of(write_run(tmp_path / "s", nothing)).text
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 from kerasdl.columns import PIXELS
 from kerasdl.data import proposals, summary, wanted
 from kerasdl.data.images import SQUASH, Fit, to_float
-from kerasdl.data.moving import PLACED
 from kerasdl.data.sources import layout
 from kerasdl.data.splits import Options, Source, Split, evenly
 from kerasdl.data.text import tokenizer as tokenizers
@@ -25,8 +24,8 @@ __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 # Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
 # can give, or None where the task decides; with some arguments it gives `MORE[argument]` too.
 NAMES = tuple(
-    "digits synthetic folder csv npz idx masks digit_rows scenes python_docs text dates pairs "
-    "tfds".split()
+    "digits synthetic folder csv npz idx masks coco voc digit_rows scenes python_docs text dates "
+    "pairs tfds".split()
 )
 PATHS = {
     "folder": "PATH",
@@ -34,6 +33,8 @@ PATHS = {
     "npz": "PATH",
     "idx": "FOLDER",
     "masks": "FOLDER",
+    "coco": "FOLDER",
+    "voc": "FOLDER",
     "text": "FILE_OR_FOLDER",
     "pairs": "FILE_OR_FOLDER",
     "tfds": "NAME",
@@ -66,7 +67,7 @@ def open_source(
     Args:
         name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`,
             `scenes:digits=1`, `folder:PATH`, `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`,
-            `python_docs`,
+            `coco:FOLDER`, `voc:FOLDER`, `python_docs`,
             `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any
             other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
@@ -100,9 +101,9 @@ def open_source(
             )
         kind, where = "tfds", kind
     if kind in PATHS and not where:
-        raise UserError(
-            f"{kind} needs a {'name' if kind == 'tfds' else 'path'}: {kind}:{PATHS[kind]}"
-        )
+        what = "name" if kind == "tfds" else "path"
+        more = f"; the set of TFDS is tfds:{kind}" if kind in ("coco", "voc") else ""
+        raise UserError(f"{kind} needs a {what}: {kind}:{PATHS[kind]}{more}")
     if columns and kind not in TABLES:
         raise UserError(f"--columns applies to {' and '.join(TABLES)} only; {name} is no table")
     if kind in PATHS and kind != "tfds":
@@ -203,13 +204,11 @@ def _check_used(options, info):
             kind = "images" if name == "--image-size" else "text"
             raise UserError(f"{name} applies to {kind} only; {options.name} has no {kind}")
     if options.fit != SQUASH:
-        others = [c.kind for c in info.columns.values() if c.kind in PLACED and c.kind != "image"]
         kind = options.name.partition(":")[0]
-        if others or kind in MADE or info.first("image") is None:
-            has = "makes its images" if kind in MADE else f"has {' and '.join(others) or 'none'}"
+        if kind in MADE or info.first("image") is None:
+            has = "makes its images" if kind in MADE else "has none"
             raise UserError(
-                "--resize and --crop-fraction apply to stored images with nothing that has a place "
-                f"in them; {options.name} {has}"
+                f"--resize and --crop-fraction apply to stored images; {options.name} {has}"
             )
 
 

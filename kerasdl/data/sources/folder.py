@@ -189,7 +189,7 @@ def read_files(files, class_names, options, notes):
             f"{len(unread)} images have an orientation that is not applied, as only that in the "
             f"EXIF of a JPEG is, the first {readable(unread[0])}"
         )
-    rows = _divide(files, labels, class_names, ~bad, options, notes)
+    rows = divide_files(files, labels, class_names, ~bad, options, notes)
 
     replaced = {}
 
@@ -323,7 +323,7 @@ def decode_all(paths, skip, shape, fit=SQUASH):
     return images, bad
 
 
-def _divide(files, labels, class_names, usable, options, notes):
+def divide_files(files, labels, class_names, usable, options, notes):
     """`{part: numbers of its files}`; missing parts are sampled from the training files, or are as
     in `options.division`."""
     part = np.repeat(list(files), [len(found) for found in files.values()])

@@ -32,6 +32,12 @@ def part_of(name) -> str | None:
     return _PART_OF.get(str(name).strip().casefold())
 
 
+def part_in(name) -> str | None:
+    """The part that a word in a name stands for, `validation` of `instances_val2017`, or None."""
+    words = re.findall(r"[^\W\d_]+", str(name))
+    return next((part for word in words if (part := part_of(word))), None)
+
+
 def natural(text):
     """A key that sorts texts with the numbers in them by their value."""
     return [
@@ -46,20 +52,36 @@ def prefix_of(path) -> str | None:
     if not os.path.exists(path):
         return None
     if os.path.isdir(path):
-        try:
-            names = sorted(os.listdir(path))
-        except OSError:
-            names = []
+        names = _names(path)
         if any("-images" in name and "idx3" in name for name in names):
             return f"idx:{path}"
-        if {"images", "masks"} <= {name.casefold() for name in names}:
+        folded = {name.casefold() for name in names}
+        if {"images", "masks"} <= folded:
             return f"masks:{path}"
+        if {"jpegimages", "annotations"} <= folded:
+            return f"voc:{path}"
+        inside = [path, *(os.path.join(path, n) for n in names if n == "annotations" or part_of(n))]
+        if any(
+            _is_coco(name) for folder in filter(os.path.isdir, inside) for name in _names(folder)
+        ):
+            return f"coco:{path}"
         for kind, endings in (("text", (".txt", ".md")), ("pairs", (".tsv",))):
             if names and all(name.lower().endswith(endings) for name in names):
                 return f"{kind}:{path}"
         return f"folder:{path}"
     kind = PREFIXES.get(os.path.splitext(path)[1].lower())
     return kind and f"{kind}:{path}"
+
+
+def _names(folder):
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def _is_coco(name):
+    return name.lower().endswith(".json") and ("annotations" in name or "instances" in name)
 
 
 def other_prefix(path) -> str:

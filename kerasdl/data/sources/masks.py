@@ -9,6 +9,7 @@ from PIL import Image
 
 from kerasdl.columns import VOID, Column, DataInfo
 from kerasdl.data.images import FORMATS
+from kerasdl.data.placing import Placed
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.data.sources.folder import common_shape, decode_all, headers_of
@@ -58,7 +59,7 @@ def load(where, options):
     good = [i for i, header in enumerate(headers) if not isinstance(header, str)]
     rows, headers = [rows[i] for i in good], [headers[i] for i in good]
     if not rows:
-        _refuse_or_note(wrong, 0, options)
+        refuse_or_note(wrong, 0, options)
     shape = common_shape(headers, [image for _, image, _ in rows], options)
     needed = len(rows) * (int(np.prod(shape)) + 4 * shape[0] * shape[1])
     if needed > MEMORY_BYTES:
@@ -66,15 +67,17 @@ def load(where, options):
             f"{options.name}: {len(rows)} images of {shape[0]}x{shape[1]} pixels and their masks "
             f"do not fit into memory ({MEMORY_BYTES >> 30} GiB); give a smaller --image-size"
         )
-    masks, reasons = _read_all([row[2] for row in rows], headers, shape)
-    images, bad = decode_all([row[1] for row in rows], np.zeros(len(rows), bool), shape)
+    masks, reasons = _read_all([row[2] for row in rows], headers, shape, options.fit)
+    images, bad = decode_all(
+        [row[1] for row in rows], np.zeros(len(rows), bool), shape, options.fit
+    )
     for i, (_, image, mask) in enumerate(rows):
         if reasons[i]:
             wrong.setdefault(reasons[i], []).append((image, readable(mask)))
         elif bad[i]:
             wrong.setdefault("cannot be decoded", []).append((image, ""))
     usable = ~bad & np.array([not reason for reason in reasons])
-    notes = _refuse_or_note(wrong, int(usable.sum()), options)
+    notes = refuse_or_note(wrong, int(usable.sum()), options)
     names = _class_names(texts, (root.path, where), masks, usable, rows, left, options)
     parts = np.array([part for part, *_ in rows])
     numbers = {part: np.flatnonzero((parts == part) & usable) for part in found}
@@ -167,7 +170,7 @@ def _pairs(images, masks, left, wrong):
     return pairs
 
 
-def _read_all(paths, headers, shape):
+def _read_all(paths, headers, shape, fit):
     """int32 `(n, H, W)` of masks at the model's size, and why each cannot be used or ""."""
     masks = np.full((len(paths), *shape[:2]), VOID, np.int32)
 
@@ -183,11 +186,7 @@ def _read_all(paths, headers, shape):
             return "have a mask that cannot be read"
         if mask.min() < 0 or mask.max() > VOID:
             return f"have a mask with numbers above {VOID}"
-        places = [
-            ((np.arange(n) + 0.5) * whole / n).astype(int)
-            for n, whole in zip(shape[:2], mask.shape, strict=True)
-        ]
-        masks[i] = mask[np.ix_(*places)]
+        masks[i] = Placed(mask.shape, tuple(shape[:2]), fit).sampled(mask, VOID)
         return ""
 
     with warnings.catch_warnings():  # of files with many pixels
@@ -196,7 +195,7 @@ def _read_all(paths, headers, shape):
             return masks, list(pool.map(one, range(len(paths))))
 
 
-def _refuse_or_note(wrong, usable, options):
+def refuse_or_note(wrong, usable, options):
     """UserError where images cannot be used, or a note where they may be left out."""
     if not wrong:
         return []

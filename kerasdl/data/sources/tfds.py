@@ -1,4 +1,5 @@
-"""`tfds:NAME[:config]`, or a bare name: images, texts and translations of TensorFlow Datasets."""
+"""`tfds:NAME[:config]`, or a bare name: images, boxes, masks, texts and translations of TensorFlow
+Datasets."""
 
 import numpy as np
 import tensorflow as tf
@@ -6,6 +7,8 @@ import tensorflow as tf
 from kerasdl.data import sources, wanted
 from kerasdl.data.arrays import from_arrays
 from kerasdl.data.images import resize, to_float
+from kerasdl.data.sources import tfds_objects
+from kerasdl.data.sources.objects import GIVES as OBJECTS
 from kerasdl.data.sources.pairs import divide, translation_source
 from kerasdl.data.sources.text import BETWEEN, language_source, split_missing
 from kerasdl.errors import SizesDiffer, UserError
@@ -16,6 +19,8 @@ READ_AS = {
     "images": {"image": "image", "label": "label"},
     "pairs": {"source_ids": "tokens", "target_ids": "tokens"},
     "text": {"token_ids": "tokens"},
+    "boxes": {name: OBJECTS[name] for name in ("image", *tfds_objects.BOXES)},
+    "masks": {name: OBJECTS[name] for name in ("image", "mask")},
 }
 OFFLINE = "available offline: " + ", ".join(n for n in sources.names() if not n.startswith("tfds"))
 MEMORY_BYTES = 4 * 2**30
@@ -24,9 +29,10 @@ MEMORY_BYTES = 4 * 2**30
 def load(where, options):
     """A data set of TFDS; all of it is held in memory.
 
-    The task decides what is read: an image and a class label, a text, or a translation, whose
-    source is the language that the configuration names first. Without a task it is the first of
-    these that the data set has. A missing validation part is held out of the training part; the
+    The task decides what is read: an image and a class label, a text, a translation, whose source
+    is the language that the configuration names first, an image and the boxes of its objects, or
+    an image and its `segmentation_mask`. Without a task it is the first of these that the data set
+    has. A missing validation part is held out of the training part; the
     test part is `test`, or else the validation part.
     """
     import tensorflow_datasets as tfds
@@ -36,12 +42,14 @@ def load(where, options):
         "images": _image_keys(tfds, builder.info),
         "pairs": _pair_keys(tfds, builder.info),
         "text": _text_key(tfds, builder.info),
+        "boxes": tfds_objects.box_keys(tfds, builder.info),
+        "masks": tfds_objects.mask_keys(tfds, builder.info),
     }
     keys_of = {kind: keys for kind, keys in keys_of.items() if keys}
     if not keys_of:
         raise UserError(
-            f"{options.name} must have images with one class label each, text, or translations, "
-            "and has none of these"
+            f"{options.name} must have images with one class label, boxes or a mask each, text, or "
+            "translations, and has none of these"
         )
     kind = next((kind for kind in keys_of if wanted.fits(READ_AS[kind], options.task)), None)
     if not kind:
@@ -55,7 +63,7 @@ def load(where, options):
         names = {"train": "train", "test": "validation"}
         notes.append("test part: the validation part, since there is no other")
     names = {part: split for part, split in names.items() if split in builder.info.splits}
-    make = {"images": _images, "pairs": _pairs, "text": _text}[kind]
+    make = {"images": _images, "pairs": _pairs, "text": _text}.get(kind, _objects)
     return make(builder, keys_of[kind], names, options, notes)
 
 
@@ -102,6 +110,12 @@ def _images(builder, keys, names, options, notes):
         part: _arrays(builder, split, keys, shape, options.fit) for part, split in names.items()
     }
     return from_arrays(parts, options, class_names=features[keys[1]].names, notes=notes)
+
+
+def _objects(builder, keys, names, options, notes):
+    shape = _shape(builder.info.features[keys[0]].shape, builder, options)
+    read = tfds_objects.read_masks if len(keys) == 2 else tfds_objects.read_boxes
+    return read(builder, keys, names, shape, options, notes)
 
 
 def _text(builder, keys, names, options, notes):
