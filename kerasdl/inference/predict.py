@@ -211,9 +211,14 @@ def _answer(artifact, name, data, request, given, numbers, number):
     boxes = [k for k, described in signature["outputs"].items() if described["kind"] == "boxes"]
     if picture is not None and boxes and serving.fit != images.SQUASH:  # as the file shows it
         one = signature["inputs"][data["image"]]
-        for key in boxes if not one.get("encoded") else ():
+        if not one.get("encoded"):
             place = serving.fit.place(tf.constant(content), one["shape"][:2])
-            outputs[key] = images.in_whole(tf.constant(outputs[key]), place).numpy()
+            for key, described in signature["outputs"].items():
+                if described["kind"] == "boxes":
+                    outputs[key] = images.in_whole(tf.constant(outputs[key]), place).numpy()
+                if described["kind"] == "instances":
+                    masks = tf.constant(outputs[key][None])
+                    outputs[key] = images.masks_in_whole(masks, place[None])[0].numpy()
         picture = decoded(file, content, one["shape"], images.SQUASH)
     return _shown(serving, signature["outputs"], outputs, result, picture)
 

@@ -8,7 +8,7 @@ from keras import ops
 from kerasdl.columns import ABSENT
 from kerasdl.ops.boxes import iou
 
-NEVER = -1.0  # the score of what is not there; -inf would take the whole scale of 8-bit numbers
+NEVER = 0.0  # the score of what is not there; one below would be this in 8-bit numbers
 UNROLLED = 128  # steps written one by one; converted files with 8-bit numbers have no loops
 
 
@@ -20,7 +20,7 @@ def nms(boxes, scores, threshold, count, labels=None):
 
     Args:
         boxes: float `(B, N, 4)`.
-        scores: float `(B, N)`; boxes with a negative one are not there.
+        scores: float `(B, N)`, in [0, 1]; boxes that score 0 are not there.
         threshold: A box that overlaps a better one by more than this is removed.
         count: How many boxes are kept, an int.
         labels: int `(B, N)`; boxes of different labels do not remove each other.
@@ -39,7 +39,7 @@ def nms(boxes, scores, threshold, count, labels=None):
         if labels is not None:
             label = ops.sum(ops.where(here, labels, 0), axis=1, keepdims=True)
             covered = covered & (labels == label)
-        kept = ops.where(value >= 0, index, ABSENT)
+        kept = ops.where(value > NEVER, index, ABSENT)
         return ops.where(here | covered, NEVER, left), kept
 
     if count <= UNROLLED:
