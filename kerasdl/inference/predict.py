@@ -208,18 +208,18 @@ def _answer(artifact, name, data, request, given, numbers, number):
     inputs |= texts.within_context(numbers, given, serving.context, length)
     interface.check(signature, inputs | values, f"text {number}: " if "tokens" in data else "")
     outputs = {key: value[0] for key, value in artifact.answer(name, inputs).items()}
-    boxes = [k for k, described in signature["outputs"].items() if described["kind"] == "boxes"]
-    if picture is not None and boxes and serving.fit != images.SQUASH:  # as the file shows it
+    if picture is not None and serving.fit != images.SQUASH:  # as the file shows it
         one = signature["inputs"][data["image"]]
-        if not one.get("encoded"):
+        kinds = {key: described["kind"] for key, described in signature["outputs"].items()}
+        if "boxes" in kinds.values():
+            picture = decoded(file, content, one["shape"], images.SQUASH)
+        for key, kind in kinds.items() if not one.get("encoded") else ():
             place = serving.fit.place(tf.constant(content), one["shape"][:2])
-            for key, described in signature["outputs"].items():
-                if described["kind"] == "boxes":
-                    outputs[key] = images.in_whole(tf.constant(outputs[key]), place).numpy()
-                if described["kind"] == "instances":
-                    masks = tf.constant(outputs[key][None])
-                    outputs[key] = images.masks_in_whole(masks, place[None])[0].numpy()
-        picture = decoded(file, content, one["shape"], images.SQUASH)
+            if kind == "boxes":
+                outputs[key] = images.in_whole(tf.constant(outputs[key]), place).numpy()
+            elif kind == "instances":
+                value = tf.constant(outputs[key][None])
+                outputs[key] = images.masks_in_whole(value, place[None])[0].numpy()
     return _shown(serving, signature["outputs"], outputs, result, picture)
 
 

@@ -468,7 +468,7 @@ def test_damaged_annotations(tmp_path):
     assert 5 < whole < 50
 
 
-@pytest.mark.parametrize("model", ["yolo_v1_small", "unet"])
+@pytest.mark.parametrize("model", ["yolo_v1_small", "unet", "mask_rcnn_small"])
 def test_a_folder_trains_and_is_evaluated(tmp_path, monkeypatch, model):
     if model != "unet":  # is read while it trains
         monkeypatch.setattr(objects, "MEMORY_BYTES", 1000)
@@ -485,4 +485,6 @@ def test_a_folder_trains_and_is_evaluated(tmp_path, monkeypatch, model):
     if model == "unet":
         assert 0 <= metrics["test"]["mean_iou"] <= 1
         return
+    if model == "mask_rcnn_small":
+        assert 0 <= metrics["test"]["mask_ap50"] <= 1
     assert 0 <= metrics["test"]["ap50"] <= 1 and list(metrics["by_class"]) == ["dog", "cat"]

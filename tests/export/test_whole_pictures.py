@@ -1,4 +1,4 @@
-"""Boxes are served, and shown, in the proportions of the picture, whatever the model was given."""
+"""Boxes and masks are served and shown in the whole picture, whatever the model was given of it."""
 
 import io
 from types import SimpleNamespace
@@ -9,12 +9,13 @@ import tensorflow as tf
 from PIL import Image
 
 from kerasdl.columns import Column, DataInfo, Spec
-from kerasdl.data import images
+from kerasdl.data import images, runs
 from kerasdl.inference import predict
 from kerasdl.inference.interface import Interface
 from kerasdl.inference.signatures import functions, interface
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.task import Signature
+from tests.data.objects import tight
 
 SHAPE = (40, 40, 3)
 BOX = (20, 40, 50, 90)  # ymin xmin ymax xmax of the rectangle in pixels
@@ -39,9 +40,14 @@ class Finder:
                 low = n - tf.reduce_max(seen * (n - number), axis=1)
                 ends.append((low / n, tf.reduce_max(seen * (number + 1.0), axis=1) / n))
             box = tf.stack([ends[0][0], ends[1][0], ends[0][1], ends[1][1]], axis=1)
-            return {"boxes": tf.stack([box, tf.zeros_like(box)], axis=1)}
+            mask = tf.cast(bright, tf.uint8)
+            return {
+                "boxes": tf.stack([box, tf.zeros_like(box)], axis=1),
+                "masks": tf.stack([mask, tf.zeros_like(mask)], axis=1),
+            }
 
         outputs = {"boxes": Spec((2, 4), "float32", "boxes")}
+        outputs["masks"] = Spec((2, *SHAPE[:2]), "uint8", "instances")
         inputs = {"image": Spec(SHAPE, "float32", "image")}
         return [Signature("serving_default", inputs, serve, outputs=outputs)]
 
@@ -97,6 +103,9 @@ def test_boxes_are_those_of_the_picture(settings, tmp_path):
             request = {"image": str(tmp_path / f"{number}")}
             result, picture = predict._answer(artifact, name, {"image": key}, request, {}, {}, 0)
             np.testing.assert_allclose(result["objects"][0]["box"], found[number, 0], atol=0.02)
+            code = result["objects"][0]["mask"]
+            mask = runs.of_coco(code, tuple(code["size"]))
+            np.testing.assert_allclose(tight(mask) / 40, found[number, 0], atol=2 / 40)
             whole = predict.decoded("", content, SHAPE, images.SQUASH)
             changed = np.abs(np.asarray(picture) / 255.0 - whole).max(-1) > 0.2
             ys, xs = np.flatnonzero(changed.any(1)), np.flatnonzero(changed.any(0))

@@ -290,3 +290,18 @@ def test_ignored_objects_stay_so_when_evaluators_are_merged():
     assert merged.result() == whole.result()
     plain = evaluated([(o, {k: v for k, v in b.items() if k != "crowd"}) for o, b in data])
     assert plain.result()["test"] != whole.result()["test"]
+
+
+def test_masks_of_what_is_ignored_do_not_count():
+    pixels = np.zeros((1, 3, *SIZE), np.uint8)
+    pixels[0, 0, :40, :20], pixels[0, 1, 80:, 40:], pixels[0, 2, 100:140, 50:70] = 1, 1, 1
+    boxes = np.array([[[0, 0, 0.2, 0.2], [0.4, 0.4, 1, 1], [0.5, 0.5, 0.7, 0.7]]], np.float32)
+    batch = {"boxes": boxes[:, :2], "labels": np.zeros((1, 2), int), "index": np.arange(1)}
+    batch |= {"valid": np.array([[True, False]]), "weight": np.ones(1), "instances": pixels[:, :2]}
+    outputs = {"boxes": boxes[:, ::2], "masks": pixels[:, ::2], "label": np.zeros((1, 2), int)}
+    outputs["scores"] = np.array([[0.5, 0.9]])
+    for crowd in (False, True):
+        one = DetectionAP(NAMES, SIZE, masks=True)
+        one.update(outputs, batch | {"crowd": np.array([[False, crowd]])})
+        test = one.result()["test"]
+        assert (test["mask_ap50"] > 0.999) == (test["ap50"] > 0.999) == crowd
