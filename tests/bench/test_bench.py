@@ -12,6 +12,7 @@ from kerasdl import catalog
 from kerasdl.bench import (
     attention,
     data,
+    detection,
     export,
     infer,
     loop,
@@ -26,6 +27,7 @@ from kerasdl.data.splits import FileSplit
 from kerasdl.errors import UsageError
 from kerasdl.ops import noise
 from tests.test_every_model import built_without_memory
+from tests.variants import tiny
 
 
 class Clock:
@@ -323,6 +325,22 @@ def test_both_read_the_same_range(tmp_path):
     theirs = next(iter(data._by_keras(folder, 20, 4)))[0].numpy()
     assert ours.shape == (4, 20, 30, 3) and theirs.shape == (4, 20, 20, 3)
     assert 0 <= ours.min() and 0 <= theirs.min() and 0.5 < ours.max() <= 1 >= theirs.max() > 0.5
+
+
+def test_detectors_train_on_what_torchvisions_are_given():
+    size = {"batch": 2, "side": 32, "objects": 3, "classes": 5}
+    examples = detection._examples(*size.values())
+    boxes, masks = examples["boxes"], examples["instances"]
+    assert 0 <= boxes.min() and boxes.max() <= 1 and masks.shape == (2, 3, 32, 32)
+    areas = np.prod(32 * (boxes[..., 2:] - boxes[..., :2]), -1)
+    np.testing.assert_allclose(masks.sum((2, 3)), areas, atol=32)
+    model = catalog.build(
+        "mask_rcnn_small", **{**tiny("mask_rcnn_small"), "image_shape": (32, 32, 3)}
+    )
+    step = detection._training_step(model, examples)
+    assert step() > step() > 0
+    moved = detection._xyxy(32 * boxes[0])
+    np.testing.assert_array_equal(moved[:, 0], 32 * boxes[0, :, 1])
 
 
 def test_a_keras_gpt2_has_as_many_weights():

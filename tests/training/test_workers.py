@@ -18,23 +18,23 @@ from kerasdl.launch import hosts
 from kerasdl.store import checkpoint
 from kerasdl.system import processes
 from tests.training.processes import finish, run_script, run_two, start, start_two, weights
-from tests.training.seven import MODELS, STEPS
+from tests.training.several import MODELS, STEPS
 
-SEVEN = Path(__file__).with_name("seven.py")
+SEVERAL = Path(__file__).with_name("several.py")
 SECONDS = 300
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """What `seven.py` wrote on one device, on two of a process, and as each of two workers."""
-    folder = tmp_path_factory.mktemp("seven")
+    """What `several.py` wrote on one device, on two of a process, and as each of two workers."""
+    folder = tmp_path_factory.mktemp("several")
 
     def run(kind):
-        return run_script(SEVEN, kind, out=folder / f"{kind}.npz", seconds=1500)
+        return run_script(SEVERAL, kind, out=folder / f"{kind}.npz", seconds=1500)
 
     with ThreadPoolExecutor() as pool:  # most of the time is tracing, which takes one core
         result = list(pool.map(run, ("one_device", "mirrored")))
-    result += run_two(SEVEN, "multi_worker_mirrored", out=folder / "workers.npz", seconds=1500)
+    result += run_two(SEVERAL, "multi_worker_mirrored", out=folder / "workers.npz", seconds=1500)
     for status, what in result:
         assert status == 0, what
     return [what for _, what in result]
@@ -58,6 +58,7 @@ def test_every_step_evaluation_and_weight_equals_one_devices(model, trained):
 def test_evaluators_ran_under_every_strategy(trained):
     for result in trained:
         assert {"val_mean_iou", "val_pixel_accuracy"} <= set(result["unet_small/names"])
+        assert {"val_ap", "val_mask_ap"} <= set(result["mask_rcnn_small/names"])
         assert {"val_knn_top1", "val_linear_probe_top1"} <= set(result["simclr_small/names"])
 
 

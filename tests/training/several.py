@@ -1,9 +1,9 @@
-"""Train seven models 30 steps with everything on: `seven.py STRATEGY OUT.npz`.
+"""Train several models 30 steps with everything on: `several.py STRATEGY OUT.npz`.
 
 In float64, with clipping, micro-batches, averaged weights, weight decay and a cosine schedule; of
-the last two the evaluators run after each epoch: mean IoU, and probes of features, whose loss also
-couples the examples of all replicas. One process for all: TensorFlow starts once. A worker of a
-cluster finds its place in TF_CONFIG.
+the last three the evaluators run after each epoch: mean IoU, probes of features, whose loss also
+couples the examples of all replicas, and the average precision of boxes and masks. One process for
+all: TensorFlow starts once. A worker of a cluster finds its place in TF_CONFIG.
 """
 
 import functools
@@ -38,6 +38,14 @@ MODELS = {
         **MADE,
         "augment": ("resized_crop", "noise"),
         "grad_accum_steps": 1,  # its loss takes the whole batch at once
+        "sync_batch_norm": True,
+        "eval_epochs": 1,
+    },
+    "mask_rcnn_small": {
+        "tiny": True,
+        "drop_rate": 0.0,
+        "dataset": "synthetic",
+        "image_size": (16, 24),
         "sync_batch_norm": True,
         "eval_epochs": 1,
     },
