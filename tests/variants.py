@@ -29,7 +29,7 @@ def first_of_each():
 
 
 BATTERY = first_of_each()
-SHORT = {"steps": 4, "sample_tokens": 8, "max_proposals": 5}  # settings of tasks
+SHORT = {"steps": 4, "sample_tokens": 8, "max_proposals": 5, "max_objects": 4}  # settings of tasks
 FREE = 5  # length of an axis that is free
 
 
