@@ -11,8 +11,8 @@ import keras
 from keras import ops
 
 from kerasdl.layers.core import check_counts, construct, register
-from kerasdl.models.cnn.vgg import DEPTHS, FILTERS
-from kerasdl.models.detection.faster_rcnn import FasterRCNN, Unpooled
+from kerasdl.models.detection import faster_rcnn
+from kerasdl.models.detection.faster_rcnn import VGG16, FasterRCNN, Unpooled
 from kerasdl.ops import boxes as bx
 
 
@@ -121,9 +121,7 @@ class FastRCNN(RegionDetector):
 def fast_rcnn(image_shape=(600, 1000, 3), num_classes=20, **kwargs):
     """On VGG-16."""
     given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
-    depths = DEPTHS["vgg16"]
-    stages = tuple((f,) * depth for f, depth in zip(FILTERS, depths, strict=True))
-    return construct(FastRCNN, "fast_rcnn", given, {"stages": stages}, kwargs)
+    return construct(FastRCNN, "fast_rcnn", given, {"stages": VGG16}, kwargs)
 
 
 def fast_rcnn_small(image_shape=(48, 48, 1), num_classes=10, **kwargs):
@@ -153,16 +151,10 @@ _TINY = {
 }
 TINY = {"fast_rcnn": _TINY, "fast_rcnn_small": _TINY}
 RECIPE = {
-    "fast_rcnn": {"lr": 0.001, "opt": "sgd", "batch_size": 2, "weight_decay": 0.0005},
+    "fast_rcnn": faster_rcnn.RECIPE["faster_rcnn"],
     # The only setting that was tried
     "fast_rcnn_small": {
-        "epochs": 6,
-        "batch_size": 16,
-        "lr": 0.001,
-        "warmup_epochs": 0.5,
-        "weight_decay": 0.01,
-        "augment": ("shift",),
-        "eval_epochs": 3,
+        **faster_rcnn.RECIPE["faster_rcnn_small"],
         "task_kwargs": {"max_proposals": 100},
     },
 }

@@ -27,6 +27,7 @@ WEIGHTS = (10.0, 10.0, 5.0, 5.0)  # of the second stage's codes
 BETA = 1 / 9  # where the smooth L1 loss becomes linear, as in the authors' code
 ANCHORS, REGIONS = 0, 1  # streams of the example's key
 ROIS = ("pool", "align")
+VGG16 = tuple((f,) * depth for f, depth in zip(FILTERS, DEPTHS["vgg16"], strict=True))
 
 
 @register
@@ -420,9 +421,7 @@ def _smooth(x):
 def faster_rcnn(image_shape=(600, 1000, 3), num_classes=20, **kwargs):
     """On VGG-16."""
     given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
-    depths = DEPTHS["vgg16"]
-    stages = tuple((f,) * depth for f, depth in zip(FILTERS, depths, strict=True))
-    return construct(FasterRCNN, "faster_rcnn", given, {"stages": stages}, kwargs)
+    return construct(FasterRCNN, "faster_rcnn", given, {"stages": VGG16}, kwargs)
 
 
 def faster_rcnn_small(image_shape=(48, 48, 1), num_classes=10, **kwargs):

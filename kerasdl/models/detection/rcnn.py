@@ -14,6 +14,7 @@ from keras import ops
 from kerasdl.errors import UserError
 from kerasdl.layers.core import Normalize, check_counts, construct, register
 from kerasdl.models.cnn.alexnet import AlexNetBackbone
+from kerasdl.models.detection import fast_rcnn
 from kerasdl.models.detection.fast_rcnn import RegionDetector
 from kerasdl.ops.roi import warp
 
@@ -123,16 +124,7 @@ _TINY = {
 }
 TINY = {"rcnn": _TINY, "rcnn_small": _TINY}
 RECIPE = {
-    "rcnn": {"lr": 0.001, "opt": "sgd", "batch_size": 2, "weight_decay": 0.0005},
+    "rcnn": fast_rcnn.RECIPE["fast_rcnn"],
     # Those of `fast_rcnn_small` with half the epochs, which take twice as long
-    "rcnn_small": {
-        "epochs": 3,
-        "batch_size": 16,
-        "lr": 0.001,
-        "warmup_epochs": 0.5,
-        "weight_decay": 0.01,
-        "augment": ("shift",),
-        "eval_epochs": 3,
-        "task_kwargs": {"max_proposals": 100},
-    },
+    "rcnn_small": {**fast_rcnn.RECIPE["fast_rcnn_small"], "epochs": 3},
 }

@@ -23,6 +23,7 @@ from kerasdl.layers.core import (
 )
 from kerasdl.layers.norm import LocalResponseNorm
 from kerasdl.layers.remat import Block
+from kerasdl.models.detection import fast_rcnn
 from kerasdl.models.detection.fast_rcnn import RegionDetector
 from kerasdl.ops.roi import roi_pool
 
@@ -207,16 +208,7 @@ _TINY = {
 }
 TINY = {"sppnet": _TINY, "sppnet_small": _TINY}
 RECIPE = {
-    "sppnet": {"lr": 0.001, "opt": "sgd", "batch_size": 2, "weight_decay": 0.0005},
+    "sppnet": fast_rcnn.RECIPE["fast_rcnn"],
     # Those of `fast_rcnn_small`; half the epochs are enough for an AP50 above 0.85
-    "sppnet_small": {
-        "epochs": 6,
-        "batch_size": 16,
-        "lr": 0.001,
-        "warmup_epochs": 0.5,
-        "weight_decay": 0.01,
-        "augment": ("shift",),
-        "eval_epochs": 3,
-        "task_kwargs": {"max_proposals": 100},
-    },
+    "sppnet_small": fast_rcnn.RECIPE["fast_rcnn_small"],
 }
