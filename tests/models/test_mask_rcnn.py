@@ -14,6 +14,7 @@ from kerasdl.models.detection import faster_rcnn, mask_rcnn
 from kerasdl.ops import boxes as bx
 from kerasdl.ops.masks import paste
 from kerasdl.ops.nms import detections
+from tests.models.test_faster_rcnn import turned
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "mask_rcnn.npz"
 # Names of torchvision's weights and of ours, and how the former become the latter
@@ -34,11 +35,6 @@ WEIGHTS = {
     r"roi_heads\.mask_predictor\.conv5_mask\.(.*)": (r"mask_head/enlarge/\1", "transposed"),
     r"roi_heads\.mask_predictor\.mask_fcn_logits\.(.*)": (r"mask_head/logits/\1", "conv"),
 }
-
-
-def turned(boxes):
-    """x and y in the other order, of boxes or codes along the last axis."""
-    return boxes.reshape(*boxes.shape[:-1], 2, 2)[..., ::-1].reshape(boxes.shape)
 
 
 def renamed(name, value):
