@@ -338,7 +338,7 @@ TINY = {
         **_TINY,
         "image_shape": (8, 12, 1),
         "filters": (10,),
-        "stages": ((_WIDTHS,),) * 3,
+        "stages": ((_WIDTHS,),) * 2,
     },
 }
 RECIPE = {

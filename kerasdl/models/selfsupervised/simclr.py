@@ -122,7 +122,7 @@ TINY = {
     "simclr_small": {
         "image_shape": (8, 12, 1),
         "backbone": "resnet32",
-        "depths": (1, 2),
+        "depths": (1, 1),
         "filters": 8,
         "hidden_dim": 11,
         "projection_dim": 6,

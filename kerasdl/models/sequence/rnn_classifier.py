@@ -116,7 +116,7 @@ _TINY = {
 TINY = {
     "rnn_classifier": {**_TINY, "units": 12, "num_layers": 2},
     "lstm_classifier": {**_TINY, "units": 10, "num_layers": 2},
-    "gru_classifier": {**_TINY, "units": 9, "num_layers": 3, "bidirectional": True},
+    "gru_classifier": {**_TINY, "units": 9, "num_layers": 2, "bidirectional": True},
     "bilstm_classifier": {**_TINY, "units": 8, "num_layers": 2},
 }
 _RECIPE = {

@@ -222,7 +222,7 @@ _TINY = {
 TINY = {
     "transformer_base": _TINY,
     "transformer_big": _TINY,
-    "transformer_small": {**_TINY, "prenorm": True},
+    "transformer_small": {**_TINY, "depth": 1, "prenorm": True},
 }
 _PAPER = {"opt": "adam", "sched": "invsqrt", "lr": 0.0007, "label_smoothing": 0.1}
 RECIPE = {
