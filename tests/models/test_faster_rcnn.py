@@ -1,5 +1,6 @@
 """What the Faster R-CNN paper promises, and every step of torchvision's."""
 
+import json
 import math
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kerasdl.layers.core import BatchNorm, Conv
+from kerasdl.data import images
+from kerasdl.layers.core import BatchNorm, Conv, Normalize
 from kerasdl.models.detection import faster_rcnn
 from kerasdl.ops import boxes as bx
 from kerasdl.ops.nms import detections
@@ -43,6 +45,27 @@ class Golden(faster_rcnn.FasterRCNN):
 def turned(boxes):
     """x and y in the other order, of boxes or codes along the last axis."""
     return boxes.reshape(*boxes.shape[:-1], 2, 2)[..., ::-1].reshape(boxes.shape)
+
+
+def transformed(golden, i):
+    """What becomes of one image: normalized, resized and padded with zeros."""
+    config = json.loads(str(golden["config"]))["init"]
+    image = golden[f"inputs/image{i}"].transpose(1, 2, 0)[None]
+    x = Normalize(config["image_mean"], config["image_std"])(image)
+    sides = np.array(image.shape[1:3])
+    scale = min(config["min_size"] / min(sides), config["max_size"] / max(sides))
+    size = [int(side * scale) for side in sides]
+    resized = images._sampled(x, np.zeros(2, "float32"), sides.astype("float32"), size)
+    canvas = golden["outputs/transformed"].shape[2:]
+    padding = [(0, 0), *((0, whole - side) for whole, side in zip(canvas, size, strict=True))]
+    return np.pad(resized, [*padding, (0, 0)])
+
+
+def given(golden):
+    """The images as the network takes them, which are those that torchvision makes of them."""
+    x = np.concatenate([transformed(golden, i) for i in range(2)])
+    np.testing.assert_allclose(x, golden["outputs/transformed"].transpose(0, 2, 3, 1), atol=1e-4)
+    return x
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +124,7 @@ def model(golden):
 @pytest.fixture(scope="module")
 def steps(golden, model):
     """Maps, logits and codes of the anchors."""
-    maps = model.backbone(golden["outputs/transformed"].transpose(0, 2, 3, 1))
+    maps = model.backbone(given(golden))
     return (maps, *model.proposing(maps))
 
 
@@ -172,6 +195,16 @@ def test_the_losses_of_torchvision(golden, model, steps):
         total, count = totals[name]
         np.testing.assert_allclose(total / count, expected, atol=1e-4, err_msg=name)
         assert expected > 1e-3
+
+
+@pytest.mark.parametrize(("name", "scale"), [("smooth_l1_beta0.5", 1.0), ("huber_delta0.5", 0.5)])
+def test_the_smooth_loss_of_torch(monkeypatch, name, scale):
+    """Of 0.5; Huber's is that much smaller."""
+    with np.load(GOLDEN.with_name("torch_pieces.npz")) as file:
+        logits, expected = file["inputs/logits"], file[f"outputs/{name}"]
+    monkeypatch.setattr(faster_rcnn, "BETA", 0.5)
+    result = faster_rcnn._smooth(logits[:3] - logits[3:]) / logits.shape[1]  # a mean over classes
+    np.testing.assert_allclose(scale * np.mean(result), expected, rtol=1e-5)
 
 
 def test_sampling_is_decided_by_the_key(rng):

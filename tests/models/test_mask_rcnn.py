@@ -14,7 +14,7 @@ from kerasdl.models.detection import faster_rcnn, mask_rcnn
 from kerasdl.ops import boxes as bx
 from kerasdl.ops.masks import paste
 from kerasdl.ops.nms import detections
-from tests.models.test_faster_rcnn import turned
+from tests.models.test_faster_rcnn import given, turned
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "mask_rcnn.npz"
 # Names of torchvision's weights and of ours, and how the former become the latter
@@ -100,7 +100,7 @@ def model(golden):
 @pytest.fixture(scope="module")
 def steps(golden, model):
     """The map, logits and codes of the anchors."""
-    (maps,) = model.maps(golden["outputs/transformed"].transpose(0, 2, 3, 1))
+    (maps,) = model.maps(given(golden))
     return (maps, *model.proposing(maps))
 
 
