@@ -10,6 +10,7 @@ import kerasdl
 from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
+from kerasdl.export import CALIBRATED
 
 TEST = (
     "top1",
@@ -22,6 +23,7 @@ TEST = (
 )  # metrics that are shown in the table
 ACCURACIES = ("top1", "exact_match", "mean_iou", "ap", "mask_ap")
 TOLERANCE = 0.02  # of an accuracy: files that lose more are named
+MAX_LOSS = 0.03  # calibrated ones that lose more are left out
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -107,13 +109,36 @@ def losses(artifacts: dict) -> list[str]:
     Args:
         artifacts: Those of `proof.run`.
     """
-    whole, lines = artifacts["savedmodel"]["test"] or {}, []
+    return [
+        f"{name} has {key} {value:.4f}, the SavedModel {whole:.4f}"
+        for name, key, value, whole in _accuracies(artifacts)
+        if value < whole - TOLERANCE
+    ]
+
+
+def inaccurate(artifacts: dict) -> dict[str, str]:
+    """`{name: reason}` of calibrated files that lose more than `MAX_LOSS` of an accuracy.
+
+    Two examples of the test set may be lost however few it has.
+
+    Args:
+        artifacts: Those of `proof.run`.
+    """
+    allowed = max(MAX_LOSS, 2 / (artifacts["savedmodel"]["test"] or {}).get("examples", 1))
+    return {
+        name: f"its {key} would be {value:.4f}, the SavedModel's is {whole:.4f}"
+        for name, key, value, whole in _accuracies(artifacts)
+        if name.removeprefix("tflite/") in CALIBRATED and value < whole - allowed
+    }
+
+
+def _accuracies(artifacts):
+    """File, name of the metric, its value, and the SavedModel's."""
+    whole = artifacts["savedmodel"]["test"] or {}
     for name, file in artifacts.items():
         for key in ACCURACIES:
-            value = (file["test"] or {}).get(key, 1.0)
-            if value < whole.get(key, 0.0) - TOLERANCE:
-                lines.append(f"{name} has {key} {value:.4f}, the SavedModel {whole[key]:.4f}")
-    return lines
+            if key in whole and key in (file["test"] or {}):
+                yield name, key, file["test"][key], whole[key]
 
 
 def table(card: dict) -> tuple[list[str], list[list[str]]]:

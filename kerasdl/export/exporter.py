@@ -175,7 +175,10 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta, helpers.proof)
     serving.allow_batching(folder, report["signatures"])
-    omitted |= report["omitted"]
+    lost = card.inaccurate(report["artifacts"])
+    for name in lost:
+        del report["artifacts"][name]
+    omitted |= report["omitted"] | lost
     for missing, reason in omitted.items():
         (folder / f"{missing}.tflite").unlink(missing_ok=True)
         say(f"without {missing}: {reason}")

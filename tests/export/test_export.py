@@ -246,6 +246,31 @@ def test_a_file_that_is_right_less_often_is_said():
     assert card.losses({"savedmodel": of(), "tflite/int8": of()}) == []
 
 
+def test_a_calibrated_file_that_is_right_much_less_often_is_left_out(monkeypatch, tmp_path):
+    def files(examples, **worse):
+        whole = {"top1": 0.97, "ap": 0.7, "examples": examples}
+        result = {"savedmodel": {"test": whole}, "tflite/dynamic": {"test": whole | worse}}
+        return result | {"tflite/int8": {"test": whole | worse}}
+
+    assert card.inaccurate(files(1000, ap=0.671)) == {}
+    reason = "its ap would be 0.6600, the SavedModel's is 0.7000"
+    assert card.inaccurate(files(1000, ap=0.66)) == {"tflite/int8": reason}
+    assert card.inaccurate(files(40, top1=0.93)) == {}  # two of few
+    assert card.inaccurate({"savedmodel": {"test": None}, "tflite/int8": {"test": None}}) == {}
+    proven, lines = exporter.prove, []
+
+    def worse(*args):
+        report = proven(*args)
+        report["artifacts"]["tflite/int8"]["test"]["top1"] -= 0.1
+        return report
+
+    monkeypatch.setattr(exporter, "prove", worse)
+    made = exporter.export(make_parts(depths=(1, 1, 1)), ("tflite",), tmp_path, None, lines.append)
+    assert "tflite/int8" in made["omitted"] and "tflite/int8" not in made["artifacts"]
+    assert any(line.startswith("without tflite/int8: its top1 would be") for line in lines)
+    assert not (Path(made["folder"]) / "tflite" / "int8.tflite").exists()
+
+
 @pytest.fixture(scope="module")
 def chosen(parts, tmp_path_factory):
     """Cards of versions with other files and signatures than usual."""

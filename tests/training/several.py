@@ -85,7 +85,7 @@ def write_odd(path):
 
 def main(kind, out):
     made, result = None, {}
-    # Its time grows faster than the graph. It rounds the examples' float32 otherwise: nowhere, then.
+    # Its time grows faster than the graph, and it may round the float32 of examples otherwise.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     write_odd(Path(out).with_name("odd.npz"))
     for name, own in MODELS.items():
