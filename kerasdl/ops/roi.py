@@ -191,11 +191,15 @@ def warp(maps, boxes, size, context=0):
 
 def _bins(low, high, n, bins):
     """First and last-but-one pixels int32 `(B, R, bins)` of the bins, within `n` pixels."""
-    low, high = (ops.where(v < 0, -ops.floor(0.5 - v), ops.floor(v + 0.5)) for v in (low, high))
-    bin_size = (ops.maximum(high - low + 1, 1) / bins)[..., None]
-    start = ops.cast(np.arange(bins), low.dtype)
-    ends = (ops.floor(start * bin_size), ops.ceil((start + 1) * bin_size))
-    return tuple(ops.cast(ops.clip(v + low[..., None], 0, n), "int32") for v in ends)
+    low, high = (
+        ops.cast(ops.where(v < 0, -ops.floor(0.5 - v), ops.floor(v + 0.5)), "int32")
+        for v in (low, high)
+    )
+    # In whole numbers: those of 8-bit files are not exact.
+    length, number = ops.maximum(high - low + 1, 1)[..., None], np.arange(bins, dtype="int32")
+    ends = (number * length // bins, ((number + 1) * length + (bins - 1)) // bins)
+    # In this order: of any other, with n = 6, the converter makes a ReLU, which integers lack.
+    return tuple(ops.minimum(ops.maximum(v + low[..., None], 0), n) for v in ends)
 
 
 def _windows(n):
