@@ -95,7 +95,7 @@ def training_batches(
     own = _part(batch_size, shard)
     read = batch_size if couples else own.stop - own.start
     epochs = tf.data.Dataset.range(start_step // steps, -(-stop_step // steps))
-    batches = _read(split, columns, epochs.flat_map(plan), read, finish)
+    batches = _read(split, columns, epochs.flat_map(plan), finish)
     return batches.apply(tf.data.experimental.assert_cardinality(max(stop_step - start_step, 0)))
 
 
@@ -140,10 +140,10 @@ def evaluation_batches(split, columns, *, batch_size, views=None, limit_batches=
     def finish(batch):
         return batch if views is None else views(batch, columns)
 
-    return _read(split, columns, plans, own.stop - own.start, finish)
+    return _read(split, columns, plans, finish)
 
 
-def _read(split, columns, plans, batch_size, finish):
+def _read(split, columns, plans, finish):
     """Read what `plans` names, with `finish` applied to every batch.
 
     Args:
@@ -152,31 +152,16 @@ def _read(split, columns, plans, batch_size, finish):
     # Eager tensors are captured by reference: they are no constants of a graph.
     rows = {name: tf.constant(value) for name, value in split.columns().items()}
 
-    def gather(batch):
-        return {**batch, **{k: tf.gather(v, batch["index"]) for k, v in rows.items()}}
-
     @plain
-    def done(batch):
+    def read(batch):
+        own = {name: tf.gather(value, batch["index"]) for name, value in rows.items()}
+        batch = split.load({**batch, **own})
         for name, column in columns.items():
             if column.kind in PIXELS:
                 batch[name] = to_float(batch[name])
         return finish(batch)
 
-    if split.batched:
-        batches = plans.map(
-            plain(lambda batch: done(split.load(gather(batch)))),
-            num_parallel_calls=PARALLEL,
-            deterministic=True,
-        )
-    else:
-        examples = plans.unbatch().map(
-            plain(lambda row: split.load(gather(row))),
-            num_parallel_calls=PARALLEL,
-            deterministic=True,
-        )
-        batches = examples.batch(batch_size, drop_remainder=True).map(
-            done, num_parallel_calls=PARALLEL, deterministic=True
-        )
+    batches = plans.map(read, num_parallel_calls=PARALLEL, deterministic=True)
     options = tf.data.Options()
     options.autotune.enabled = False
     return batches.prefetch(PREFETCHED).with_options(options)

@@ -58,7 +58,6 @@ class Proposed(Split):
 
     def __init__(self, split, image, name, count, made=None):
         self.split, self.image, self.name, self.count = split, image, name, count
-        self.batched = split.batched
         self.made = [] if made is None else made
 
     def __len__(self):
@@ -87,10 +86,10 @@ class Proposed(Split):
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             return np.concatenate(list(pool.map(search, starts)))
 
-    def load(self, row):
-        row = dict(row)
-        regions = row.pop(self.name)
-        return {**self.split.load(row), self.name: regions}
+    def load(self, rows):
+        rows = dict(rows)
+        regions = rows.pop(self.name)
+        return {**self.split.load(rows), self.name: regions}
 
     def only(self, names):
         if self.name not in names:

@@ -42,11 +42,9 @@ class Split:
 
     Attributes:
         arrays: `{column: array}` of the whole part in memory, or None where it is read on demand.
-        batched: Whether `load` takes the rows of a whole batch at once.
     """
 
     arrays: dict[str, np.ndarray] | None = None
-    batched = False
 
     def __len__(self):
         raise NotImplementedError
@@ -55,9 +53,9 @@ class Split:
         """One row per example: the examples themselves, or what `load` makes them from."""
         raise NotImplementedError
 
-    def load(self, row: dict) -> dict:
-        """One example from a row of `columns`, in graph operations; keeps other entries, `index`
-        and `key` among them. Where `batched`, a batch of examples from a batch of rows."""
+    def load(self, rows: dict) -> dict:
+        """A batch of examples from rows of `columns`, in graph operations; keeps other entries,
+        `index` and `key` among them."""
         raise NotImplementedError
 
     def only(self, names) -> "Split":
@@ -84,12 +82,7 @@ class Split:
         if self.arrays is not None:
             return {name: np.asarray(value) for name, value in self.load(rows).items()}
         with tf.device("CPU:0"), reading.named_errors():
-            if self.batched:
-                data = tf.data.Dataset.from_tensors(rows).map(self.load)
-            else:
-                data = tf.data.Dataset.from_tensor_slices(rows)
-                data = data.map(self.load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-                data = data.batch(len(indices))
+            data = tf.data.Dataset.from_tensors(rows).map(self.load)
             return next(data.as_numpy_iterator())
 
 
@@ -100,8 +93,6 @@ class ArraySplit(Split):
         arrays: `{column: array (n, ...)}`.
     """
 
-    batched = True
-
     def __init__(self, arrays):
         self.arrays = arrays
 
@@ -111,8 +102,8 @@ class ArraySplit(Split):
     def columns(self):
         return self.arrays
 
-    def load(self, row):
-        return row
+    def load(self, rows):
+        return rows
 
     def only(self, names):
         return ArraySplit({name: self.arrays[name] for name in names})
@@ -133,8 +124,6 @@ class FileSplit(Split):
         crop: Of `cropped`, or None.
         kept: What keeps the pixels that were decoded; a new `Kept` if None.
     """
-
-    batched = True
 
     def __init__(
         self,
@@ -165,9 +154,9 @@ class FileSplit(Split):
         rows = {"path": paths, "number": np.arange(len(paths))}
         return rows if self.labels is None else {**rows, "label": self.labels}
 
-    def load(self, row):
-        row = dict(row)
-        path, number = row.pop("path"), row.pop("number")
+    def load(self, rows):
+        rows = dict(rows)
+        path, number = rows.pop("path"), rows.pop("number")
 
         def example(path, key=None):
             box = None if self.crop is None else functools.partial(self.crop, key)
@@ -176,18 +165,18 @@ class FileSplit(Split):
                 return pixels(path)
             return reading.guarded(path, pixels, self.image_shape, self._instead)
 
-        def each(function, *rows):
+        def each(function, *columns):
             return tf.map_fn(
                 lambda row: function(*row),
-                rows,
+                columns,
                 fn_output_signature=tf.TensorSpec(self.image_shape, tf.uint8),
                 parallel_iterations=os.cpu_count() or 1,
             )
 
         if self.crop is not None:
-            return {**row, "image": each(example, path, row["key"])}
+            return {**rows, "image": each(example, path, rows["key"])}
         images = self.kept.or_read(number, lambda some: each(example, tf.gather(path, some)))
-        return {**row, "image": images}
+        return {**rows, "image": images}
 
     def _pixels(self, path, box=None):
         return read(tf.io.read_file(path), self.image_shape, self.fit, box, self._plain())
@@ -242,7 +231,6 @@ class Subset(Split):
 
     def __init__(self, split, indices):
         self.split, self.indices = split, np.asarray(indices)
-        self.batched = split.batched
 
     def __len__(self):
         return len(self.indices)
@@ -250,8 +238,8 @@ class Subset(Split):
     def columns(self):
         return {name: np.asarray(rows)[self.indices] for name, rows in self.split.columns().items()}
 
-    def load(self, row):
-        return self.split.load(row)
+    def load(self, rows):
+        return self.split.load(rows)
 
     def only(self, names):
         return Subset(self.split.only(names), self.indices)

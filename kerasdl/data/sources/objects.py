@@ -394,8 +394,6 @@ class ObjectsSplit(Split):
         runs: `{column: (Runs, int64 (n, 2))}` of masks, and of each its row.
     """
 
-    batched = True
-
     def __init__(self, paths, image_shape, fit, rows, runs):
         self.files = FileSplit(paths, None, image_shape, fit)
         self.files.advice = "cannot be read; --skip-bad-files leaves it out"
@@ -408,11 +406,11 @@ class ObjectsSplit(Split):
         rows = self.rows | {name: own for name, (_, own) in self.runs.items()}
         return rows | (self.files.columns() if self.with_images else {})
 
-    def load(self, row):
+    def load(self, rows):
         for name, (runs, _) in self.runs.items():
             spec = tf.TensorSpec(runs.shape, runs.dtype)
-            row = row | {name: tf.map_fn(runs.decoded, row[name], fn_output_signature=spec)}
-        return self.files.load(row) if self.with_images else row
+            rows = rows | {name: tf.map_fn(runs.decoded, rows[name], fn_output_signature=spec)}
+        return self.files.load(rows) if self.with_images else rows
 
     def only(self, names):
         split = copy.copy(self)

@@ -46,8 +46,6 @@ class WindowSplit(Split):
         shift: Whether `load` moves each window on by a random part of its length, of its key.
     """
 
-    batched = True
-
     def __init__(self, tokens, max_length, shift=False):
         self.tokens, self.max_length, self.shift = tokens, max_length, shift
         self._stream = tf.constant(tokens, tf.int32)
@@ -61,14 +59,14 @@ class WindowSplit(Split):
     def digest(self):
         return fingerprint.of_arrays({"tokens": self.tokens})
 
-    def load(self, row):
-        start = row.pop("start")  # (B,)
-        if self.shift and "key" in row:
-            moved = noise.randint(row["key"], (), 0, self.max_length, SHIFT_STREAM)
+    def load(self, rows):
+        start = rows.pop("start")  # (B,)
+        if self.shift and "key" in rows:
+            moved = noise.randint(rows["key"], (), 0, self.max_length, SHIFT_STREAM)
             start = start + tf.cast(moved, tf.int64)
             start = tf.minimum(start, len(self.tokens) - self.max_length - 1)
         place = start[:, None] + tf.range(self.max_length + 1, dtype=tf.int64)
-        return {**row, "token_ids": tf.gather(self._stream, place)}
+        return {**rows, "token_ids": tf.gather(self._stream, place)}
 
 
 def load(where, options):
