@@ -1,5 +1,6 @@
 """One training run from its settings to its report and its exported model."""
 
+import contextlib
 import json
 import math
 import time
@@ -14,7 +15,7 @@ from kerasdl.data.splits import evenly
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, explaining, sample_quality
 from kerasdl.report import page, speed
-from kerasdl.store import pictures, runs
+from kerasdl.store import lock, pictures, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system.files import write_text
 from kerasdl.training import growth
@@ -65,7 +66,8 @@ def train(given: dict, say=print) -> int:
         session = Session(recipe, folder, say, early, old)
         if "explain" in recipe.log:
             explaining.check(session.task, "--log explain")
-        return _run(session, old, export)
+        with lock.held(folder) if session.chief else contextlib.nullcontext():
+            return _run(session, old, export)
 
 
 def _run(session, old, export):

@@ -1,6 +1,8 @@
 """What the commands share: their names, parsers whose errors are one line, tables."""
 
 import argparse
+import contextlib
+import sys
 
 from kerasdl.errors import UsageError
 from kerasdl.recipe import flag
@@ -18,6 +20,11 @@ COMMANDS = {
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
 }
+
+
+def notes_to_stderr():
+    """Within it, what is printed goes to the standard error: a command's result stands alone."""
+    return contextlib.redirect_stdout(sys.stderr)
 
 
 def command_parser(command):

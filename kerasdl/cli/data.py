@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 
-from kerasdl.cli.arguments import command_parser, parse_command, table
+from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, table
 from kerasdl.errors import SizesDiffer
 from kerasdl.recipe import Recipe, flag
 from kerasdl.system.processes import quiet_tensorflow
@@ -45,17 +45,18 @@ def main(argv) -> None:
     given |= {name: tuple(given[name]) for name in ("image_size", "columns")}
     recipe = Recipe(**given, skip_bad_files=True)
     task = tasks.get(catalog.row(args.model).task) if args.model else None
-    try:
-        source = sources.from_recipe(recipe, task)
-    except SizesDiffer as error:
-        source = sources.from_recipe(replace(recipe, image_size=SHOWN), task)
-        line = str(error).partition(": ")[2].partition(";")[0]
-        source.notes = (f"{line}: shown at {SHOWN[0]} x {SHOWN[1]}", *source.notes)
-    result = {**summary.of_source(source), **examine.examine(source)}
-    if source.info.named("image"):
-        images, names = examine.example_grid(source, args.seed)
-        result["picture"] = str(pictures.write_output(args.picture, images))
-        result["rows"] = names
+    with notes_to_stderr():
+        try:
+            source = sources.from_recipe(recipe, task)
+        except SizesDiffer as error:
+            source = sources.from_recipe(replace(recipe, image_size=SHOWN), task)
+            line = str(error).partition(": ")[2].partition(";")[0]
+            source.notes = (f"{line}: shown at {SHOWN[0]} x {SHOWN[1]}", *source.notes)
+        result = {**summary.of_source(source), **examine.examine(source)}
+        if source.info.named("image"):
+            images, names = examine.example_grid(source, args.seed)
+            result["picture"] = str(pictures.write_output(args.picture, images))
+            result["rows"] = names
     print(json.dumps(result, indent=1) if args.json else "\n".join(lines(result, source)))
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, source_arguments
 from kerasdl.recipe import TTA
 from kerasdl.system.processes import quiet_tensorflow
 
@@ -24,10 +24,11 @@ def main(argv) -> None:
     from kerasdl.inference import artifact
 
     how = args.split, args.tta, args.dataset
-    if args.run:
-        metrics = {"checkpoint": artifact.evaluate_artifact(args.run, *how)}
-    elif args.saved_model.endswith(".tflite"):
-        metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, *how)}
-    else:
-        metrics = artifact.evaluate_all(args.saved_model, *how)
+    with notes_to_stderr():
+        if args.run:
+            metrics = {"checkpoint": artifact.evaluate_artifact(args.run, *how)}
+        elif args.saved_model.endswith(".tflite"):
+            metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, *how)}
+        else:
+            metrics = artifact.evaluate_all(args.saved_model, *how)
     print(json.dumps(metrics, indent=1))

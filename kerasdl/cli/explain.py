@@ -2,7 +2,7 @@
 
 import json
 
-from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, source_arguments
 from kerasdl.errors import UsageError
 from kerasdl.system.processes import quiet_tensorflow
 
@@ -46,16 +46,18 @@ def main(argv) -> None:
 
     where, method = args.run or args.saved_model, args.method or "gradcam"
     if args.pointing_game:
-        result = explaining.pointing_game(where, method, args.layer)
+        with notes_to_stderr():
+            result = explaining.pointing_game(where, method, args.layer)
         line = "{method} points at the object in {hits:.3f}, noise in {random:.3f} of {examples}"
         print(json.dumps(result) if args.json else line.format(**result))
         return
-    if args.text:
-        results = explaining.explain_texts(where, args.text, args.output)
-    else:
-        results = explaining.explain_files(
-            where, args.image, method, args.label, args.layer, args.output
-        )
+    with notes_to_stderr():
+        if args.text:
+            results = explaining.explain_texts(where, args.text, args.output)
+        else:
+            results = explaining.explain_files(
+                where, args.image, method, args.label, args.layer, args.output
+            )
     if args.json:
         print(json.dumps(results, indent=1))
         return

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from kerasdl.cli.arguments import command_parser, parse_command, read_pairs
+from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, read_pairs
 from kerasdl.errors import UsageError
 from kerasdl.export import QUANTIZED
 from kerasdl.recipe import Recipe
@@ -45,15 +45,16 @@ def main(argv) -> None:
     quiet_tensorflow()
     from kerasdl.export import worker
 
-    card = worker.export_run(
-        Path(args.run),
-        args.export,
-        args.export_dir,
-        args.export_name,
-        args.weights,
-        settings,
-        quantized=[kind for kind in args.quantize if kind != "none"],
-        signatures=args.signatures,
-        version=None if args.version == "next" else int(args.version),
-    )
+    with notes_to_stderr():
+        card = worker.export_run(
+            Path(args.run),
+            args.export,
+            args.export_dir,
+            args.export_name,
+            args.weights,
+            settings,
+            quantized=[kind for kind in args.quantize if kind != "none"],
+            signatures=args.signatures,
+            version=None if args.version == "next" else int(args.version),
+        )
     print(json.dumps(card, indent=1))

@@ -3,7 +3,7 @@
 import json
 import sys
 
-from kerasdl.cli.arguments import command_parser, parse_command, source_arguments
+from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, source_arguments
 from kerasdl.errors import UsageError
 from kerasdl.recipe import flag
 from kerasdl.system.processes import quiet_tensorflow
@@ -44,14 +44,17 @@ def main(argv) -> None:
         for name, value in settings.items():
             if value is not None and name not in drawing:
                 raise UsageError(f"--{flag(name)} applies to language models only")
-        print(sampling.write_images(where, args.output, drawing))
+        with notes_to_stderr():
+            written = sampling.write_images(where, args.output, drawing)
+        print(written)
         return
     for name, value in drawing.items():
         if value is not None and name not in settings:
             raise UsageError(
                 f"--{flag(name)} applies to models that sample images only, with --output FILE.png"
             )
-    results = predict.predict(where, args.inputs, settings, args.output)
+    with notes_to_stderr():
+        results = predict.predict(where, args.inputs, settings, args.output)
     for number, one in enumerate(results, 1):
         if one.get("unknown"):
             missing = " ".join(map(repr, one["unknown"]))

@@ -5,13 +5,13 @@ Source: https://www.tensorflow.org/tfx/serving/serving_config
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 from pathlib import Path
 
 from kerasdl.errors import UserError
 from kerasdl.system import files
+from kerasdl.system.names import check_name
 
 CONFIG, BATCHING = "models.config", "batching.config"
 MODEL_BATCHING = "batching_params.pbtxt"  # in a version folder; the server knows the name
@@ -19,7 +19,6 @@ BATCHES = """max_batch_size { value: 32 }
 batch_timeout_micros { value: 1000 }
 max_enqueued_batches { value: 100 }
 """
-NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")
 # A server takes only numbers for versions, so a name that starts so is never served.
 PREFIX = ".new-"
 
@@ -85,8 +84,7 @@ def making(export_dir, name: str):
 
 def _parent(export_dir, name):
     """The folder of a model's versions."""
-    if not NAME.fullmatch(name):
-        raise UserError(f"--export-name {name}: must hold only letters, digits, _, - and .")
+    check_name("export-name", name)
     return Path(export_dir) / name
 
 

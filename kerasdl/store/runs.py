@@ -13,13 +13,13 @@ from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.errors import CheckpointError, UserError
 from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, from_dict, to_dict
-from kerasdl.store import checkpoint
+from kerasdl.store import checkpoint, lock
 from kerasdl.system import files
 from kerasdl.system.files import write_text
 from kerasdl.system.names import nearest
 
 ARGS, MODEL, METRICS, DATA = "args.yaml", "model.json", "metrics.json", "data.json"
-FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html")
+FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html", lock.FILE)
 FOLDERS = ("checkpoints", "tensorboard", "pictures")
 
 
@@ -175,13 +175,18 @@ def check(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Delete what an earlier run left in a folder, and nothing else.
+    """Delete what an earlier run left in a folder, and nothing else, nor what holds it.
 
     Raises:
         ValueError: The folder holds something that is no part of a run.
     """
-    _check_ours(Path(folder))
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = Path(folder)
+    _check_ours(folder)
+    for path in folder.glob("*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != lock.FILE:
+            path.unlink(missing_ok=True)
 
 
 def _check_ours(folder):

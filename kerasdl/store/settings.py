@@ -6,7 +6,8 @@ from pathlib import Path
 
 from kerasdl import catalog
 from kerasdl.errors import UserError
-from kerasdl.recipe import Recipe, from_dict
+from kerasdl.recipe import Recipe, flag, from_dict
+from kerasdl.system.names import check_name
 
 
 def resolve(given: dict) -> Recipe:
@@ -27,6 +28,9 @@ def resolve(given: dict) -> Recipe:
     for name in ("model_kwargs", "task_kwargs"):  # one of them given keeps the others
         settings[name] = {**own.get(name, {}), **given.get(name, {})}
     recipe = from_dict({"model": row.name, **settings})
+    for name in ("experiment", "export_name"):
+        if getattr(recipe, name) is not None:
+            check_name(flag(name), getattr(recipe, name))
     if recipe.class_weight and not task.weighs_classes:
         raise UserError(
             f"--class-weight {' '.join(recipe.class_weight)}: applies to classification and "

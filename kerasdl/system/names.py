@@ -1,6 +1,24 @@
-"""The nearest of the names, or numbers, that are allowed."""
+"""Names: what they may hold, and the nearest of those, or of the numbers, that are allowed."""
 
 import difflib
+import re
+
+from kerasdl.errors import UserError
+
+NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")  # of folders
+
+
+def check_name(flag: str, name: str) -> None:
+    """Refuse what is no plain name of a folder.
+
+    Raises:
+        UserError: Names the flag and what is allowed.
+    """
+    if not NAME.fullmatch(name):
+        raise UserError(
+            f"--{flag} {name}: must hold only letters, digits, _, - and ., and begin with one of "
+            "the first three"
+        )
 
 
 def nearest(name: str, names) -> str:

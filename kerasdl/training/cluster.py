@@ -31,8 +31,10 @@ def find():
     Raises:
         ValueError: TF_CONFIG cannot be read, or a resolver fails.
     """
-    if os.environ.get("TF_CONFIG"):
+    if text := os.environ.get("TF_CONFIG"):
         try:
+            if not json.loads(text).get("cluster"):
+                return None
             return _of(tf.distribute.cluster_resolver.TFConfigClusterResolver())
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"TF_CONFIG: names no worker of its cluster: {error}") from error

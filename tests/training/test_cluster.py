@@ -34,6 +34,9 @@ def test_a_process_alone(monkeypatch):
     assert cluster.find() is None
     monkeypatch.setenv("TF_CONFIG", tf_config(0, worker=["a:1"]))
     assert cluster.find() is None
+    for text in ("{}", '{"cluster": {}}', '{"task": {"type": "worker", "index": 0}}'):
+        monkeypatch.setenv("TF_CONFIG", text)
+        assert cluster.find() is None
     with pytest.raises(ValueError, match="neither TF_CONFIG nor SLURM nor Kubernetes"):
         strategy.make(Recipe(strategy="multi_worker_mirrored"))
 
@@ -47,7 +50,7 @@ def test_tf_config(monkeypatch):
     assert (result.addresses, result.index) == (["c:3", "a:1", "b:2"], 2)
 
 
-@pytest.mark.parametrize("text", ["{", "3", "{}", tf_config(5, worker=["a:1", "b:2"])])
+@pytest.mark.parametrize("text", ["{", "3", "[]", tf_config(5, worker=["a:1", "b:2"])])
 def test_a_tf_config_that_means_nothing(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(ValueError, match="TF_CONFIG: names no worker"):

@@ -1,0 +1,6 @@
+"""`python -m kerasdl`: the same as the console script."""
+
+from kerasdl.cli import run
+
+if __name__ == "__main__":
+    run()
