@@ -19,7 +19,7 @@ from kerasdl.inference import explain, proof
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
 from kerasdl.recipe import CHOICES
 from kerasdl.store import load
-from kerasdl.system import processes
+from kerasdl.system import files, processes
 from kerasdl.system.names import nearest
 
 EXAMPLES = 32  # that every signature answers; see `proof.BATCHES`
@@ -187,7 +187,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     described = interface(parts.task, parts.model, only)
     metadata = card.contents(parts, name, folder, report, omitted, described)
     card.write_metadata(metadata, folder / "tflite")
-    return metadata
+    return metadata | {"sha256": files.checksums(folder)}
 
 
 def _publish(folder, metadata, version) -> Path:

@@ -101,6 +101,8 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
     """
     kind, path = load.find(path)
     metadata = load.load_info(path)
+    if kind in ("saved_model", "tflite"):
+        load.check_files(kind, path)
     task = task_of(metadata)
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     if kind in ("saved_model", "tflite"):
@@ -133,8 +135,9 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
 def evaluate_all(folder, split: str = "test", views: int | None = None, name=None) -> dict:
     """The metrics of an exported model's `savedmodel` and each `tflite/<kind>`; see
     `evaluate_artifact`."""
-    _, folder = load.find(folder)
+    kind, folder = load.find(folder)
     metadata = load.load_info(folder)
+    load.check_files(kind, folder)
     task = task_of(metadata)
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
     paths = {"savedmodel": folder}

@@ -14,6 +14,7 @@ from pathlib import Path
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
+from kerasdl.system import files
 
 MEMBER = "kerasdl.json"  # of the .keras archive: what Keras does not keep
 OURS = re.compile(r"kerasdl(\.\w+)+")
@@ -107,6 +108,24 @@ def load_info(path) -> Metadata:
         return Metadata.from_json(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: its {MEMBER} cannot be used: {error}") from None
+
+
+def check_files(kind: str, path: Path) -> None:
+    """Refuse an exported file, or a folder of them, that is no longer as it was exported.
+
+    Args:
+        kind, path: Of `find`; of a `.tflite` file that alone is looked at.
+
+    Raises:
+        UserError: Names the file whose checksum is not the card's.
+    """
+    folder = path.parent.parent if kind == "tflite" else path
+    for name, expected in card_of(kind, path).get("sha256", {}).items():
+        file = folder / name
+        if kind == "tflite" and file != path or not file.is_file():
+            continue
+        if files.checksum(file) != expected:
+            raise UserError(f"{file}: is not what was exported: its checksum is not the card's")
 
 
 def card_of(kind: str, path: Path) -> dict:

@@ -1,6 +1,7 @@
 """Files that are whole or not there, and folders that several processes may want at once."""
 
 import contextlib
+import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -34,6 +35,19 @@ def write_text(path: Path, text: str) -> None:
     """Write a file under a temporary name, then rename it."""
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def checksum(path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def checksums(folder) -> dict[str, str]:
+    """`{path: checksum}` of all files below a folder, with the paths from there, in order."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): checksum(path) for path in files}
 
 
 def check_makeable(folder) -> None:

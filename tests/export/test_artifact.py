@@ -1,12 +1,15 @@
 """The same questions to every format give the same answers."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kerasdl.columns import DataInfo
+from kerasdl.errors import UserError
 from kerasdl.inference import artifact, predict
+from kerasdl.store import load
 
 FORMATS = {
     "saved_model": ("", 1e-5),
@@ -87,3 +90,27 @@ def test_broken_files(tmp_path):
         artifact.open_artifact(tmp_path / "net.tflite")
     with pytest.raises(ValueError, match="the SavedModel cannot be read"):
         artifact.open_artifact(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["saved_model.pb", "variables/", "tflite/int8", "model.keras"])
+def test_a_file_that_is_no_longer_what_was_exported_is_named(exported, tmp_path, kind):
+    source = Path(exported["folder"])
+    there = {p.relative_to(source).as_posix() for p in source.rglob("*") if p.is_file()}
+    assert there - set(exported["sha256"]) == {f"assets.extra/card.{k}" for k in ("json", "md")}
+    folder = tmp_path / "1"
+    shutil.copytree(source, folder)
+    load.check_files("saved_model", folder)
+    (name,) = [n for n in sorted(exported["sha256"]) if kind in n][:1]
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=f"{name}: is not what was exported"):
+        artifact.evaluate_all(folder)
+    lite = folder / "tflite" / "int8.tflite"
+    if kind in str(lite):
+        with pytest.raises(UserError, match=f"{name}: is not what was exported"):
+            artifact.evaluate_artifact(lite)
+    else:  # another file is no reason to refuse this one
+        load.check_files("tflite", lite)
+    (folder / name).unlink()
+    load.check_files("saved_model", folder)
