@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -23,6 +24,7 @@ from kerasdl.system import files, processes
 from kerasdl.system.names import nearest
 
 EXAMPLES = 32  # that every signature answers; see `proof.BATCHES`
+KERAS_METADATA = "metadata.json"  # of a .keras archive
 CONVERTERS = 2  # side by side; they share a computer's cores
 
 
@@ -119,10 +121,24 @@ def export(
 
 
 def save_keras(model, metadata: load.Metadata, path) -> None:
-    """Save a model with the metadata that Keras does not keep, as `load_info` reads them."""
-    model.save(path)
-    with zipfile.ZipFile(path, "a") as archive:
-        archive.writestr(load.MEMBER, metadata.to_json())
+    """Save a model with the metadata that Keras does not keep, as `load_info` reads them.
+
+    The same model has the same bytes: no time is kept.
+    """
+    with tempfile.TemporaryDirectory(dir=Path(path).parent) as work:
+        by_keras = Path(work) / "model.keras"
+        model.save(by_keras)
+        with zipfile.ZipFile(by_keras) as saved, zipfile.ZipFile(path, "w") as archive:
+            for member in saved.infolist():
+                if member.filename != KERAS_METADATA:
+                    name, large = zipfile.ZipInfo(member.filename), member.file_size >= 2**31
+                    with saved.open(member) as source:
+                        with archive.open(name, "w", force_zip64=large) as target:
+                            shutil.copyfileobj(source, target)
+            described = json.loads(saved.read(KERAS_METADATA))
+            described.pop("date_saved", None)
+            archive.writestr(zipfile.ZipInfo(KERAS_METADATA), json.dumps(described))
+            archive.writestr(zipfile.ZipInfo(load.MEMBER), metadata.to_json())
 
 
 def _check_signatures(parts, names):

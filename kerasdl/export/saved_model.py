@@ -4,7 +4,12 @@ Not by Keras' `ExportArchive`, which traces each signature twice more as it writ
 a network once for each signature that runs it.
 """
 
+from pathlib import Path
+
 import tensorflow as tf
+from tensorflow.core.protobuf import fingerprint_pb2
+
+FINGERPRINT = "fingerprint.pb"
 
 
 def traced(signatures: dict) -> dict:
@@ -24,7 +29,7 @@ def traced(signatures: dict) -> dict:
 
 
 def write(endpoints: dict, folder, tokenizer=None) -> None:
-    """Write a SavedModel, with the weights that its signatures use.
+    """Write a SavedModel, with the weights that its signatures use; the same bytes every time.
 
     Args:
         endpoints: Of `traced`.
@@ -33,8 +38,14 @@ def write(endpoints: dict, folder, tokenizer=None) -> None:
     """
     module = tf.Module()
     module.tokenizer = tokenizer  # it has tables, models have none
-    used = {id(v): v for endpoint in endpoints.values() for v in endpoint.variables}
-    module.weights = list(used.values())
+    made = {id(v.handle): v for endpoint in endpoints.values() for v in endpoint.variables}
+    inputs = [id(x) for endpoint in endpoints.values() for x in endpoint.captured_inputs]
+    # In the order of their use: that of `variables` is another one in each process.
+    module.weights = [made[x] for x in dict.fromkeys(inputs) if x in made]
     for name, endpoint in endpoints.items():
         setattr(module, name, endpoint)
     tf.saved_model.save(module, str(folder), signatures=endpoints)
+    file = Path(folder) / FINGERPRINT
+    fingerprint = fingerprint_pb2.FingerprintDef.FromString(file.read_bytes())
+    fingerprint.ClearField("uuid")  # it is random
+    file.write_bytes(fingerprint.SerializeToString(deterministic=True))
