@@ -228,13 +228,13 @@ class Denoise(Task):
     def _interpolation(self, model, key, label, guidance):
         """Rows between the noises of one image and the next, of equal length on the way."""
         ends = self._noise(key), ops.roll(self._noise(key), -1, axis=0)
-        angles = np.tile(np.linspace(0, np.pi / 2, ROWS), len(key))[:, None, None, None]
+        angles = np.tile(np.linspace(0, np.pi / 2, ROWS), key.shape[0])[:, None, None, None]
         a, b = (ops.repeat(end, ROWS, axis=0) for end in ends)
         x = ops.cast(np.cos(angles), a.dtype) * a + ops.cast(np.sin(angles), a.dtype) * b
         label = None if label is None else ops.repeat(label, ROWS, axis=0)
         predict = self._predictor(model, label, guidance)
         x = self._shown(self.noiseless.run(predict, self.noiseless.first(x)))
-        return ops.reshape(x, (len(key), ROWS, *x.shape[1:]))
+        return ops.reshape(x, (key.shape[0], ROWS, *x.shape[1:]))
 
     # -- serving --------------------------------------------------------------------------------
 
