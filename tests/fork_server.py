@@ -10,6 +10,7 @@ folder, with its environment and its files, and ends as that does; killed, it ta
 import array
 import atexit
 import contextlib
+import gc
 import json
 import os
 import runpy
@@ -227,6 +228,9 @@ def serve(path, *modules):
 
     if context.context()._initialized:
         raise RuntimeError("an import has started TensorFlow, which cannot be forked then")
+    gc.collect()
+    gc.freeze()  # no child looks for garbage in what was imported, which would also copy it,
+    gc.set_threshold(20_000, 20, 20)  # nor often in the graphs that it traces
     children = Children(Path(path).with_name("seconds"))
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{path}.new")
