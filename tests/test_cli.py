@@ -13,6 +13,7 @@ import yaml
 from kerasdl import catalog, cli
 from kerasdl.cli import list as listing
 from kerasdl.cli.train import parse_settings
+from kerasdl.errors import UserError
 from kerasdl.export import results
 from kerasdl.recipe import Recipe, from_dict, to_dict
 
@@ -291,3 +292,37 @@ def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[:3] == ["net", "digits", "269,434"]
     assert cli.main([*words, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)[0]["metrics"]["test"]["top1"] == 0.97
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a b", "-x", "", "x\ny"])
+def test_names_of_runs_are_as_strict_as_those_of_exports(name, tmp_path):
+    from kerasdl import app
+
+    for setting in ("experiment", "export_name"):
+        given = {"model": "linear", "output": str(tmp_path / "runs"), setting: name, "epochs": 1}
+        given |= {"export_dir": str(tmp_path / "saved")}
+        with pytest.raises(UserError, match="must hold only letters, digits, _, - and"):
+            app.train(given)
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_stand_alone_on_the_standard_output(monkeypatch, capsys):
+    from kerasdl.inference import artifact
+
+    def evaluate(*args):
+        print("a damaged checkpoint was passed over")
+        return {"top1": 1.0}
+
+    monkeypatch.setattr(artifact, "evaluate_artifact", evaluate)
+    assert cli.main(["evaluate", "--run", "x"]) == 0
+    result = capsys.readouterr()
+    assert json.loads(result.out) == {"checkpoint": {"top1": 1.0}}
+    assert result.err == "a damaged checkpoint was passed over\n"
+
+
+@pytest.mark.parametrize("module", ["kerasdl", "kerasdl.cli"])
+def test_modules_that_run(module):
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip()[0].isdigit()

@@ -101,11 +101,12 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
     """
     kind, path = load.find(path)
     metadata = load.load_info(path)
-    if kind in ("saved_model", "tflite"):
+    exported = kind in ("saved_model", "tflite")
+    if exported:
         load.check_files(kind, path)
     task = task_of(metadata)
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
-    if kind in ("saved_model", "tflite"):
+    if exported:
         examples = dataset.batches(source, task, split, BATCH)
         return _evaluate(open_artifact(path), task, examples, views)
     from kerasdl.inference import evaluation

@@ -119,7 +119,7 @@ def check_files(kind: str, path: Path) -> None:
     Raises:
         UserError: Names the file whose checksum is not the card's.
     """
-    folder = path.parent.parent if kind == "tflite" else path
+    folder = _version(kind, path)
     for name, expected in card_of(kind, path).get("sha256", {}).items():
         file = folder / name
         if kind == "tflite" and file != path or not file.is_file():
@@ -134,7 +134,7 @@ def card_of(kind: str, path: Path) -> dict:
     Raises:
         UserError: There is none, or one that cannot be read.
     """
-    folder = path.parent.parent if kind == "tflite" else path  # lies in <version>/tflite/
+    folder = _version(kind, path)
     file = folder / "assets.extra" / "card.json"
     if not file.is_file():
         raise UserError(f"{folder}: holds no assets.extra/card.json")
@@ -167,12 +167,16 @@ def find(path) -> tuple[str, Path]:
     raise UserError(f"{path}: {there} .keras or .tflite file, run folder or exported model")
 
 
+def _version(kind, path):
+    """The version folder of an exported file that `find` gave."""
+    return path.parent.parent if kind == "tflite" else path  # lies in <version>/tflite/
+
+
 def keras_file(kind: str, path: Path) -> Path:
     """The `.keras` file of what `find` gave."""
     if kind == "keras":
         return path
-    if kind == "tflite":  # lies in <version>/tflite/
-        path = path.parent.parent
+    path = _version(kind, path)
     file = path / "assets.extra" / "model.keras"
     if not file.is_file():
         raise UserError(f"{path}: holds no assets.extra/model.keras")

@@ -1,6 +1,5 @@
 """A run's folder belongs to one process at a time."""
 
-import json
 import os
 import signal
 import subprocess
@@ -8,7 +7,7 @@ import sys
 
 import pytest
 
-from kerasdl import app, cli
+from kerasdl import cli
 from kerasdl.errors import UserError
 from kerasdl.store import lock, runs
 
@@ -64,35 +63,3 @@ def test_a_second_training_is_refused_and_changes_nothing(holder, tmp_path, caps
     assert line.count("\n") == 1 and f"process {holder.pid} " in line
     assert [path.name for path in (tmp_path / "run").iterdir()] == [lock.FILE]
     assert (tmp_path / "run" / lock.FILE).read_text() == before
-
-
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a b", "-x", "", "x\ny"])
-def test_names_of_runs_are_as_strict_as_those_of_exports(name, tmp_path):
-    for setting in ("experiment", "export_name"):
-        given = {"model": "linear", "output": str(tmp_path / "runs"), setting: name, "epochs": 1}
-        given |= {"export_dir": str(tmp_path / "saved")}
-        with pytest.raises(UserError, match="must hold only letters, digits, _, - and"):
-            app.train(given)
-    assert not list(tmp_path.iterdir())
-
-
-def test_results_stand_alone_on_the_standard_output(monkeypatch, capsys):
-    from kerasdl.inference import artifact
-
-    def evaluate(*args):
-        print("a damaged checkpoint was passed over")
-        return {"top1": 1.0}
-
-    monkeypatch.setattr(artifact, "evaluate_artifact", evaluate)
-    assert cli.main(["evaluate", "--run", "x"]) == 0
-    result = capsys.readouterr()
-    assert json.loads(result.out) == {"checkpoint": {"top1": 1.0}}
-    assert result.err == "a damaged checkpoint was passed over\n"
-
-
-@pytest.mark.parametrize("module", ["kerasdl", "kerasdl.cli"])
-def test_modules_that_run(module):
-    done = subprocess.run(
-        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip()[0].isdigit()
