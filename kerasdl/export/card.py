@@ -27,7 +27,15 @@ MAX_LOSS = 0.03  # calibrated ones that lose more are left out
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interface: dict) -> dict:
+def contents(
+    parts,
+    name: str,
+    folder: Path,
+    report: dict,
+    omitted: dict,
+    interface: dict,
+    batch: int | None = 1,
+) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -37,6 +45,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         report: Of `exporter.prove`.
         omitted: `{file: reason}` of requested files that could not be made.
         interface: Its inputs and outputs, of `kerasdl.inference.signatures.interface`.
+        batch: Of its TFLite files.
 
     Returns:
         JSON values; the version is still missing.
@@ -64,9 +73,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         "metrics": parts.metrics,
         "signatures": report["signatures"],
         "interface": interface,
-        "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
-        if row.tflite_static_batch
-        else "dynamic",
+        "batch": f"dynamic; of TFLite {'dynamic' if batch is None else batch}",
         "artifacts": artifacts,
         "omitted": omitted,
         "warmup_requests": report["warmup_requests"],
@@ -155,6 +162,9 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
     names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artifacts"].values())]
     head = ["file", "KiB", "largest difference", *names, "ms"]
     head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
+    compiled = [(a.get("compiled_model") or {}) for a in card["artifacts"].values()]
+    device = sorted({t for one in compiled for t in one.get("latency_ms", {})}, key=int)
+    head += [f"ms, {t} thread{'s' * (t != '1')}, compiled model" for t in device]
     rows = []
     for name, a in card["artifacts"].items():
         test = a["test"] or {}
@@ -164,6 +174,8 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
         else:  # TensorFlow takes all threads
             times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
         metrics = [f"{test[k]:.4f}" if k in test else "" for k in names]
+        more = (a.get("compiled_model") or {}).get("latency_ms", {})
+        times += [f"{more[t]:.3f}" if t in more else "" for t in device]
         size = f"{a['bytes'] / 1024:.0f}"
         rows.append([name, size, f"{a['max_difference']:.1e}", *metrics, *times])
     return head, rows
@@ -189,7 +201,8 @@ def markdown(card: dict) -> str:
         *_table(*table(card)),
         "",
         "Differences are `max|a - b| / (1 + max|b|)` from the answers of `model.keras`; latencies "
-        "are medians for one example on the machine that exported.",
+        "are medians for one example on the machine that exported, of TFLite files by the "
+        "interpreter, and by LiteRT's compiled model.",
     ]
     if evaluated := next(iter(card["artifacts"].values()))["test"]:
         lines[-1] += f" Metrics are of {evaluated['examples']} test examples."

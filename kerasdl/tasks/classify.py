@@ -91,7 +91,7 @@ class Classify(Task):
             "probabilities": ops.softmax(logits, axis=-1),
             "logits": logits,
             # Keras' argmax of floats uses an operation that TFLite does not have.
-            "label": ops.cast(ops.top_k(logits, 1)[1][:, 0], "int64"),
+            "label": ops.cast(ops.top_k(logits, 1)[1][:, 0], "int32"),
         }
 
     def evaluators(self):

@@ -6,7 +6,7 @@ import pytest
 
 from kerasdl.bench import native
 from kerasdl.export import exporter
-from kerasdl.inference import proof
+from kerasdl.inference import proof, runtimes
 from tests.export.examples import make_parts, quiet
 from tests.fork_server import WITHOUT_KERAS, python
 from tests.variants import BATTERY, short_settings, tiny
@@ -34,7 +34,7 @@ def started(monkeypatch, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATTERY)
 def test_every_kind_of_model(name, tmp_path, replay, started, monkeypatch):
-    monkeypatch.setattr(proof, "SECONDS", 0.02)
+    monkeypatch.setattr(runtimes, "SECONDS", 0.02)
     parts = make_parts(name, task_kwargs=short_settings(name), **tiny(name))
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
