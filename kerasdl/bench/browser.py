@@ -8,6 +8,7 @@ import base64
 import contextlib
 import functools
 import http.server
+import json
 import os
 import shutil
 import threading
@@ -19,14 +20,22 @@ from kerasdl.errors import UserError
 from kerasdl.inference import runtimes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage")
+ARGUMENTS = (  # no sandbox, as root has none; and nothing that looks for other computers
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+)
 MODULES = {  # of the runtime, below node_modules
     "@litertjs/core": "@litertjs/core/dist/index.js",
     "@litertjs/wasm-utils": "@litertjs/wasm-utils/dist/index.js",
 }
 WASM = "@litertjs/core/wasm/"
-INSTALL = "apt-get install chromium; npm install @litertjs/core; pip install playwright"
-MISSING = f"no browser, LiteRT.js or Playwright; install them: {INSTALL}"
+INSTALL = "apt-get install chromium && npm install @litertjs/core && pip install playwright"
+MISSING = f"a browser with LiteRT.js is missing: {INSTALL}"
 PAGE = """<!doctype html><title>LiteRT.js</title>
 <script type="importmap">{"imports": %(modules)s}</script>
 <script type="module">
@@ -165,8 +174,6 @@ def litert(folder, seconds: float = 60.0):
     Raises:
         UserError: Something is not installed.
     """
-    import json
-
     modules = runtime()
     if not modules:
         raise UserError(MISSING)
