@@ -76,6 +76,7 @@ def contents(
         "batch": f"dynamic; of TFLite {'dynamic' if batch is None else batch}",
         "artifacts": artifacts,
         "omitted": omitted,
+        "calibration_examples": max(map(len, parts.train.values()), default=0),
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}
@@ -206,6 +207,7 @@ def markdown(card: dict) -> str:
     ]
     if evaluated := next(iter(card["artifacts"].values()))["test"]:
         lines[-1] += f" Metrics are of {evaluated['examples']} test examples."
+    lines += ["", *_operations(card)]
     for name, reason in card["omitted"].items():
         lines += ["", f"Without `{name}`: {reason}"]
     lines += ["", "## Signatures", ""]
@@ -224,6 +226,27 @@ def markdown(card: dict) -> str:
             if isinstance(value, int | float):
                 lines.append(f"| {part} {key} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _operations(card) -> list[str]:
+    """A line for each TFLite file: what runs its operations, and what it was calibrated with."""
+    lines = []
+    for name, one in card["artifacts"].items():
+        if not (how := one.get("operations")):
+            continue
+        device = (one.get("compiled_model") or {}).get("all_on_gpu")
+        lines.append(
+            f"- `{name}`: {how['count']} operations, {how['accelerated']:.2f} of them by the "
+            f"accelerator of the CPU (XNNPACK), {how['float']:.2f} on floats"
+            + ("" if device is None else f", {'all' if device else 'not all'} by that of the GPU")
+            + (
+                f"; calibrated with {card['calibration_examples']} training examples"
+                if name.removeprefix("tflite/") in CALIBRATED
+                else ""
+            )
+            + "."
+        )
+    return lines
 
 
 def _classes(data) -> list[str]:

@@ -159,8 +159,9 @@ def run(folder, examples: dict) -> dict:
 
     Returns:
         `signatures`, `warmup_requests`, `artifacts`: `{name: {"difference", "agreement",
-        "latency_ms", "test", "compiled_model"}}` with the names `savedmodel` and `tflite/<kind>`,
-        and `omitted`: `{name: reason}` of quantized files that the interpreter refuses.
+        "latency_ms", "test", "operations", "compiled_model"}}` with the names `savedmodel` and
+        `tflite/<kind>`, and `omitted`: `{name: reason}` of quantized files that the interpreter
+        refuses.
     """
     folder = Path(folder)
     meta = json.loads(str(examples["meta"]))
@@ -203,7 +204,7 @@ def _check_lite(path, examples, test, meta) -> dict:
     seconds = meta["latency_seconds"]
     batches = SINGLE if lite.batch == 1 else BATCHES
     metadata = check(lite, examples, promised, meta["tflite"]["without"], batches)
-    metadata["signatures"] = lite.interface()
+    metadata |= {"signatures": lite.interface(), "operations": lite.operations()}
     main = next(iter(promised))
     inputs = _first(promised, main, examples)
     metadata["latency_ms"] = _latencies(lites, main, inputs, seconds)
@@ -215,7 +216,6 @@ def _check_lite(path, examples, test, meta) -> dict:
             metadata[key] = {name: worst(one[name] for one in both) for name in ran[key]}
         metadata["compiled_model"] = {
             "latency_ms": _latencies(compiled, main, inputs, seconds),
-            "fraction_on_cpu_accelerator": lite.accelerated(),
             "all_on_gpu": runtimes.on_gpu(path),
         }
     metadata["test"] = exported.evaluate(lite, exported.split(test), evaluated_by)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+SCALES = ("QUANTIZE", "DEQUANTIZE")  # operations between floats and 8-bit numbers
 SECONDS = 0.5  # maximum time of one latency measurement
 
 
@@ -102,24 +103,37 @@ class TFLite:
         """`{output: array}` of inputs as the file has them."""
         return self.runners[signature](**inputs)
 
-    def accelerated(self) -> float:
-        """Fraction of the operations of its first signature that XNNPACK takes, which accelerates
-        the CPU."""
+    def operations(self) -> dict:
+        """Of its first signature `count`, and which fractions of them are `accelerated`, by XNNPACK
+        on the CPU, and on `float` numbers."""
         from ai_edge_litert.interpreter import Interpreter
 
         another = Interpreter(self.path)  # the own one's tensors may be in use
         another.allocate_tensors()
-        nodes = another._get_ops_details()
-        made_by = {int(t): n for n in nodes if n["op_name"] != "DELEGATE" for t in n["outputs"]}
+        nodes, delegates = [], []
+        for node in another._get_ops_details():
+            (delegates if node["op_name"] == "DELEGATE" else nodes).append(node)
+        made_by = {int(tensor): node for node in nodes for tensor in node["outputs"]}
         taken = set()
-        for delegate in (n for n in nodes if n["op_name"] == "DELEGATE"):
+        for delegate in delegates:
             given, left = set(map(int, delegate["inputs"])), list(map(int, delegate["outputs"]))
             while left:  # back to where it begins
                 node = made_by.get(left.pop())
                 if node and node["index"] not in taken:
                     taken.add(node["index"])
                     left += [int(t) for t in node["inputs"] if int(t) not in given]
-        return len(taken) / max(1, sum(n["op_name"] != "DELEGATE" for n in nodes))
+        floats = [n for n in nodes if n["op_name"] not in SCALES and np.float32 in _types(n)]
+        count = max(1, len(nodes))
+        return {
+            "count": len(nodes),
+            "accelerated": len(taken) / count,
+            "float": len(floats) / count,
+        }
+
+
+def _types(node):
+    """Of the numbers that an operation is given, or makes."""
+    return [*node["operand_types"], *node["result_types"]]
 
 
 class Compiled(TFLite):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -110,8 +111,10 @@ def test_card(exported):
     lite = Path(exported["folder"]) / "tflite" / "int8.tflite"
     assert card["artifacts"]["tflite/int8"]["bytes"] == lite.stat().st_size
     assert card["artifacts"]["tflite/int8"]["latency_ms"]["1"] > 0
-    compiled = card["artifacts"]["tflite/float32"]["compiled_model"]
-    assert compiled["latency_ms"]["1"] > 0 and 0.5 < compiled["fraction_on_cpu_accelerator"] <= 1
+    float32 = card["artifacts"]["tflite/float32"]
+    assert float32["compiled_model"]["latency_ms"]["1"] > 0
+    assert 0.5 < float32["operations"]["accelerated"] <= 1 and float32["operations"]["float"] > 0.5
+    assert card["artifacts"]["tflite/int8"]["operations"]["float"] < 0.2
     page = (extra / "card.md").read_text()
     for text in (card["paper"], "tflite/int8", "serve_bytes", "image_bytes", "| test top1 | 0.5 |"):
         assert text in page
@@ -292,6 +295,11 @@ def chosen(parts, tmp_path_factory):
 def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
     assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
+    assert card["artifacts"]["tflite/int8_full"]["operations"]["float"] == 0
+    page = (Path(card["folder"]) / "assets.extra" / "card.md").read_text()
+    assert re.search(
+        r"- `tflite/int8_full`: \d+ operations, .* 0.00 on floats; calibrated with 200", page
+    )
     lite = runtimes.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
     result = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
     assert result["labels"] == [str(i) for i in range(10)]
