@@ -94,6 +94,14 @@ def test_help_and_list_answer_at_once(word):
         (["export", "--run", "nowhere", "--export", "onnx"], "onnx"),
         (["export", "--run", "nowhere", "--quantize", "int9"], "int9"),
         (["export", "--run", "nowhere", "--version", "last"], "must be a whole number, or next"),
+        (
+            ["export", "--run", "nowhere", "--tflite-batch", "0"],
+            "whole number from 1 to 1024, or dyn",
+        ),
+        (
+            ["export", "--run", "nowhere", "--tflite-batch", "all"],
+            "--tflite-batch all: must be a whole",
+        ),
         (["show"], "give the name of a model, or --serving"),
         (["show", "--serving", "nowhere"], "nowhere: is not there"),
         (["word"], "unknown command"),

@@ -4,3 +4,4 @@
 QUANTIZED = ("float16", "dynamic", "int8")
 CALIBRATED = ("int8", "int8_full")  # kinds that examples are needed for; they hold no loops
 EIGHT_BITS = ("dynamic", *CALIBRATED)
+CALIBRATION = 200  # training examples that the ranges of 8-bit numbers are taken from

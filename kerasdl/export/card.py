@@ -10,7 +10,7 @@ import kerasdl
 from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
-from kerasdl.export import CALIBRATED
+from kerasdl.export import CALIBRATED, CALIBRATION
 
 TEST = (
     "top1",
@@ -76,7 +76,7 @@ def contents(
         "batch": f"dynamic; of TFLite {'dynamic' if batch is None else batch}",
         "artifacts": artifacts,
         "omitted": omitted,
-        "calibration_examples": max(map(len, parts.train.values()), default=0),
+        "calibration_examples": min(CALIBRATION, max(map(len, parts.train.values()), default=0)),
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}

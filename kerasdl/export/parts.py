@@ -4,11 +4,10 @@ from dataclasses import dataclass, field, replace
 
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
+from kerasdl.export import CALIBRATION
 from kerasdl.inference.dataset import examined, open_data, take
 from kerasdl.recipe import Recipe
 from kerasdl.system.names import nearest
-
-CALIBRATION = 200
 
 
 @dataclass

@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 
 from kerasdl.errors import ExportError
-from kerasdl.export import CALIBRATED, EIGHT_BITS, QUANTIZED, saved_model
+from kerasdl.export import CALIBRATED, CALIBRATION, EIGHT_BITS, QUANTIZED, saved_model
 from kerasdl.inference.signatures import functions
 from kerasdl.layers import attention
 from kerasdl.system import processes
 
 HIDDEN = 16.0  # of attention's scores; e^-16 of a weight is nothing in 8 bits
-CALIBRATION = 200  # examples that the ranges of int8 are taken from
 SIDE_BY_SIDE = 2**28  # bytes of a SavedModel; larger ones are converted to one file after the other
 
 

@@ -25,7 +25,7 @@ def suppress(logits, ids):
 
 
 def greedy(logits):
-    """The likeliest token, or class: int32 `(...)` of logits `(..., V)`; of equal ones the first."""
+    """The likeliest token or class: int32 `(...)` of logits `(..., V)`; of equal ones the first."""
     # Keras' argmax of floats uses an operation that TFLite does not have, and neither that of
     # TensorFlow nor `top_k` stays on whole numbers in files of 8 bits.
     count = logits.shape[-1]

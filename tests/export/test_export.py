@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.errors import ExportError
+from kerasdl.errors import ExportError, UserError
 from kerasdl.export import card, convert, exporter, serving, tflite
 from kerasdl.inference import runtimes
 from kerasdl.inference.signatures import functions
-from kerasdl.models.sequence import gpt
+from kerasdl.models.sequence import char_rnn, gpt
 from tests.export.examples import make_parts, quiet
 
 OUTPUTS = {
@@ -320,6 +320,25 @@ def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     np.testing.assert_allclose((raw.astype("float32") - zero) * scale, expected, rtol=1e-6)
     metrics = [card["artifacts"][k]["test"]["top1"] for k in ("tflite/int8_full", "savedmodel")]
     assert abs(metrics[0] - metrics[1]) <= 0.02
+
+
+@pytest.mark.parametrize("batch", [4, None])
+def test_a_file_of_several_examples_or_of_any_number(parts, tmp_path, batch):
+    tflite.write(parts.task, parts.model, parts.train, tmp_path / "files", quiet, batch, ())
+    lite = runtimes.TFLite(tmp_path / "files" / "float32.tflite")
+    assert lite.batch == batch
+    image = parts.test["image"][:6]
+    expected = np.asarray(parts.model(image, training=False))
+    for count in (1, 4, 6):
+        result = lite.answer("serving_default", {"image": image[:count]})["logits"]
+        np.testing.assert_allclose(result, expected[:count], atol=1e-4)
+
+
+def test_a_loop_over_time_is_not_exported_at_another_batch(tmp_path):
+    parts = make_parts("char_rnn", **char_rnn.TINY["char_rnn"])
+    with pytest.raises(UserError, match="--tflite-batch: that of char_rnn must be 1, as its loop"):
+        exporter.export(parts, ("tflite",), tmp_path, None, quiet, batch=2)
+    assert not list(tmp_path.iterdir())
 
 
 def test_chosen_signatures_and_versions(chosen, parts, tmp_path):
