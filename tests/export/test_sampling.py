@@ -11,7 +11,7 @@ import tensorflow as tf
 from kerasdl import catalog
 from kerasdl.export import exporter
 from kerasdl.inference import sampling
-from kerasdl.inference.proof import SavedModel, TFLite
+from kerasdl.inference.runtimes import SavedModel, TFLite
 from kerasdl.ops import noise
 from tests.export.examples import make_parts, quiet
 

@@ -26,6 +26,7 @@ class Finder:
     """Its answer is the box around what is bright, and one that is absent."""
 
     info = DataInfo({"image": Column("image", SHAPE), "boxes": Column("boxes", (2, 4))})
+    sizes = dict
 
     def __init__(self, **settings):
         self.run_recipe = Recipe(model="finder", **settings)
