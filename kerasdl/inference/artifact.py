@@ -16,6 +16,7 @@ from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
 PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
+LOADED = ("saved_model.pb", "variables/", "assets/", "fingerprint.pb")  # of a SavedModel
 BATCH = 64  # examples per call of an exported file
 
 
@@ -82,6 +83,8 @@ def open_artifact(path) -> Artifact:
         return path
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
+    if kind in opens:
+        load.check_files(kind, path, LOADED if kind == "saved_model" else ("",))
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 
 

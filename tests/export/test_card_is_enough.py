@@ -114,7 +114,7 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
     ("content", "line"),
     [
         ("{", "cannot be read"),
-        ("[]", "is no card"),
+        ("[]", "is no JSON object"),
         ("{}", "does not describe its inputs"),
         ('{"model": "vae", "data": 3, "interface": 4}', "does not describe its inputs"),
         (
