@@ -35,6 +35,7 @@ REFUSED = {  # classes of Keras
     **dict.fromkeys(("StringLookup", "IntegerLookup", "TextVectorization"), "reads other files"),
 }
 LARGEST = 2**20  # width, depth, side, vocabulary, ...
+LONGEST = 2**12  # values of one argument
 PIXELS = 2**27  # numbers in one image
 DEPTH = 32  # of groups of weights
 SHOWN = 80  # characters of a name
@@ -153,6 +154,8 @@ def _check_sizes(path, config):
         if isinstance(value, dict):
             left += value.items()
         elif isinstance(value, list):
+            if len(value) > LONGEST:
+                raise UserError(f"{path}: {key[:SHOWN]}: {len(value):,} values are too many")
             left += [(key, one) for one in value]
             if key == "image_shape" and _pixels(value) > PIXELS:
                 raise UserError(f"{path}: {key} {value}: an image has at most {PIXELS:,} numbers")
