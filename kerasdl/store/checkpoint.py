@@ -49,7 +49,8 @@ def read(path: Path) -> tuple[dict, dict]:
             raise UserError(f"{path}: has no {HEADER}")
         return archives.parsed(arrays.pop(HEADER).tobytes(), f"{path}: its {HEADER}"), arrays
     except (UserError, MemoryError) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        line = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path} is damaged: {line}") from error
 
 
 def path_of(folder: Path, step: int) -> Path:

@@ -1,6 +1,7 @@
 """Whether a model is one for the data that are said to be its own."""
 
 from kerasdl import catalog, tasks
+from kerasdl.columns import PARTS
 from kerasdl.errors import UserError
 from kerasdl.system import archives
 
@@ -34,6 +35,24 @@ def check(model: str, info, recipe, arguments: dict) -> None:
             raise UserError(
                 f"the data say {name} {_plain(of_data)}, the model has {_plain(arguments[name])}"
             )
+
+
+def check_fingerprint(fingerprint) -> None:
+    """Refuse what is no fingerprint of a data set; any of `DAMAGED` is raised then.
+
+    Args:
+        fingerprint: See `kerasdl.data.fingerprint`; None where there is none.
+    """
+    if fingerprint is None:
+        return
+    for part in PARTS:
+        digest = fingerprint["parts"][part]["digest"]
+        if int(fingerprint["parts"][part]["examples"]) < 0 or not isinstance(digest, str | None):
+            raise ValueError(f"the {part} part of its data is described wrongly")
+    for files in fingerprint.get("files", {}).values():
+        for path, (digest, class_name) in files.items():
+            if not isinstance(digest, str) or not isinstance(class_name, str | None):
+                raise TypeError(f"file {path} of its data is described wrongly")
 
 
 def _plain(value):

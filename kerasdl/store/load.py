@@ -48,7 +48,7 @@ class Metadata:
         """The metadata of a JSON text."""
         metadata = archives.parsed(text, MEMBER)
         info = DataInfo.from_dict(metadata["info"])
-        return cls(metadata["model"], info, recipes.from_dict(metadata["recipe"]))
+        return cls(metadata["model"], info, recipes.stored(metadata["recipe"]))
 
 
 def load(path):
@@ -94,7 +94,8 @@ def load_info(path) -> Metadata:
         try:
             info = DataInfo.from_dict(card["data"])
             fingerprint = {"parts": card["parts"]} if card.get("parts") else None
-            metadata = Metadata(card["model"], info, recipes.from_dict(card["recipe"]), fingerprint)
+            fit.check_fingerprint(fingerprint)
+            metadata = Metadata(card["model"], info, recipes.stored(card["recipe"]), fingerprint)
             fit.check(metadata.model, metadata.info, metadata.recipe, card["model_arguments"])
             return metadata
         except fit.DAMAGED as error:

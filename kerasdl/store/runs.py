@@ -12,7 +12,7 @@ import yaml
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.errors import CheckpointError, UserError
-from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, from_dict, to_dict
+from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, stored, to_dict
 from kerasdl.store import checkpoint, fit, lock
 from kerasdl.system import archives, files
 from kerasdl.system.files import write_text
@@ -67,7 +67,16 @@ class Run:
     def metrics(self) -> dict | None:
         """Final metrics, or None while the run is not finished."""
         path = self.folder / METRICS
-        return archives.read_json(path) if path.exists() else None
+        if not path.exists():
+            return None
+        metrics = archives.read_json(path)
+        test = metrics.get("test", None if "finished" in metrics else {})
+        parts = (test, metrics.get("val", {}))
+        if not all(isinstance(part, dict) for part in parts) or not all(
+            isinstance(value, int | float) for value in test.values()
+        ):
+            raise UserError(f"{path}: cannot be used: it holds no metrics of the test part")
+        return metrics
 
     def check_fit(self) -> None:
         """Refuse a run whose model is none for its data.
@@ -169,7 +178,7 @@ def open_run(folder) -> Run:
         around = [p.name for p in folder.parent.glob("*/")] if folder.parent.exists() else []
         raise UserError(f"{folder} is no run folder{nearest(folder.name, around)}")
     try:
-        recipe = from_dict(yaml.safe_load(archives.read_text(folder / ARGS)))
+        recipe = stored(yaml.safe_load(archives.read_text(folder / ARGS)))
         metadata = archives.read_json(folder / MODEL)
         info = DataInfo.from_dict(metadata["info"])
         arguments = {
@@ -178,10 +187,14 @@ def open_run(folder) -> Run:
         data = folder / DATA
         data = archives.read_json(data) if data.exists() else {}
         catalog.row(metadata["model"])
+        fit.check_fingerprint(data.get("fingerprint"))
+        if not isinstance(data.get("steps_per_epoch", 1), int):
+            raise TypeError("steps_per_epoch is no whole number")
         return Run(folder, recipe, metadata["model"], arguments, info, data)
     except (*fit.DAMAGED, yaml.YAMLError) as error:
         raise UserError(
-            f"{folder}: its {ARGS}, {MODEL} or {DATA} cannot be read: {fit.said(error)}"
+            f"{folder}: its {ARGS}, {MODEL} or {DATA} cannot be read: "
+            f"{fit.said(error).removeprefix(f'{folder}/')}"
         ) from error
 
 

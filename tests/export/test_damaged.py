@@ -12,6 +12,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import yaml
 
 import kerasdl
 from kerasdl import catalog, cli
@@ -380,6 +381,33 @@ def test_texts_of_runs(name, content, run, model, tmp_path):
         with contextlib.suppress(*REPORTED):
             runs.open_run(tmp_path / "copy").metrics()
     assert outcome(tmp_path / "copy", model) or name in ("data.json", "metrics.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "line"),
+    [
+        (runs.ARGS, {"batch_size": 3.5}, "--batch-size '3.5': is of a wrong type"),
+        (runs.ARGS, {"dataset": 5}, "--dataset '5': is of a wrong type"),
+        (runs.ARGS, {"task_kwargs": "x"}, "--task-kwargs 'x': is of a wrong type"),
+        (runs.ARGS, {"other": 1}, "unknown setting 'other'"),
+        (runs.MODEL, {"model": 5}, "unknown model 5"),
+        (runs.MODEL, {"info": {"columns": {"image": {"kind": "sound"}}}}, "'sound' is no kind"),
+        (runs.MODEL, {"arguments": 5}, "model.json or data.json cannot be read"),
+        (runs.DATA, {"fingerprint": 5}, "model.json or data.json cannot be read"),
+        (runs.DATA, {"fingerprint": {"parts": {"train": 5}}}, "data.json cannot be read"),
+        (runs.DATA, {"steps_per_epoch": "x"}, "steps_per_epoch is no whole number"),
+        (runs.METRICS, {"test": 5}, "holds no metrics of the test part"),
+        (runs.METRICS, {"test": {"top1": "x"}}, "holds no metrics of the test part"),
+    ],
+)
+def test_descriptions_of_runs(name, changed, line, run, model, tmp_path):
+    path = shutil.copytree(run, tmp_path / "copy") / name
+    path.write_text(json.dumps(yaml.safe_load(path.read_text()) | changed))
+    if name == runs.METRICS:
+        with pytest.raises(REPORTED, match=line):
+            runs.open_run(tmp_path / "copy").metrics()
+    else:
+        assert line in outcome(tmp_path / "copy", model)
 
 
 def test_a_checkpoint_that_would_unpack_to_much_more(tmp_path):
