@@ -16,6 +16,7 @@ from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.report import plots, samples
 from kerasdl.report.html import data_url, duration, esc, is_number, number_text, table
 from kerasdl.store import runs
+from kerasdl.system import archives
 from kerasdl.system.files import write_text
 from kerasdl.system.terminal import printable
 
@@ -47,7 +48,7 @@ def write(folder, card: dict | None = None) -> Path:
     folder = Path(folder)
     if not (folder / runs.ARGS).exists():
         raise UserError(f"{folder} is no run folder: it has no {runs.ARGS}")
-    args = yaml.safe_load((folder / runs.ARGS).read_text()) or {}
+    args = yaml.safe_load(archives.read_text(folder / runs.ARGS)) or {}
     metadata = _json(folder / runs.MODEL)
     metrics = _json(folder / runs.METRICS)
     info = DataInfo.from_dict(metadata["info"]) if "info" in metadata else DataInfo()
@@ -412,7 +413,7 @@ def _args(values, defaults=None):
 
 
 def _json(path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return archives.read_json(path) if path.exists() else {}
 
 
 def _rows(path) -> list[dict]:

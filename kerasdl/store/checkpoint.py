@@ -73,6 +73,30 @@ def latest(folder: Path, say=print):
     return None
 
 
+STATE = {  # of the loop, and of what type
+    "step": int,
+    "history": list,
+    "sums": list,
+    "best": dict | None,
+    "waited": int,
+    "seconds": int | float,
+    "timed": list,
+}
+
+
+def loop_state(header: dict) -> dict:
+    """Where the loop stood, by the header of a checkpoint.
+
+    Raises:
+        CheckpointError: The header does not say so.
+    """
+    state = header.get("loop")
+    for name, kind in STATE.items():
+        if not isinstance(state, dict) or not isinstance(state.get(name, ""), kind):
+            raise CheckpointError(f"the newest checkpoint does not say where it stood ({name})")
+    return state
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the `keep` newest checkpoints, and what a killed process left half-written."""
     for path in newest_first(folder)[keep:]:

@@ -383,6 +383,15 @@ def test_texts_of_runs(name, content, run, model, tmp_path):
     assert outcome(tmp_path / "copy", model) or name in ("data.json", "metrics.json")
 
 
+def test_a_header_that_does_not_say_where_the_loop_stood():
+    state = {"step": 1, "history": [], "sums": [], "best": None, "waited": 0, "seconds": 0.5}
+    state["timed"] = [0.5]
+    assert checkpoint.loop_state({"loop": state}) is state
+    for loop in (5, None, {}, state | {"step": "1"}, state | {"best": 5}):
+        with pytest.raises(REPORTED, match="does not say where it stood"):
+            checkpoint.loop_state({"loop": loop})
+
+
 @pytest.mark.parametrize(
     ("name", "changed", "line"),
     [
