@@ -17,6 +17,7 @@ from kerasdl.inference import evaluation, explaining, sample_quality
 from kerasdl.report import page, speed
 from kerasdl.store import lock, pictures, runs
 from kerasdl.store.settings import resolve
+from kerasdl.system import terminal
 from kerasdl.system.files import write_text
 from kerasdl.training import growth
 from kerasdl.training.callbacks import NearEnd
@@ -44,6 +45,7 @@ def train(given: dict, say=print) -> int:
         UserError: Bad settings or bad data.
         TrainingError: The loss is not finite, or the disk is full.
     """
+    say = terminal.lines(say)
     recipe = resolve(given)
     folder = Path(recipe.output) / recipe.experiment
     old = runs.open_run(folder) if (folder / runs.ARGS).exists() and recipe.resume else None

@@ -28,6 +28,20 @@ KINDS = tuple(
 PARTS = ("train", "validation", "test")  # of a data set
 PIXELS = ("image", "video")  # floats in [0, 1] once they are read
 
+_TEXT, _COUNT = str | None, int | None
+TYPES = {  # of the fields of a column, and of each value where they hold several
+    "kind": (str, str),
+    "shape": (tuple, int | str | None),
+    "class_names": (tuple, str),
+    "mean": (tuple, int | float),
+    "std": (tuple, int | float),
+    "tokenizer": (_TEXT, str),
+    "max_length": (_COUNT, int),
+    "tokens_per_character": (dict, str),
+    "rate": (_COUNT, int),
+    "unit": (str, str),
+}
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -185,9 +199,27 @@ class DataInfo:
     def from_dict(cls, values: dict) -> "DataInfo":
         """Of the values that stand in a JSON file."""
 
-        def column(values):
-            values = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-            return Column(**values)
+        columns = {name: _column(c) for name, c in values["columns"].items()}
+        tokenizers = dict(values.get("tokenizers", {}))
+        if not all(isinstance(text, str) for text in (*columns, *tokenizers, *tokenizers.values())):
+            raise TypeError("names and tokenizers must be texts")
+        for text in tokenizers.values():
+            pieces = json.loads(text)["pieces"]
+            if not isinstance(pieces, list) or not all(isinstance(p, str) for p in pieces):
+                raise TypeError("the pieces of a tokenizer must be texts")
+        return cls(columns, tokenizers)
 
-        columns = {name: column(c) for name, c in values["columns"].items()}
-        return cls(columns, dict(values.get("tokenizers", {})))
+
+def _column(values: dict) -> Column:
+    """The column that JSON values describe; TypeError or ValueError where they describe none."""
+    column = Column(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    if column.kind not in KINDS:
+        raise ValueError(f"{column.kind!r} is no kind of a column")
+    for name, (kind, of_each) in TYPES.items():
+        value = getattr(column, name)
+        each = value if isinstance(value, tuple) else ()
+        if not isinstance(value, kind) or not all(isinstance(one, of_each) for one in each):
+            raise TypeError(f"{name} {str(value)[:80]!r} of a column is of a wrong type")
+    if any(isinstance(n, int) and n < 0 for n in column.shape):
+        raise ValueError(f"shape {column.shape} of a column must not be below 0")
+    return column

@@ -298,6 +298,34 @@ def to_dict(recipe: Recipe) -> dict:
     return json.loads(json.dumps(asdict(recipe)))
 
 
+def stored(settings: dict) -> Recipe:
+    """The inverse of `to_dict`, of settings that stand in a file.
+
+    Raises:
+        UserError: An unknown setting, or one that is none or of another type.
+    """
+    for f in fields(Recipe):
+        value = settings.get(f.name, f.default)
+        if f.name in settings and not _fits(f, value):
+            raise UserError(f"--{flag(f.name)} {str(value)[:80]!r}: is of a wrong type")
+    return from_dict(settings)
+
+
+def _fits(f, value):
+    """Whether a value of a JSON or YAML file can be that of a field."""
+    if is_multiple(f):
+        kind = get_args(f.type)[0]
+        numbers = kind in (int, float)
+        return (value is None or isinstance(value, list | tuple)) and all(
+            isinstance(one, int | float if numbers else str) for one in value or ()
+        )
+    if get_origin(f.type) is Literal:
+        return value in get_args(f.type)
+    if isinstance(value, bool):
+        return f.type is bool
+    return isinstance(value, f.type | int if "float" in str(f.type) else f.type)
+
+
 def from_dict(settings: dict) -> Recipe:
     """The inverse of `to_dict`; unknown settings are a ValueError."""
     names = {f.name: f for f in fields(Recipe)}

@@ -6,6 +6,7 @@ import sys
 from kerasdl import __version__
 from kerasdl.cli.arguments import COMMANDS
 from kerasdl.errors import REPORTED, UsageError
+from kerasdl.system import terminal
 from kerasdl.system.names import nearest
 
 
@@ -18,7 +19,8 @@ def main(argv=None) -> int:
     """Run a command line; returns the exit status: 2 with one line for bad input."""
     argv = [*(sys.argv[1:] if argv is None else argv)]  # `list` is a command here
     try:
-        return dispatch(argv) or 0
+        with terminal.printed():
+            return dispatch(argv) or 0
     except REPORTED as error:
         return _complain(error)
     except KeyboardInterrupt:
@@ -30,7 +32,8 @@ def main(argv=None) -> int:
 
 
 def _complain(error) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    line = " ".join(str(error).split())
+    print(f"error: {terminal.printable(line, terminal.LINE)}", file=sys.stderr)
     return 2
 
 

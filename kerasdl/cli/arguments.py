@@ -1,11 +1,11 @@
 """What the commands share: their names, parsers whose errors are one line, tables."""
 
 import argparse
-import contextlib
 import sys
 
 from kerasdl.errors import UsageError
 from kerasdl.recipe import flag
+from kerasdl.system import terminal
 from kerasdl.system.names import nearest
 
 COMMANDS = {
@@ -24,7 +24,7 @@ COMMANDS = {
 
 def notes_to_stderr():
     """Within it, what is printed goes to the standard error: a command's result stands alone."""
-    return contextlib.redirect_stdout(sys.stderr)
+    return terminal.printed(sys.stderr)
 
 
 def command_parser(command):
@@ -94,7 +94,9 @@ def load_value(text):
 
 def table(heads, cells, markdown=False) -> str:
     """Texts as a table, in columns or in Markdown."""
+    cells = [[terminal.printable(cell, terminal.LINE) for cell in row] for row in cells]
     if markdown:
+        cells = ([cell.replace("|", "\\|") for cell in row] for row in cells)
         rows = (f"| {' | '.join(row)} |" for row in cells)
         return "\n".join([f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}", *rows])
     widths = [max(len(r[i]) for r in (heads, *cells)) for i in range(len(heads))]

@@ -7,6 +7,7 @@ from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command
 from kerasdl.errors import SizesDiffer
 from kerasdl.recipe import Recipe, flag
 from kerasdl.system.processes import quiet_tensorflow
+from kerasdl.system.terminal import LINE, printable
 
 PICTURE = "data.png"
 SHOWN = (64, 64)  # pixels of images that have no size in common
@@ -63,29 +64,29 @@ def main(argv) -> None:
 def lines(result, source) -> list[str]:
     """The result as lines to read."""
     sizes = ", ".join(f"{len(split):,} {part}" for part, split in source.parts.items())
-    text = [f"{source.name}: {sizes}"]
+    text = [f"{printable(source.name, LINE)}: {sizes}"]
     for name, column in result["columns"].items():
         shape = tuple(column["shape"])
-        text.append(f"{name}: {column['kind']}{f' {shape}' if shape else ''}")
+        text.append(f"{printable(name)}: {column['kind']}{f' {shape}' if shape else ''}")
     if counts := result["classes"]:
-        rows = [[name, *map(str, of_part.values())] for name, of_part in counts.items()]
+        rows = [[printable(name), *map(str, of_part.values())] for name, of_part in counts.items()]
         text += ["", table(["class", *source.parts], rows), ""]
     if counts := result["objects"]:
-        rows = [[name, *map(str, of_part.values())] for name, of_part in counts.items()]
+        rows = [[printable(name), *map(str, of_part.values())] for name, of_part in counts.items()]
         text += ["", table(["objects", *source.parts], rows), ""]
-    text += [f"note: {note}" for note in result["notes"]]
+    text += [f"note: {printable(note, LINE)}" for note in result["notes"]]
     for key in ("smallest", "largest"):
         if files := result.get(key):
-            shown = ", ".join(f"{f['file']} ({f['bytes']:,} bytes)" for f in files)
+            shown = ", ".join(f"{printable(f['file'], LINE)} ({f['bytes']:,} bytes)" for f in files)
             text.append(f"{key} files: {shown}")
     repeated = result["duplicates"]
     if repeated["count"]:
         text.append(f"{repeated['count']:,} of the examples stand in more than one part:")
-        text += [f"  {' = '.join(group)}" for group in repeated["examples"]]
+        text += [f"  {printable(' = '.join(group), LINE)}" for group in repeated["examples"]]
     else:
         text.append("no example stands in more than one part")
     if constant := result.get("constant"):
-        shown = ": " + ", ".join(constant["examples"]) if constant["count"] else ""
+        shown = ": " + printable(", ".join(constant["examples"]), LINE) if constant["count"] else ""
         text.append(f"{constant['count']:,} of {result['looked_at']:,} images are constant{shown}")
     if "picture" in result:
         text.append(f"{result['picture']}: random training examples, a row for each class")

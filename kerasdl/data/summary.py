@@ -3,6 +3,7 @@
 import numpy as np
 
 from kerasdl.columns import PARTS
+from kerasdl.system.terminal import printable
 
 LISTED = 10  # classes that are named
 
@@ -83,7 +84,7 @@ def line(summary) -> str:
     for key, kind in (("classes", "examples"), ("objects", "objects")):
         if counts := summary.get(key):
             shown = [
-                f"{name} ({'/'.join(str(of_part[part]) for part in PARTS)})"
+                f"{printable(name)} ({'/'.join(str(of_part[part]) for part in PARTS)})"
                 for name, of_part in list(counts.items())[:LISTED]
             ]
             more = f", and {len(counts) - LISTED:,} more" if len(counts) > LISTED else ""
@@ -94,7 +95,7 @@ def line(summary) -> str:
 
 def _names(names):
     more = f" and {len(names) - LISTED:,} more" if len(names) > LISTED else ""
-    return f"class{'es' * (len(names) > 1)} {', '.join(map(str, names[:LISTED]))}{more}"
+    return f"class{'es' * (len(names) > 1)} {', '.join(map(printable, names[:LISTED]))}{more}"
 
 
 def _count(names):

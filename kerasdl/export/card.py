@@ -1,7 +1,9 @@
 """The card of an exported model, for machines (`card.json`) and readers (`card.md`)."""
 
 import dataclasses
+import html
 import json
+import re
 import subprocess
 from importlib import metadata as packages
 from pathlib import Path
@@ -11,6 +13,7 @@ from kerasdl import catalog
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 from kerasdl.export import CALIBRATED, CALIBRATION
+from kerasdl.system.terminal import NAME, printable
 
 TEST = (
     "top1",
@@ -24,6 +27,7 @@ TEST = (
 ACCURACIES = ("top1", "exact_match", "mean_iou", "ap", "mask_ap")
 TOLERANCE = 0.02  # of an accuracy: files that lose more are named
 MAX_LOSS = 0.03  # calibrated ones that lose more are left out
+MARKUP = re.compile(r"([\\`*\[\]|])")  # of Markdown
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
@@ -186,10 +190,11 @@ def markdown(card: dict) -> str:
     """The card as a page of Markdown."""
     data = DataInfo.from_dict(card["data"])
     lines = [
-        f"# {card['name']}, version {card['version']}",
+        f"# {escaped(card['name'])}, version {card['version']}",
         "",
         f"`{card['model']}` ({card['paper']}; task `{card['task']}`), "
-        f"{card['trainable_parameters']:,} trainable parameters, trained on `{card['dataset']}` "
+        f"{card['trainable_parameters']:,} trainable parameters, trained on "
+        f"{_code(card['dataset'])} "
         f"with seed {card['seed']}.",
         "",
         f"- Input: {_input(data)}; batch: {card['batch']}.",
@@ -209,22 +214,26 @@ def markdown(card: dict) -> str:
         lines[-1] += f" Metrics are of {evaluated['examples']} test examples."
     lines += ["", *_operations(card)]
     for name, reason in card["omitted"].items():
-        lines += ["", f"Without `{name}`: {reason}"]
+        lines += ["", f"Without `{name}`: {escaped(reason, None)}"]
     lines += ["", "## Signatures", ""]
     for name, signature in card["signatures"].items():
-        lines += [f"`{name}`", ""]
+        lines += [_code(name), ""]
         rows = [
-            [side[:-1], f"`{key}`", spec["dtype"], _shape(spec["shape"])]
+            [side[:-1], _code(key), spec["dtype"], _shape(spec["shape"])]
             for side in ("inputs", "outputs")
             for key, spec in signature[side].items()
         ]
         lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
     if metrics := {k: v for k, v in card["metrics"].items() if not isinstance(v, dict | list)}:
-        lines += ["## Training", "", *_table(["", ""], [[k, str(v)] for k, v in metrics.items()])]
+        lines += [
+            "## Training",
+            "",
+            *_table(["", ""], [[escaped(k), escaped(v)] for k, v in metrics.items()]),
+        ]
     for part in ("val", "test"):
         for key, value in card["metrics"].get(part, {}).items():
             if isinstance(value, int | float):
-                lines.append(f"| {part} {key} | {value:.6g} |")
+                lines.append(f"| {part} {escaped(key)} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -249,11 +258,20 @@ def _operations(card) -> list[str]:
     return lines
 
 
+def escaped(name, maximum=NAME) -> str:
+    """A name from data as plain text of a page of Markdown: in one line, and no markup."""
+    return MARKUP.sub(r"\\\1", html.escape(printable(name, maximum), quote=False))
+
+
+def _code(name) -> str:
+    return f"`{printable(name).replace('`', chr(39)).replace('|', '/')}`"
+
+
 def _classes(data) -> list[str]:
     if not data.class_names:
         return []
     what = "Groups that are evaluated separately" if data.tokenizer else "Classes"
-    return [f"- {what}: {', '.join(data.class_names)}."]
+    return [f"- {what}: {', '.join(map(escaped, data.class_names))}."]
 
 
 def _input(data) -> str:

@@ -1,10 +1,10 @@
 """The results table: a row for the card of each exported model."""
 
-import json
 from pathlib import Path
 
 from kerasdl.errors import UserError
 from kerasdl.export.card import TEST
+from kerasdl.system import archives
 
 FILES = ("savedmodel", "tflite/float32", "tflite/float16", "tflite/dynamic", "tflite/int8")
 HEADS = ("model", "data", "parameters", "test", *(name.removeprefix("tflite/") for name in FILES))
@@ -21,7 +21,7 @@ def cards(export_dir) -> list[dict]:
         versions = [int(p.parts[-3]) for p in folder.glob("[0-9]*/assets.extra/card.json")]
         if versions:
             path = folder / str(max(versions)) / "assets.extra" / "card.json"
-            newest.append(json.loads(path.read_text()))
+            newest.append(archives.read_json(path))
     if not newest:
         raise UserError(f"--export-dir {export_dir}: there is no exported model")
     return newest

@@ -3,12 +3,15 @@
 import base64
 import json
 import shlex
+from urllib.parse import quote
 
 import numpy as np
 
 from kerasdl.errors import UserError
 from kerasdl.export.serving import BATCHING, CONFIG
 from kerasdl.store import load
+from kerasdl.system.names import check_name
+from kerasdl.system.terminal import LINE, printable
 
 REQUESTS = "requests"  # below assets.extra; one JSON file per signature
 
@@ -54,7 +57,7 @@ def page(path) -> str:
     extra = folder / "assets.extra"
     if kind != "saved_model" or not (extra / REQUESTS).is_dir():
         raise UserError(f"{path}: there is no exported model with {REQUESTS}; export it again")
-    card = json.loads((extra / "card.json").read_text())
+    signatures = _signatures(folder, load.card_of(kind, folder))
     root, name = folder.parents[1], folder.parent.name
     lines = [
         "# Serve; new versions are loaded, and models whose inputs all have a batch are batched",
@@ -66,19 +69,37 @@ def page(path) -> str:
         "",
         "# Send a request by REST",
     ]
-    for signature, sides in card["signatures"].items():
+    address = f"http://localhost:8501/v1/models/{quote(name)}:predict"
+    for signature, sides in signatures.items():
         lines += [
             f"# {signature}: {_names(sides['inputs'])} -> {_names(sides['outputs'])}",
-            f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json "
-            f"http://localhost:8501/v1/models/{name}:predict",
+            f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json {address}",
         ]
-    return "\n".join(
-        [*lines, "", "# Send a request by gRPC", *_grpc(name, card["signatures"], extra)]
-    )
+    return "\n".join([*lines, "", "# Send a request by gRPC", *_grpc(name, signatures, extra)])
+
+
+def _signatures(folder, card) -> dict:
+    """The signatures of a card, whose names stand in commands as they are."""
+    try:
+        signatures = card["signatures"]
+        names = [
+            *signatures,
+            *(name for sides in signatures.values() for name in sides["inputs"] | sides["outputs"]),
+        ]
+        for name in names:
+            check_name("signatures", name)
+        for sides in signatures.values():
+            _names(sides["inputs"] | sides["outputs"])
+        if not signatures:
+            raise ValueError("it has no signatures")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{folder}: its card.json cannot be used: {error}") from None
+    return signatures
 
 
 def _names(specs):
-    return ", ".join(f"{n} {s['dtype']} {_shape(s['shape'])}" for n, s in specs.items())
+    shown = ", ".join(f"{n} {s['dtype']} {_shape(s['shape'])}" for n, s in specs.items())
+    return printable(shown, LINE)
 
 
 def _shape(shape):

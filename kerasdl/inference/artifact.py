@@ -17,6 +17,7 @@ from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
 PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
+LOADED = ("saved_model.pb", "variables/", "assets/", "fingerprint.pb")  # of a SavedModel
 BATCH = 64  # examples per call of an exported file
 
 
@@ -44,7 +45,10 @@ class Artifact:
         if self.kind in ("keras", "run"):
             return self._opened.interface
         target = "tflite" if self.kind == "tflite" else "savedmodel"
-        return interface.of_card(self.path, target)
+        result = interface.of_card(self.path, target)
+        load.load_info(self.path)  # whether the rest of the card can be used
+        _check_described(self.path, result)
+        return result
 
     def answer(self, signature: str, inputs: dict) -> dict:
         """`{output: array}` of `{input: array}`.
@@ -83,7 +87,22 @@ def open_artifact(path) -> Artifact:
         return path
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
+    if kind in opens:
+        load.check_files(kind, path, LOADED if kind == "saved_model" else ("",))
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
+
+
+def _check_described(path, described):
+    """Refuse inputs and outputs of other shapes and classes than there are."""
+    classes = [list(column.class_names) for column in described.info.columns.values()]
+    for signature in described.signatures.values():
+        for one in (*signature["inputs"].values(), *signature["outputs"].values()):
+            shape, names = one.get("shape", []), one.get("class_names")
+            known = isinstance(shape, list) and all(isinstance(n, int | str | None) for n in shape)
+            if not known or not isinstance(one.get("dtype", ""), str):
+                raise UserError(f"{path}: its card.json describes an input of no shape or type")
+            if "class_names" in one and names not in classes:
+                raise UserError(f"{path}: its card.json names classes that the data do not have")
 
 
 def evaluate_artifact(path, split: str = "test", views: int | None = None, name=None) -> dict:

@@ -14,6 +14,7 @@ from kerasdl.inference.signatures import fit_of
 from kerasdl.ops.text import BOS, EOS, PAD
 from kerasdl.store import load, pictures
 from kerasdl.system.names import nearest
+from kerasdl.system.terminal import LINE, printable
 from kerasdl.tasks.translate import Translate
 
 IN_REPORTS = ("gradcam", "saliency", "guided", "attention", "occlusion")
@@ -242,10 +243,8 @@ def line(result: dict) -> str:
         looks = [f"  {token!r} looks at {other!r} most" for token, other in pairs]
         return "\n".join([f"{result['input']} -> {result['output']}", *looks])
     y, x = result["peak"]
-    return (
-        f"{result['file']}: {result['class_name']} {result['probability']:.4f}, "
-        f"most at {y:.3f} {x:.3f}"
-    )
+    file, name = printable(result["file"], LINE), printable(result["class_name"])
+    return f"{file}: {name} {result['probability']:.4f}, most at {y:.3f} {x:.3f}"
 
 
 def _examples(task, metadata):

@@ -16,6 +16,7 @@ from kerasdl.inference.artifact import open_artifact
 from kerasdl.metrics.average_precision import run_lengths
 from kerasdl.ops.text import PAD
 from kerasdl.store import pictures
+from kerasdl.system.terminal import LINE, printable
 
 TOP = 5
 COLUMNS = 8  # pictures in a row
@@ -85,16 +86,18 @@ def line(result: dict) -> str:
     if "input" in result:
         return result["output"]
     rest = dict(result)
-    head = [str(rest.pop(key)) for key in ("file", "text") if key in rest]
+    head = [printable(rest.pop(key), LINE) for key in ("file", "text") if key in rest]
     parts = []
     rest.pop("output", None)
     rest.pop("top5", None)
     if "class_name" in rest:
-        parts.append(rest.pop("class_name"))
+        parts.append(printable(rest.pop("class_name")))
         if "probability" in rest:
             parts[-1] += f" {rest.pop('probability'):.4f}"
     if "mask" in rest:
-        parts.append(", ".join(f"{name} {part:.4f}" for name, part in rest.pop("mask").items()))
+        parts.append(
+            ", ".join(f"{printable(name)} {part:.4f}" for name, part in rest.pop("mask").items())
+        )
     if "objects" in rest:
         parts.append("; ".join(map(_object_line, rest.pop("objects"))) or "nothing")
     if "answer" in rest:
@@ -111,7 +114,7 @@ def only_pictures(results: list) -> bool:
 
 def _object_line(one):
     score = f" {one['score']:.4f}" if "score" in one else ""
-    return f"{one['class_name']}{score} at " + " ".join(f"{n:.3f}" for n in one["box"])
+    return f"{printable(one['class_name'])}{score} at " + " ".join(f"{n:.3f}" for n in one["box"])
 
 
 def _ways(artifact) -> dict:

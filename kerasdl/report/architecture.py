@@ -1,7 +1,6 @@
 """A model described in text: paper, arguments, settings, size, work, layers. Makes no weights but
 where effective receptive fields are asked for."""
 
-import contextlib
 import functools
 import importlib
 import inspect
@@ -10,12 +9,12 @@ from dataclasses import dataclass, replace
 
 import keras
 import tensorflow as tf
-from keras.src.backend.common import global_state  # pinned: Keras lists unmade weights here alone
 
 from kerasdl import catalog
 from kerasdl.errors import UserError
 from kerasdl.recipe import flag
 from kerasdl.report import receptive
+from kerasdl.store.weightless import no_weights
 
 CONVOLUTIONS = ("Conv2D", "Conv3D", "DepthwiseConv2dNative")
 TOKENS = 64  # of an example of text
@@ -61,7 +60,7 @@ def describe(name: str, image_size=None, effective: bool = False) -> str:
     row = catalog.row(name)
     module = catalog.module_of(name)
     given = _given(name, getattr(module, name), image_size)
-    with _no_weights():
+    with no_weights():
         model = catalog.build(name, **given)
         blocks, work = layer_table(model)
         trainable, fixed = _count(model.trainable_weights), _count(model.non_trainable_weights)
@@ -181,18 +180,6 @@ def short(number: float) -> str:
 
 
 # -- tracing --------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _no_weights():
-    """Within it, weights have shapes and no values, and never get any."""
-    waiting = global_state.get_global_attribute("uninitialized_variables", [], set_to_default=True)
-    before = list(waiting)
-    try:
-        with keras.StatelessScope(initialize_variables=False):
-            yield
-    finally:  # else the next scope of anyone would make them
-        global_state.set_global_attribute("uninitialized_variables", before)
 
 
 def _trace(model, inputs=None) -> list:

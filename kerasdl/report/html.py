@@ -4,10 +4,12 @@ import base64
 import html
 import math
 
+from kerasdl.system.terminal import printable_text
+
 
 def esc(value) -> str:
     """Any value as text of an HTML page, attributes included."""
-    return html.escape(str(value), quote=True)
+    return html.escape(printable_text(value), quote=True)
 
 
 def table(head, rows, kind: str = "") -> str:

@@ -16,7 +16,9 @@ from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.report import plots, samples
 from kerasdl.report.html import data_url, duration, esc, is_number, number_text, table
 from kerasdl.store import runs
+from kerasdl.system import archives
 from kerasdl.system.files import write_text
+from kerasdl.system.terminal import printable
 
 FILE = "report.html"
 NORMS = "norms.json"  # {"weights/PATH" or "gradients/PATH": norm}
@@ -46,7 +48,7 @@ def write(folder, card: dict | None = None) -> Path:
     folder = Path(folder)
     if not (folder / runs.ARGS).exists():
         raise UserError(f"{folder} is no run folder: it has no {runs.ARGS}")
-    args = yaml.safe_load((folder / runs.ARGS).read_text()) or {}
+    args = yaml.safe_load(archives.read_text(folder / runs.ARGS)) or {}
     metadata = _json(folder / runs.MODEL)
     metrics = _json(folder / runs.METRICS)
     info = DataInfo.from_dict(metadata["info"]) if "info" in metadata else DataInfo()
@@ -154,7 +156,7 @@ def _confusion(confusion, names, what="test examples"):
     if matrix.ndim != 2 or not matrix.size:
         return ""
     k = len(matrix)
-    names = [str(n) for n in names] if len(names) == k else [str(i) for i in range(k)]
+    names = [printable(n) for n in names] if len(names) == k else [str(i) for i in range(k)]
     fraction = matrix / np.maximum(matrix.sum(1, keepdims=True), 1)
     if k <= NAMED_CLASSES:
         shown = _confusion_table(matrix, fraction, names)
@@ -218,7 +220,7 @@ def _classes(classes):
         return f"<h2>Classes</h2><p class=note>{note}</p>"
     names = ("precision", "recall", "f1")
     rows = [
-        (name, *(number_text(row.get(n)) for n in names), f"{row.get('support', 0):,}")
+        (printable(name), *(number_text(row.get(n)) for n in names), f"{row.get('support', 0):,}")
         for name, row in classes.items()
     ]
     shown = table(("class", *names, "examples"), rows, "num")
@@ -270,7 +272,10 @@ def _data(data):
         if not counts:
             continue
         parts = list(next(iter(counts.values())))
-        rows = [(name, *(f"{of_part[p]:,}" for p in parts)) for name, of_part in counts.items()]
+        rows = [
+            (printable(name), *(f"{of_part[p]:,}" for p in parts))
+            for name, of_part in counts.items()
+        ]
         rest = len(rows) - LISTED_CLASSES
         result += table((head, *parts), rows[:LISTED_CLASSES], "num")
         result += f"<p class=note>And {rest:,} more classes.</p>" if rest > 0 else ""
@@ -282,7 +287,8 @@ def _groups(groups):
     if not groups:
         return ""
     rows = [
-        (name, f"{fraction:.2%}") for name, fraction in sorted(groups.items(), key=lambda g: g[1])
+        (printable(name), f"{fraction:.2%}")
+        for name, fraction in sorted(groups.items(), key=lambda g: g[1])
     ]
     note = "Fraction of exact matches on the test set, the worst first."
     return f"<h2>Groups</h2><p class=note>{note}</p>{table(('group', 'exact'), rows)}"
@@ -407,7 +413,7 @@ def _args(values, defaults=None):
 
 
 def _json(path) -> dict:
-    return json.loads(path.read_text()) if path.exists() else {}
+    return archives.read_json(path) if path.exists() else {}
 
 
 def _rows(path) -> list[dict]:
@@ -427,7 +433,8 @@ def _points(rows, column):
 
 
 def _class(names, index):
-    return names[index] if isinstance(index, int) and 0 <= index < len(names) else index
+    known = isinstance(index, int) and 0 <= index < len(names)
+    return printable(names[index]) if known else index
 
 
 def _value(value) -> str:

@@ -1,12 +1,12 @@
 """Checkpoints: one file that is whole or not there, and tells when it is damaged."""
 
 import json
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from kerasdl.errors import CheckpointError
+from kerasdl.errors import CheckpointError, UserError
+from kerasdl.system import archives
 from kerasdl.system.files import replacing
 
 HEADER = "header"
@@ -37,15 +37,20 @@ def read(path: Path) -> tuple[dict, dict]:
     Raises:
         CheckpointError: The file is truncated, altered or no checkpoint.
     """
+    if not Path(path).exists():
+        raise CheckpointError(f"there is no {path}")
     try:
-        # Opened here: NumPy leaves a file that is no zip open.
-        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        return json.loads(arrays.pop(HEADER).tobytes()), arrays
-    except FileNotFoundError as error:
-        raise CheckpointError(f"there is no {path}") from error
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
+        with archives.opened(path) as archive:
+            arrays = {
+                member.filename.removesuffix(".npy"): archives.read_array(archive, member)
+                for member in archive.infolist()
+            }
+        if HEADER not in arrays:
+            raise UserError(f"{path}: has no {HEADER}")
+        return archives.parsed(arrays.pop(HEADER).tobytes(), f"{path}: its {HEADER}"), arrays
+    except (UserError, MemoryError) as error:
+        line = str(error).removeprefix(f"{path}: ")
+        raise CheckpointError(f"{path} is damaged: {line}") from error
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -68,6 +73,30 @@ def latest(folder: Path, say=print):
     return None
 
 
+STATE = {  # of the loop, and of what type
+    "step": int,
+    "history": list,
+    "sums": list,
+    "best": dict | None,
+    "waited": int,
+    "seconds": int | float,
+    "timed": list,
+}
+
+
+def loop_state(header: dict) -> dict:
+    """Where the loop stood, by the header of a checkpoint.
+
+    Raises:
+        CheckpointError: The header does not say so.
+    """
+    state = header.get("loop")
+    for name, kind in STATE.items():
+        if not isinstance(state, dict) or not isinstance(state.get(name, ""), kind):
+            raise CheckpointError(f"the newest checkpoint does not say where it stood ({name})")
+    return state
+
+
 def prune(folder: Path, keep: int) -> None:
     """Delete all but the `keep` newest checkpoints, and what a killed process left half-written."""
     for path in newest_first(folder)[keep:]:
@@ -85,14 +114,23 @@ def restore(variables: dict, arrays: dict) -> None:
     """Assign arrays to variables of the same names.
 
     Raises:
+        CheckpointError: A name is missing, or a shape differs; nothing is assigned.
+    """
+    check_shapes({name: tuple(v.shape) for name, v in variables.items()}, arrays)
+    for name, variable in variables.items():
+        variable.assign(arrays[name])
+
+
+def check_shapes(shapes: dict, arrays: dict) -> None:
+    """Refuse arrays that are not of `shapes`, `{name: shape}`; there may be more of them.
+
+    Raises:
         CheckpointError: A name is missing, or a shape differs.
     """
-    for name, variable in variables.items():
+    for name, shape in shapes.items():
         if name not in arrays:
             raise CheckpointError(f"the checkpoint has no {name}")
-        if tuple(arrays[name].shape) != tuple(variable.shape):
+        if tuple(arrays[name].shape) != shape:
             raise CheckpointError(
-                f"{name} has shape {tuple(arrays[name].shape)} in the checkpoint "
-                f"and {tuple(variable.shape)} here"
+                f"{name} has shape {tuple(arrays[name].shape)} in the checkpoint and {shape} here"
             )
-        variable.assign(arrays[name])

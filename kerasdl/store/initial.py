@@ -250,7 +250,7 @@ def _of_keras(name: str, path: Path) -> Initial:
     try:
         metadata = load.load_info(name)
         class_names = _head_classes(metadata.model, metadata.info)
-    except UserError:
+    except load.Unknown:
         class_names = ()  # it is not known what it was trained on
     return Initial(name, model.name, arrays, _input_stats(model), class_names)
 

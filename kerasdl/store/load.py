@@ -1,25 +1,23 @@
 """Load a model of this project from a `.keras` file, a run folder or an exported model.
 
-An archive is untrusted input: only modules below `kerasdl.` are imported on its behalf.
+What stands there is from outside: `kerasdl.store.archive` says how it is read, and what is said of
+the data must fit the model.
 """
 
-import importlib
 import json
-import re
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
-from kerasdl.system import files
+from kerasdl.store import archive, fit
+from kerasdl.store.archive import MEMBER, load_keras
+from kerasdl.system import archives, files
 
-MEMBER = "kerasdl.json"  # of the .keras archive: what Keras does not keep
-OURS = re.compile(r"kerasdl(\.\w+)+")
-LAMBDAS = ("Lambda", "__lambda__")
-DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, UnicodeDecodeError)  # of archives
+
+class Unknown(UserError):
+    """A `.keras` file that kerasdl did not write: it is not known what its model was trained on."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +46,9 @@ class Metadata:
     @classmethod
     def from_json(cls, text: str) -> "Metadata":
         """The metadata of a JSON text."""
-        metadata = json.loads(text)
+        metadata = archives.parsed(text, MEMBER)
         info = DataInfo.from_dict(metadata["info"])
-        return cls(metadata["model"], info, recipes.from_dict(metadata["recipe"]))
+        return cls(metadata["model"], info, recipes.stored(metadata["recipe"]))
 
 
 def load(path):
@@ -89,40 +87,47 @@ def load_info(path) -> Metadata:
         from kerasdl.store.runs import open_run
 
         run = open_run(path)
+        run.check_fit()
         return Metadata(run.model_name, run.info, run.recipe, run.data.get("fingerprint"))
     if kind != "keras":
         card = card_of(kind, path)
         try:
             info = DataInfo.from_dict(card["data"])
             fingerprint = {"parts": card["parts"]} if card.get("parts") else None
-            return Metadata(card["model"], info, recipes.from_dict(card["recipe"]), fingerprint)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise UserError(f"{path}: its card.json cannot be used: {error}") from None
+            fit.check_fingerprint(fingerprint)
+            metadata = Metadata(card["model"], info, recipes.stored(card["recipe"]), fingerprint)
+            fit.check(metadata.model, metadata.info, metadata.recipe, card["model_arguments"])
+            return metadata
+        except fit.DAMAGED as error:
+            raise UserError(f"{path}: its card.json cannot be used: {fit.said(error)}") from None
+    config, text = archive.read(path)
+    if text is None:
+        raise Unknown(f"{path}: holds no {MEMBER}, so kerasdl did not write it")
     try:
-        text = _member(path, MEMBER)
-    except KeyError:
-        raise UserError(f"{path}: holds no {MEMBER}, so kerasdl did not write it") from None
-    except DAMAGED:
-        raise UserError(f"{path}: is no .keras file, or a truncated one") from None
-    try:
-        return Metadata.from_json(text)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: its {MEMBER} cannot be used: {error}") from None
+        metadata = Metadata.from_json(text)
+        fit.check(metadata.model, metadata.info, metadata.recipe, config["config"])
+        return metadata
+    except fit.DAMAGED as error:
+        raise UserError(f"{path}: its {MEMBER} cannot be used: {fit.said(error)}") from None
 
 
-def check_files(kind: str, path: Path) -> None:
+def check_files(kind: str, path: Path, only=("",)) -> None:
     """Refuse an exported file, or a folder of them, that is no longer as it was exported.
 
     Args:
         kind, path: Of `find`; of a `.tflite` file that alone is looked at.
+        only: Beginnings of the names, below the version, of the files that are looked at.
 
     Raises:
         UserError: Names the file whose checksum is not the card's.
     """
     folder = _version(kind, path)
-    for name, expected in card_of(kind, path).get("sha256", {}).items():
+    checksums = card_of(kind, path).get("sha256", {})
+    if not isinstance(checksums, dict):
+        raise UserError(f"{folder}: its card.json cannot be used: sha256 is no JSON object")
+    for name, expected in checksums.items():
         file = folder / name
-        if kind == "tflite" and file != path or not file.is_file():
+        if kind == "tflite" and file != path or not name.startswith(only) or not file.is_file():
             continue
         if files.checksum(file) != expected:
             raise UserError(f"{file}: is not what was exported: its checksum is not the card's")
@@ -138,13 +143,7 @@ def card_of(kind: str, path: Path) -> dict:
     file = folder / "assets.extra" / "card.json"
     if not file.is_file():
         raise UserError(f"{folder}: holds no assets.extra/card.json")
-    try:
-        card = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read: {error}") from None
-    if not isinstance(card, dict):
-        raise UserError(f"{file}: is no card of an exported model")
-    return card
+    return archives.read_json(file)
 
 
 def find(path) -> tuple[str, Path]:
@@ -180,78 +179,5 @@ def keras_file(kind: str, path: Path) -> Path:
     file = path / "assets.extra" / "model.keras"
     if not file.is_file():
         raise UserError(f"{path}: holds no assets.extra/model.keras")
+    check_files("saved_model", path, ("assets.extra/model.keras",))
     return file
-
-
-def load_keras(path):
-    """The model of a `.keras` file; imports what it names, if that is this project's."""
-    import keras
-
-    modules = modules_of(path)
-    for module in sorted(modules):
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError:
-            raise UserError(f"{path}: names {module}, which this kerasdl does not have") from None
-    try:
-        return keras.saving.load_model(path, compile=False)
-    except Exception as error:  # a damaged file fails in ways without number
-        line = str(error).strip().splitlines() or [type(error).__name__]
-        raise UserError(f"{path}: cannot be loaded: {line[0][:200]}") from None
-
-
-def modules_of(path) -> set[str]:
-    """Names of the project's modules that a `.keras` file needs; imports nothing.
-
-    Raises:
-        ValueError: It names modules outside the project, holds a Lambda layer, or is no archive.
-    """
-    try:
-        config = json.loads(_member(path, "config.json"))
-    except (*DAMAGED, KeyError, json.JSONDecodeError):
-        raise UserError(f"{path}: is no .keras file, or a truncated one") from None
-    names = set()
-    for entry in _objects(config):
-        if entry["class_name"] in LAMBDAS:
-            raise UserError(f"{path}: holds a Lambda layer, which could run any code")
-        names |= _packages(entry)
-    foreign = sorted(n for n in names if not OURS.fullmatch(n))
-    if foreign:
-        raise UserError(f"{path}: names modules outside the project: {', '.join(foreign)}")
-    return names
-
-
-def _objects(config):
-    """Every dict below `config` that Keras would take for a serialized object."""
-    if isinstance(config, dict):
-        if "class_name" in config:
-            yield config
-        for value in config.values():
-            yield from _objects(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _objects(value)
-
-
-def _packages(entry) -> set[str]:
-    """The modules outside Keras that one serialized object names."""
-    names = set()
-    # A registered name is "package>name"; a function's stands in its config.
-    for key in ("registered_name", "class_name", "config"):
-        value = entry.get(key)
-        if isinstance(value, str) and ">" in value:
-            names.add(value.split(">")[0])
-    module = entry.get("module") or "builtins"
-    if not isinstance(module, str):
-        names.add(str(module))
-    elif module != "builtins" and module.split(".")[0] != "keras":
-        names.add(module)
-    return names
-
-
-def _member(path, name: str) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.read(name).decode()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None

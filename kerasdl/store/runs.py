@@ -12,9 +12,9 @@ import yaml
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.errors import CheckpointError, UserError
-from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, from_dict, to_dict
-from kerasdl.store import checkpoint, lock
-from kerasdl.system import files
+from kerasdl.recipe import MAY_CHANGE_ON_RESUME, Recipe, flag, stored, to_dict
+from kerasdl.store import checkpoint, fit, lock
+from kerasdl.system import archives, files
 from kerasdl.system.files import write_text
 from kerasdl.system.names import nearest
 
@@ -67,7 +67,29 @@ class Run:
     def metrics(self) -> dict | None:
         """Final metrics, or None while the run is not finished."""
         path = self.folder / METRICS
-        return json.loads(path.read_text()) if path.exists() else None
+        if not path.exists():
+            return None
+        metrics = archives.read_json(path)
+        test = metrics.get("test", None if "finished" in metrics else {})
+        parts = (test, metrics.get("val", {}))
+        if not all(isinstance(part, dict) for part in parts) or not all(
+            isinstance(value, int | float) for value in test.values()
+        ):
+            raise UserError(f"{path}: cannot be used: it holds no metrics of the test part")
+        return metrics
+
+    def check_fit(self) -> None:
+        """Refuse a run whose model is none for its data.
+
+        Raises:
+            UserError: Names what differs.
+        """
+        try:
+            fit.check(self.model_name, self.info, self.recipe, self.model_arguments)
+        except fit.DAMAGED as error:
+            raise UserError(
+                f"{self.folder}: its {MODEL} cannot be used: {fit.said(error)}"
+            ) from error
 
     def restore(self, weights: str | None = None, dtype: str = "float32", say=print):
         """A rebuild of the trained model, and its task.
@@ -80,13 +102,24 @@ class Run:
         Raises:
             ValueError: No checkpoint can be read.
         """
+        from kerasdl.store import weightless
+
+        self.check_fit()
         arrays = self.weights(weights or self.recipe.weights, say)
+
+        def build():
+            return catalog.build(self.model_name, **self.model_arguments)
+
         with dtype_policy(dtype):
-            model = catalog.build(self.model_name, **self.model_arguments)
-            checkpoint.restore(
-                {v.path: v for v in model.variables if not v.path.endswith("seed_generator_state")},
-                arrays,
-            )
+            try:
+                checkpoint.check_shapes(weightless.shapes(build, len(arrays)), arrays)
+                model = build()
+            except Exception as error:  # damaged arguments fail in ways without number
+                line = archives.first(error)
+                raise UserError(f"{self.folder}: cannot be restored: {line}") from error
+            variables = {v.path: v for v in model.variables}
+            variables = {k: v for k, v in variables.items() if not k.endswith(weightless.SEEDS)}
+            checkpoint.restore(variables, arrays)
         task = tasks.get(catalog.row(self.model_name).task)(self.info, self.recipe)
         return model, task
 
@@ -145,18 +178,23 @@ def open_run(folder) -> Run:
         around = [p.name for p in folder.parent.glob("*/")] if folder.parent.exists() else []
         raise UserError(f"{folder} is no run folder{nearest(folder.name, around)}")
     try:
-        recipe = from_dict(yaml.safe_load((folder / ARGS).read_text()))
-        metadata = json.loads((folder / MODEL).read_text())
+        recipe = stored(yaml.safe_load(archives.read_text(folder / ARGS)))
+        metadata = archives.read_json(folder / MODEL)
         info = DataInfo.from_dict(metadata["info"])
         arguments = {
             k: tuple(v) if isinstance(v, list) else v for k, v in metadata["arguments"].items()
         }
         data = folder / DATA
-        data = json.loads(data.read_text()) if data.exists() else {}
+        data = archives.read_json(data) if data.exists() else {}
+        catalog.row(metadata["model"])
+        fit.check_fingerprint(data.get("fingerprint"))
+        if not isinstance(data.get("steps_per_epoch", 1), int):
+            raise TypeError("steps_per_epoch is no whole number")
         return Run(folder, recipe, metadata["model"], arguments, info, data)
-    except (KeyError, TypeError, ValueError, yaml.YAMLError, OSError) as error:
+    except (*fit.DAMAGED, yaml.YAMLError) as error:
         raise UserError(
-            f"{folder}: its {ARGS}, {MODEL} or {DATA} cannot be read: {error}"
+            f"{folder}: its {ARGS}, {MODEL} or {DATA} cannot be read: "
+            f"{fit.said(error).removeprefix(f'{folder}/')}"
         ) from error
 
 

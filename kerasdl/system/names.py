@@ -4,6 +4,7 @@ import difflib
 import re
 
 from kerasdl.errors import UserError
+from kerasdl.system.terminal import printable
 
 NAME = re.compile(r"[A-Za-z0-9_][\w.-]*")  # of folders
 
@@ -24,7 +25,7 @@ def check_name(flag: str, name: str) -> None:
 def nearest(name: str, names) -> str:
     """` (did you mean X?)` for the nearest of `names`, or an empty string."""
     close = difflib.get_close_matches(str(name), [str(n) for n in names], 1, 0.5)
-    return f" (did you mean {close[0]}?)" if close else ""
+    return f" (did you mean {printable(close[0])}?)" if close else ""
 
 
 def nearest_multiples(value: int, part: int) -> list[str]:
@@ -35,6 +36,6 @@ def nearest_multiples(value: int, part: int) -> list[str]:
 
 def few(names, maximum: int = 10) -> str:
     """The first of some names in words, and how many more there are."""
-    names = list(map(str, names))
+    names = list(map(printable, names))
     more = f" and {len(names) - maximum} more" if len(names) > maximum else ""
     return ", ".join(names[:maximum]) + more

@@ -175,8 +175,8 @@ class Loop:
         if not result:
             return False
         header, arrays = result
+        state = checkpoint.loop_state(header)
         checkpoint.restore(self.variables, arrays)
-        state = header["loop"]
         self.step = state["step"]
         self.history = state["history"]
         self.sums = np.asarray(state["sums"])

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kerasdl import catalog, cli
 from kerasdl.export import exporter
-from kerasdl.inference import predict, sampling, texts
+from kerasdl.inference import artifact, predict, sampling, texts
 from kerasdl.store import load
 from tests.export.examples import make_parts, quiet
 
@@ -114,7 +114,7 @@ def test_an_autoencoder_gives_a_picture(vae, picture, tmp_path, capsys):
     ("content", "line"),
     [
         ("{", "cannot be read"),
-        ("[]", "is no card"),
+        ("[]", "is no JSON object"),
         ("{}", "does not describe its inputs"),
         ('{"model": "vae", "data": 3, "interface": 4}', "does not describe its inputs"),
         (
@@ -160,6 +160,59 @@ def test_damaged_files_are_one_line(exported, picture, tmp_path, capsys):
             error = capsys.readouterr().err
             assert status in (0, 2) and (status == 0 or error.count("\n") == 1), error
         copy.write_bytes(whole.read_bytes())
+
+
+@pytest.mark.parametrize("file", ["", LITE])
+@pytest.mark.parametrize(
+    ("place", "value", "line"),
+    [
+        (("data", "columns", "label", "class_names"), ["a", "b"], "say num_classes 2, the model"),
+        (("data", "columns", "image", "shape"), [9, 9, 1], "say image_shape [9, 9, 1], the mod"),
+        (("model_arguments", "num_classes"), 11, "num_classes 10, the model has 11"),
+        (("recipe", "batch_size"), "x", "--batch-size 'x': is of a wrong type"),
+        (("parts",), {"train": 5}, "its card.json cannot be used"),
+        (("model",), "resnet0", "unknown model 'resnet0'"),
+        (("classes",), ["a"] * 10, "names classes that the data do not have"),
+        (("shape",), {}, "describes an input of no shape or type"),
+    ],
+)
+def test_a_card_that_fits_no_model(place, value, line, file, exported, bare, picture, capsys):
+    copy = bare(exported["folder"])
+    card = json.loads((copy / "assets.extra" / "card.json").read_text())
+    serving = card["interface"]["tflite" if file else "savedmodel"]
+    changes = {
+        "classes": ("outputs", "label", "class_names"),
+        "shape": ("inputs", "image", "shape"),
+    }
+    group, place = serving["serving_default"] if place[0] in changes else card, list(place)
+    *before, last = changes.get(place[0], place)
+    for name in before:
+        group = group[name]
+    group[last] = value
+    (copy / "assets.extra" / "card.json").write_text(json.dumps(card))
+    assert cli.main(["predict", "--saved-model", str(copy / file), str(picture)]) == 2
+    error = capsys.readouterr().err
+    assert line in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "opens"),
+    [
+        ("", "saved_model.pb", artifact.open_artifact),
+        ("", "variables/variables.index", artifact.open_artifact),
+        ("", "variables/variables.data-00000-of-00001", artifact.open_artifact),
+        (LITE, LITE, artifact.open_artifact),
+        ("", "assets.extra/model.keras", load.load),
+    ],
+)
+def test_files_are_compared_with_the_card_before_they_are_opened(where, name, opens, vae, tmp_path):
+    shutil.copytree(vae, tmp_path / "copy")
+    opens(tmp_path / "copy" / where)
+    path = tmp_path / "copy" / name
+    whole = path.read_bytes()
+    path.write_bytes(whole[:90] + bytes([whole[90] ^ 4]) + whole[91:])
+    with pytest.raises(ValueError, match=f"{name}: is not what was exported"):
+        opens(tmp_path / "copy" / where)
 
 
 def test_the_card_says_how_it_is_asked(vae):

@@ -112,7 +112,7 @@ def test_names_that_are_not_known_are_said(trained, tmp_path):
 
 
 def test_names_of_a_keras_file_of_an_export_are_known(trained, tmp_path):
-    info = DataInfo.of_images((8, 8, 1), "abcde")
+    info = DataInfo.of_images((8, 8, 1), "abcde", MEAN, STD)
     path = tmp_path / "m.keras"
     trained.save(path)
     metadata = load.Metadata("resnet20", info, Recipe(dataset="digits"))

@@ -4,12 +4,11 @@ import re
 import zipfile
 from pathlib import Path
 
-import numpy as np
-
 from kerasdl.data.arrays import from_arrays
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.errors import UserError
+from kerasdl.system import archives
 
 GIVES = {"image": "image", "label": "label"}
 KINDS = {  # what an array's name says, in any case, besides its part
@@ -123,24 +122,11 @@ def _place(key):
     return (parts or [""])[0], kinds[0]
 
 
-def _header(file):
-    """`(shape, dtype)` at the start of an array's file; ValueError where there is none."""
-    version = np.lib.format.read_magic(file)
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
-    if version not in readers:
-        raise ValueError(f"version {version} of the format is unknown")
-    shape, _, dtype = readers[version](file)
-    return shape, dtype
-
-
 def shown_header(archive, entry, key) -> str:
     """An array that is not read: its name, shape and type."""
     try:
         with archive.open(entry) as file:
-            shape, dtype = _header(file)
+            shape, dtype = archives.array_header(file)
         return f"{readable(key)} {shape} {dtype}"
     except Exception:  # as above
         return f"{readable(key)} (no array)"
@@ -153,17 +139,7 @@ def read_array(archive, entry, name):
         UserError: It is broken, holds objects, or is not as large as its header says.
     """
     try:
-        with archive.open(entry) as file:
-            shape, dtype = _header(file)
-            if dtype.hasobject:
-                raise ValueError("Object arrays cannot be loaded; .astype(str) makes texts of them")
-            size = dtype.itemsize
-            for n in shape:
-                size *= n
-            if min(shape, default=0) < 0 or size + file.tell() != entry.file_size:
-                raise ValueError(f"the header's shape {shape} does not fit the file's size")
-        with archive.open(entry) as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+        return archives.read_array(archive, entry)
     except Exception as error:  # as above
         raise _broken(name, error, f"{readable(entry.filename)}: ") from error
 
