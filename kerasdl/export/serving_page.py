@@ -7,8 +7,9 @@ import shlex
 import numpy as np
 
 from kerasdl.errors import UserError
-from kerasdl.export.serving import BATCHING, CONFIG
+from kerasdl.export.serving import BATCHING, CONFIG, MODEL_BATCHING
 from kerasdl.store import load
+from kerasdl.tasks import bounds
 
 REQUESTS = "requests"  # below assets.extra; one JSON file per signature
 
@@ -57,7 +58,10 @@ def page(path) -> str:
     card = json.loads((extra / "card.json").read_text())
     root, name = folder.parents[1], folder.parent.name
     lines = [
-        "# Serve; new versions are loaded, and models whose inputs all have a batch are batched",
+        "# Serve; new versions are loaded. A request may have many examples; those of several",
+        "# clients are not joined, since what is refused of one would fail for all. Where clients",
+        "# are trusted, and every input has a batch, this lets the server join them:",
+        f"#   cp {shlex.quote(str(root / BATCHING))} {shlex.quote(str(folder / MODEL_BATCHING))}",
         "docker run --rm -p 8500:8500 -p 8501:8501 -v "
         f"{shlex.quote(f'{root.resolve()}:/models')} tensorflow/serving \\",
         f"  --model_config_file=/models/{CONFIG} --model_config_file_poll_wait_seconds=60 \\",
@@ -69,12 +73,19 @@ def page(path) -> str:
     for signature, sides in card["signatures"].items():
         lines += [
             f"# {signature}: {_names(sides['inputs'])} -> {_names(sides['outputs'])}",
+            *_refused(card["interface"]["savedmodel"].get(signature)),
             f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json "
             f"http://localhost:8501/v1/models/{name}:predict",
         ]
     return "\n".join(
         [*lines, "", "# Send a request by gRPC", *_grpc(name, card["signatures"], extra)]
     )
+
+
+def _refused(described):
+    """A line on what a signature refuses, by its interface."""
+    line = bounds.sentence(described) if described else ""
+    return [f"#   {line}"] * bool(line)
 
 
 def _names(specs):

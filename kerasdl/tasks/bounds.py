@@ -53,10 +53,18 @@ def of_request(signature: Signature, encoded=()) -> dict[str, int]:
 
 
 def sentence(described: dict) -> str:
-    """The bounds of a signature as its `interface` has them, in words; "" where there are none.
+    """What a signature refuses, as its `interface` says it, in words; "" where that is nothing.
 
     Args:
         described: One signature of `kerasdl.inference.signatures.interface`.
     """
     bounds = [WORDS[name].format(f"{n:,}") for name, n in described.get("bounds", {}).items()]
-    return f"at most {', '.join(bounds)}" if bounds else ""
+    ranges = [
+        f"{name} from {one['min']:,.10g} to {one['max']:,.10g}"
+        for name, one in described.get("inputs", {}).items()
+        if "min" in one and not one.get("encoded")
+    ]
+    refused = [limit["message"] for limit in described.get("limits", ())]
+    parts = [f"at most {'; '.join(bounds)}"] * bool(bounds) + ranges
+    parts += [f"refused with: {', '.join(refused)}"] * bool(refused)
+    return "; ".join(parts)
