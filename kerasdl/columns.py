@@ -27,6 +27,10 @@ KINDS = tuple(
 )
 PARTS = ("train", "validation", "test")  # of a data set
 PIXELS = ("image", "video")  # floats in [0, 1] once they are read
+RANGES = {  # of floats by their kind
+    **dict.fromkeys((*PIXELS, "boxes", "regions"), (0.0, 1.0)),
+    "audio": (-1.0, 1.0),
+}
 
 _TEXT, _COUNT = str | None, int | None
 TYPES = {  # of the fields of a column, and of each value where they hold several
@@ -52,12 +56,16 @@ class Spec:
         dtype: Of its numbers.
         kind: One of `KINDS`.
         batched: False where the tensor has no batch axis.
+        min: The smallest number that it may hold; None is what its kind says.
+        max: The largest one, likewise.
     """
 
     shape: tuple
     dtype: str
     kind: str = "number"
     batched: bool = True
+    min: float | None = None
+    max: float | None = None
 
 
 @dataclass(frozen=True)

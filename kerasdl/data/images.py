@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.data import bmp, orientation
+from kerasdl.data import bmp, headers, orientation
 
 FORMATS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 READ = "PNG, JPEG, WebP, BMP and GIF"
@@ -17,10 +17,9 @@ READ = "PNG, JPEG, WebP, BMP and GIF"
 # not in others, and the last bits would differ between training and serving.
 STEP = np.float32(1 / 255)
 GRAY = (0.299, 0.587, 0.114)  # luma of red, green and blue, ITU-R BT.601
-PNG = b"\x89PNG\r\n\x1a\n"
-DEPTH = 24  # where a PNG has its bits per channel
 BLOCK = 8  # rows that are computed from the same ones
 MANY = 128**2  # pixels that are sampled faster by products of matrices
+LARGE = 2**22  # numbers of an image from which on floats are made of one row at a time
 KINDS = {  # by how files begin
     b"II*\0": "TIFF",
     b"MM\0*": "TIFF",
@@ -130,18 +129,32 @@ def decode(content, channels):
     Returns:
         float32 `(H, W, channels)` in [0, 1].
     """
+    return to_float(_decoded(content, channels))
+
+
+def _decoded(content, channels):
+    """`decode` as uint8."""
 
     def deep():
         image = tf.io.decode_png(content, channels=0, dtype=tf.uint16)
-        return tf.cast(tf.round(tf.cast(image, tf.float32) * np.float32(1 / 257)), tf.uint8)
+
+        def of(part):
+            return tf.cast(tf.round(tf.cast(part, tf.float32) * np.float32(1 / 257)), tf.uint8)
+
+        return _by_rows(of, image)
 
     def usual():
         return tf.io.decode_image(content, channels=0, expand_animations=False)
 
-    is_deep = (tf.strings.substr(content, 0, len(PNG)) == PNG) & (_byte(content, DEPTH) == 16)
-    which = tf.where(is_deep, 1, tf.where(bmp.has_palette(content), 2, 0))
-    image = tf.switch_case(which, [usual, deep, lambda: bmp.decode(content)])
-    image = to_float(_with_channels(image, channels))
+    def of_gif():
+        picture, _ = headers.first_frame(content)
+        return tf.io.decode_image(picture, channels=0, expand_animations=False)
+
+    kinds = [(headers.is_deep, deep), (bmp.has_palette, lambda: bmp.decode(content))]
+    kinds.append((headers.is_gif, of_gif))
+    which = sum(tf.where(is_it(content), i, 0) for i, (is_it, _) in enumerate(kinds, 1))
+    image = tf.switch_case(which, [usual, *(read for _, read in kinds)])
+    image = _with_channels(image, channels)
     image = tf.cond(
         tf.io.is_jpeg(content),
         lambda: orientation.upright(image, orientation.of_jpeg(content)),
@@ -220,12 +233,11 @@ def read(content, shape, fit=SQUASH, box=None, plain=False):
     size, channels = tuple(int(n) for n in shape[:2]), shape[2]
     how = (content, size, channels, fit, box)
     if plain:
-        return tf.ensure_shape(_jpeg(*how), (*size, channels))
+        return tf.ensure_shape(_jpeg(*how, plain=True), (*size, channels))
 
     def of_pixels():
-        image = decode(content, channels)
-        image = _in_box(image, size, box or (lambda whole: fit.box(whole, size)))
-        return tf.cast(tf.round(image * 255.0), tf.uint8)
+        image = _decoded(content, channels)
+        return _in_box(image, size, box or (lambda whole: fit.box(whole, size)))
 
     def others():
         return tf.cond(
@@ -263,14 +275,17 @@ def resize(image, image_size, fit=SQUASH):
 
 
 def _in_box(image, size, box_of):
-    """See `resize`."""
+    """See `resize`; uint8 of uint8."""
     channels, batch = image.shape[-1], image.shape[:-3]
     corner, sides = box_of(tf.cast(tf.shape(image)[-3:-1], tf.float32))
     wanted = tf.constant(size, tf.float32)
 
     def resized():
-        images = image if len(batch) else image[None]
-        result = quantize_8bit(_sampled(images, corner, sides, tf.constant(size)))
+        images = image if image.dtype == tf.uint8 else tf.round(image * 255.0)
+        images = images if len(batch) else images[None]
+        result = tf.round(_sampled(images, corner, sides, tf.constant(size)))
+        result = tf.clip_by_value(result, 0.0, 255.0)
+        result = tf.cast(result, tf.uint8) if image.dtype == tf.uint8 else result * STEP
         return result if len(batch) else result[0]
 
     same = tf.reduce_all(tf.equal(sides, wanted) & tf.equal(corner, 0.0))
@@ -292,7 +307,7 @@ def _sampled(images, corner, sides, size):
     )
 
 
-def _jpeg(content, size, channels, fit, box, turned=None):
+def _jpeg(content, size, channels, fit, box, turned=None, plain=False):
     """`read` of a JPEG: the box is sampled as the file has it, and turned then.
 
     It is not decoded at a half or less of its size, as libjpeg can: on photographs that is up to 9
@@ -323,9 +338,16 @@ def _jpeg(content, size, channels, fit, box, turned=None):
         window = tf.cast(tf.concat([first, last - first], 0), tf.int32)
         image = tf.io.decode_and_crop_jpeg(content, window, channels=3)
         corner -= first
-    image = image if channels == 3 else _luma(image)
-    sampled = _sampled if size[0] * size[1] < MANY else _sampled_by_products
-    image = tf.cast(tf.round(sampled(image[None], corner, sides, wanted)[0]), tf.uint8)
+    image = image if channels == 3 else _luma(image, plain)
+    how = (image[None], corner, sides, wanted)
+    if size[0] * size[1] < MANY:
+        sampled = _sampled(*how)
+    elif plain:
+        sampled = _sampled_by_products(*how)
+    else:  # which makes floats of all pixels
+        large = tf.size(image) > LARGE
+        sampled = tf.cond(large, lambda: _sampled(*how), lambda: _sampled_by_products(*how))
+    image = tf.cast(tf.round(sampled[0]), tf.uint8)
     return image if turned is None else orientation.upright(image, turned)
 
 
@@ -365,21 +387,35 @@ def _rows(x, corner, side, size):
 def _with_channels(image, channels):
     """uint8 `(H, W, 1 to 4)` with 1 or 3 channels."""
     shape = tf.shape(image)  # 1 gray, 2 gray and alpha, 3 color, 4 color and alpha
-    image = image[..., : tf.where(shape[-1] >= 3, 3, 1)]
-    image = tf.broadcast_to(image, tf.concat([shape[:2], [3]], 0))
-    image = tf.ensure_shape(image, (None, None, 3))
-    return image if channels == 3 else _luma(image)
+
+    def colors():
+        return tf.ensure_shape(image[..., :3], (None, None, 3))
+
+    def gray():
+        return tf.ensure_shape(image[..., :1], (None, None, 1))
+
+    if channels == 3:
+        wide = tf.concat([shape[:2], [3]], 0)
+        return tf.cond(shape[-1] >= 3, colors, lambda: tf.broadcast_to(gray(), wide))
+    return tf.cond(shape[-1] >= 3, lambda: _luma(colors()), gray)
 
 
-def _luma(image):
+def _luma(image, plain=False):
     """Gray `(H, W, 1)` of color, uint8; gray itself stays as it is."""
-    red, green, blue = (tf.cast(image[..., c], tf.float32) for c in range(3))
-    gray = tf.round(GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
-    return tf.cast(gray, tf.uint8)[..., None]
+
+    def of(part):
+        red, green, blue = (tf.cast(part[..., c], tf.float32) for c in range(3))
+        gray = tf.round(GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue)
+        return tf.cast(gray, tf.uint8)[..., None]
+
+    return of(image) if plain else _by_rows(of, image)
 
 
-def _byte(content, position):
-    """The byte at a position, or 0 beyond the end."""
-    start = tf.minimum(position, tf.strings.length(content))
-    part = tf.io.decode_raw(tf.strings.substr(content, start, 1), tf.uint8, fixed_length=1)
-    return tf.cast(part[0], tf.int32)
+def _by_rows(function, image):
+    """uint8 of an image by a function of pixels: of a large one row by row, which takes less
+    memory."""
+
+    def each():
+        return tf.map_fn(function, image, fn_output_signature=tf.uint8, parallel_iterations=1)
+
+    return tf.cond(tf.size(image) > LARGE, each, lambda: function(image))

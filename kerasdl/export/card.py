@@ -14,6 +14,7 @@ from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 from kerasdl.export import CALIBRATED, CALIBRATION
 from kerasdl.system.terminal import NAME, printable
+from kerasdl.tasks import bounds
 
 TEST = (
     "top1",
@@ -224,6 +225,8 @@ def markdown(card: dict) -> str:
             for key, spec in signature[side].items()
         ]
         lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
+        if line := bounds.sentence(card["interface"]["savedmodel"].get(name, {})):
+            lines += [f"A request: {line}.", ""]
     if metrics := {k: v for k, v in card["metrics"].items() if not isinstance(v, dict | list)}:
         lines += [
             "## Training",

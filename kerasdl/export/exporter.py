@@ -196,7 +196,6 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
         )
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta, helpers.proof)
-    serving.allow_batching(folder, report["signatures"])
     lost = card.inaccurate(report["artifacts"])
     for name in lost:
         del report["artifacts"][name]

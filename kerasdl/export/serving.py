@@ -12,12 +12,18 @@ from pathlib import Path
 from kerasdl.errors import UserError
 from kerasdl.system import files
 from kerasdl.system.names import check_name
+from kerasdl.tasks.bounds import MAX_BATCH
 
 CONFIG, BATCHING = "models.config", "batching.config"
-MODEL_BATCHING = "batching_params.pbtxt"  # in a version folder; the server knows the name
-BATCHES = """max_batch_size { value: 32 }
-batch_timeout_micros { value: 1000 }
-max_enqueued_batches { value: 100 }
+# In a version folder a server reads it under this name. No export writes it: where one example of
+# joined requests is refused, all of them are.
+MODEL_BATCHING = "batching_params.pbtxt"
+EXECUTED = 32  # examples that are run at once; larger requests are split
+BATCHES = f"""max_batch_size {{ value: {MAX_BATCH} }}
+max_execution_batch_size {{ value: {EXECUTED} }}
+enable_large_batch_splitting {{ value: true }}
+batch_timeout_micros {{ value: 1000 }}
+max_enqueued_batches {{ value: 100 }}
 """
 # A server takes only numbers for versions, so a name that starts so is never served.
 PREFIX = ".new-"
@@ -113,20 +119,6 @@ def publish(folder: Path, version: int) -> Path:
         raise FileExistsError(target)
     os.rename(folder, target)
     return target
-
-
-def allow_batching(folder, signatures: dict) -> None:
-    """Let a server join requests to a version, where every input of it has a batch.
-
-    A server that batches cannot join numbers that stand once for a request, such as a sampler's.
-
-    Args:
-        folder: The version folder.
-        signatures: `{name: {"inputs": {name: {"shape"}}}}`.
-    """
-    shapes = [s["shape"] for sides in signatures.values() for s in sides["inputs"].values()]
-    if all(shape and shape[0] is None for shape in shapes):
-        (Path(folder) / MODEL_BATCHING).write_text(BATCHES)
 
 
 def write_configs(export_dir) -> Path:

@@ -8,10 +8,12 @@ from urllib.parse import quote
 import numpy as np
 
 from kerasdl.errors import UserError
-from kerasdl.export.serving import BATCHING, CONFIG
+from kerasdl.export.serving import BATCHING, CONFIG, MODEL_BATCHING
+from kerasdl.inference import interface
 from kerasdl.store import load
 from kerasdl.system.names import check_name
 from kerasdl.system.terminal import LINE, printable
+from kerasdl.tasks import bounds
 
 REQUESTS = "requests"  # below assets.extra; one JSON file per signature
 
@@ -58,9 +60,13 @@ def page(path) -> str:
     if kind != "saved_model" or not (extra / REQUESTS).is_dir():
         raise UserError(f"{path}: there is no exported model with {REQUESTS}; export it again")
     signatures = _signatures(folder, load.card_of(kind, folder))
+    described = interface.of_card(folder, "savedmodel").signatures
     root, name = folder.parents[1], folder.parent.name
     lines = [
-        "# Serve; new versions are loaded, and models whose inputs all have a batch are batched",
+        "# Serve; new versions are loaded. A request may have many examples; those of several",
+        "# clients are not joined, since what is refused of one would fail for all. Where clients",
+        "# are trusted, and every input has a batch, this lets the server join them:",
+        f"#   cp {shlex.quote(str(root / BATCHING))} {shlex.quote(str(folder / MODEL_BATCHING))}",
         "docker run --rm -p 8500:8500 -p 8501:8501 -v "
         f"{shlex.quote(f'{root.resolve()}:/models')} tensorflow/serving \\",
         f"  --model_config_file=/models/{CONFIG} --model_config_file_poll_wait_seconds=60 \\",
@@ -73,6 +79,7 @@ def page(path) -> str:
     for signature, sides in signatures.items():
         lines += [
             f"# {signature}: {_names(sides['inputs'])} -> {_names(sides['outputs'])}",
+            *_refused(described.get(signature)),
             f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json {address}",
         ]
     return "\n".join([*lines, "", "# Send a request by gRPC", *_grpc(name, signatures, extra)])
@@ -95,6 +102,12 @@ def _signatures(folder, card) -> dict:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder}: its card.json cannot be used: {error}") from None
     return signatures
+
+
+def _refused(described):
+    """A line on what a signature refuses, by its interface."""
+    line = bounds.sentence(described) if described else ""
+    return [f"#   {printable(line, LINE)}"] * bool(line)
 
 
 def _names(specs):

@@ -113,6 +113,8 @@ def check(signature: dict, values: dict, prefix: str = "") -> None:
     Raises:
         UserError: With the message of the first limit that is not met.
     """
+    values = {k: np.asarray(v) for k, v in values.items()}
+    values = {k: v.astype("int64") if v.dtype.kind in "iu" else v for k, v in values.items()}
     for one in signature["limits"]:
         limit = Limit(**one)
         if not all(np.all(right) for right in limit.met(values)):

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import tensorflow as tf
 
 from kerasdl.columns import ABSENT, DataInfo
-from kerasdl.data import images
+from kerasdl.data import headers, images
 from kerasdl.data.text.tokenizer import Tokenizer
-from kerasdl.inference import explain
+from kerasdl.inference import explain, requests
+from kerasdl.tasks import bounds
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,13 @@ def interface(task, model, only=(), batch: int | None = 1) -> dict:
     Returns:
         `context`, the maximum of tokens that it reads, or None; `resize` and `crop_fraction`, how
         images come to its size; and `savedmodel` and `tflite`, each
-        `{signature: {"inputs", "outputs", "limits"}}`. An input has `kind`, `shape`,
-        `dtype` and `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`,
-        the name of their token ids; and the `noise` that it is made of. An output has a `kind`, and
-        its `class_names`; it lists only outputs that are shown by their kind. A limit has the
-        attributes of `kerasdl.tasks.task.Limit`.
+        `{signature: {"inputs", "outputs", "limits"}}`, of a SavedModel with the `bounds` of
+        `kerasdl.tasks.bounds.of_request` besides. An input has `kind`, `shape`, `dtype` and
+        `batched`; where it is a file's bytes or a text `encoded`, and of texts `ids`, the name of
+        their token ids; the `min` and `max` of its numbers, where a SavedModel checks them; and the
+        `noise` that it is made of. An output has a `kind`, and its `class_names`; it lists only
+        outputs that are shown by their kind. A limit has the attributes of
+        `kerasdl.tasks.task.Limit`.
     """
     described = {
         target: {
@@ -113,6 +116,8 @@ def class_names_of(info: DataInfo, name: str, kind: str) -> tuple:
 def decode_batch(image_bytes, shape, fit=images.SQUASH):
     """Decode and resize encoded images.
 
+    No more than `bounds.MAX_PIXELS` of one are decoded, and two at a time.
+
     Args:
         image_bytes: string `(B,)`, each a PNG, JPEG, WebP, GIF or BMP of any size and channels.
         shape: `(H, W, C)`.
@@ -122,19 +127,31 @@ def decode_batch(image_bytes, shape, fit=images.SQUASH):
         float32 `(B, H, W, C)` in [0, 1].
     """
 
-    def one(encoded):
-        return images.to_float(images.read(encoded, shape, fit))
-
-    return tf.map_fn(one, image_bytes, fn_output_signature=tf.TensorSpec(shape, tf.float32))
+    return images.to_float(
+        _of_each(
+            lambda content: images.read(content, shape, fit),
+            image_bytes,
+            tf.TensorSpec(shape, tf.uint8),
+        )
+    )
 
 
 def _places(image_bytes, shape, fit):
     """`Fit.place` of encoded images: float32 `(B, 4)`."""
-    return tf.map_fn(
-        lambda content: fit.place(content, shape[:2]),
-        image_bytes,
-        fn_output_signature=tf.TensorSpec((4,), tf.float32),
-    )
+    spec = tf.TensorSpec((4,), tf.float32)
+    return _of_each(lambda content: fit.place(content, shape[:2]), image_bytes, spec)
+
+
+def _of_each(function, image_bytes, spec):
+    """`function` of each encoded image that has no more pixels than are allowed."""
+
+    def one(content):
+        checks, count = requests.Checks(), headers.pixels(content)
+        message = f"an encoded image must have at most {bounds.MAX_PIXELS:,} pixels, but has"
+        checks.check(count <= bounds.MAX_PIXELS, message, count)
+        return function(checks.after({"content": content})["content"])
+
+    return tf.map_fn(one, image_bytes, fn_output_signature=spec, parallel_iterations=2)
 
 
 def fit_of(task) -> images.Fit:
@@ -209,8 +226,10 @@ def _rich(signature, info, fit, tokenizer, encoded=()):
     texts, names = signature.text_inputs, list(signature.inputs)
 
     def served(*tensors):
-        inputs, count = {}, None
-        for name, tensor in zip(names, tensors, strict=True):
+        inputs, count, checks = {}, None, requests.Checks()
+        tensors = dict(zip(names, tensors, strict=True))
+        tensors = requests.shaped(checks, tensors, specs, signature, encoded)
+        for name, tensor in tensors.items():
             if name in texts:
                 inputs[name], inputs[f"{name}_length"] = tokenizer.ids(tensor)
                 count = tf.shape(tensor)[:1]
@@ -222,14 +241,15 @@ def _rich(signature, info, fit, tokenizer, encoded=()):
             if count is not None and _number(spec):
                 value = tf.broadcast_to(tf.reshape(inputs[name], (-1,)), count)
                 inputs[name] = tf.ensure_shape(value, (None,))
-        outputs = dict(signature.function(**_checked(inputs, signature)))
+        inputs = requests.checked(checks, inputs, (*texts, *encoded), signature, info)
+        outputs = dict(signature.function(**inputs))
         boxes, masks = (
             [n for n, spec in signature.outputs.items() if spec.kind == kind]
             for kind in ("boxes", "instances")
         )
         if encoded and boxes and fit != images.SQUASH:
             (image,) = encoded  # whose boxes they are
-            place = _places(tensors[names.index(image)], signature.inputs[image].shape, fit)
+            place = _places(tensors[image], signature.inputs[image].shape, fit)
             for name in masks:
                 outputs[name] = images.masks_in_whole(outputs[name], place)
             for name in boxes:
@@ -266,23 +286,6 @@ def _tensor_spec(name, spec, batch=None):
     return tf.TensorSpec((batch, *free) if spec.batched else free, spec.dtype, name=name)
 
 
-def _checked(inputs, signature):
-    """The same tensors, given only where the limits and the sizes of the signature are met."""
-    checks = []
-    for name, spec in signature.inputs.items():
-        for axis, size in enumerate(spec.shape if not spec.batched else ()):
-            if size in signature.inputs:
-                right = tf.equal(tf.shape(inputs[name])[axis], inputs[size])
-                checks.append((f"{name} must have {size} entries", right))
-    checks += [(limit.message, right) for limit in signature.limits for right in limit.met(inputs)]
-    asserts = []
-    for message, right in checks:
-        with tf.control_dependencies(asserts):  # in order: the first failure is reported
-            asserts = [tf.debugging.Assert(tf.reduce_all(right), [message])]
-    with tf.control_dependencies(asserts):
-        return {name: tf.identity(value) for name, value in inputs.items()}
-
-
 def _class_names(signature, info):
     """`{output: the output of labels whose classes it names}`."""
     labels = [
@@ -309,6 +312,9 @@ def _description(signature, info, rich=False, encoded=()):
             "dtype": spec.dtype,
             "batched": spec.batched,
         }
+        low, high = requests.range_of(spec, info)
+        if rich and low is not None:
+            one |= {"min": low, "max": high}
         if name in signature.noise:
             noise = signature.noise[name]
             one["noise"] = {"distribution": noise.distribution, "stream": noise.stream}
@@ -329,6 +335,8 @@ def _description(signature, info, rich=False, encoded=()):
         outputs |= {name: {"kind": "text"} for name in _class_names(signature, info)}
     limits = [
         {"inputs": list(limit.inputs), "message": limit.message, "min": limit.min, "max": limit.max}
+        | ({"together": True} if limit.together else {})
         for limit in signature.limits
     ]
-    return {"inputs": inputs, "outputs": outputs, "limits": limits}
+    result = {"inputs": inputs, "outputs": outputs, "limits": limits}
+    return result | ({"bounds": bounds.of_request(signature, encoded)} if rich else {})

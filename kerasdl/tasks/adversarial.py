@@ -172,7 +172,7 @@ class Adversarial(Task):
                 examples={"latent": tried},
             ),
             Signature("discriminate", self.inputs, discriminate),
-            sample_signature(lambda key: self.sample(model, key)),
+            sample_signature(lambda key: self.sample(model, key), self.info.image_shape),
         ]
 
 

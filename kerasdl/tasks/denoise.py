@@ -283,7 +283,7 @@ class Denoise(Task):
         return [
             Signature(
                 "denoise",
-                {"image": shape, "time": Spec((), "float32"), **label},
+                {"image": shape, "time": Spec((), "float32", min=0, max=1), **label},
                 denoise,
                 outputs=image,
                 limits=known,
@@ -297,7 +297,7 @@ class Denoise(Task):
                 limits=known,
                 cases=tuple(cases),
             ),
-            sample_signature(sample, self.num_classes, self.guides),
+            sample_signature(sample, shape.shape, self.num_classes, self.guides),
         ]
 
     def served(self, columns):

@@ -9,6 +9,7 @@ from kerasdl.columns import Spec
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import SPECIAL, Pieces
+from kerasdl.tasks.bounds import MAX_TOKENS
 from kerasdl.tasks.task import Limit, Number, Signature, Task
 
 BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
@@ -147,11 +148,15 @@ class GenerateText(Task):
             Limit(("temperature",), "temperature must be 0 or more", min=0),
             Limit(("top_k",), "top_k must be 0 or more", min=0),
         ]
+        whole = (*length, "max_new_tokens")
         if model.context:
             line = f"text and max_new_tokens are more than the context of {model.context} tokens"
-            whole = (*length, "max_new_tokens")  # below 1 where it overflows
-            limits.append(Limit(whole, line, min=1, max=model.context))
+            limits.append(Limit(whole, line, max=model.context))
             alone.append(Limit(length, line, max=model.context))
+        line = (
+            f"texts and max_new_tokens, each as many as the largest, are over {MAX_TOKENS} tokens"
+        )
+        limits.append(Limit(whole, line, max=MAX_TOKENS, together=True))
 
         def next_token(token_ids):
             if model.context:  # of more tokens the last ones count

@@ -157,7 +157,9 @@ class Reconstruct(Task):
             ),
         ]
         if model.variational:
-            result.append(sample_signature(lambda key: self.sample(model, key)))
+            result.append(
+                sample_signature(lambda key: self.sample(model, key), self.info.image_shape)
+            )
         return result
 
     def evaluated_by(self, target):

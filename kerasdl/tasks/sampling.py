@@ -4,13 +4,14 @@ import numpy as np
 
 from kerasdl.columns import Spec
 from kerasdl.ops import noise
+from kerasdl.tasks import bounds
 from kerasdl.tasks.task import Limit, Signature
 
 MAX_IMAGES = 1024  # images per request
 CASES = ((1, (0, 0)), (3, (1, 2)))  # number and seed of the requests that prove it
 
 
-def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
+def sample_signature(sample, shape, num_classes=None, guidance=False) -> Signature:
     """`sample`: so many images, the same for the same request on every load.
 
     Its inputs are `num`, an int32 scalar; `seed`, an int32 pair; where `num_classes` is given
@@ -19,6 +20,7 @@ def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
 
     Args:
         sample: `(key, label, guidance) -> image`, with the inputs that there are.
+        shape: Of an image, `(H, W, C)`; of large ones a request makes fewer than `MAX_IMAGES`.
         num_classes: How many labels there are, or None.
         guidance: Whether it can be guided.
     """
@@ -34,7 +36,8 @@ def sample_signature(sample, num_classes=None, guidance=False) -> Signature:
     def serve(num, seed, **conditions):
         return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
-    limits = [Limit(("num",), f"num must be at least 1 and at most {MAX_IMAGES}", 1, MAX_IMAGES)]
+    count = bounds.images(shape, MAX_IMAGES)
+    limits = [Limit(("num",), f"num must be at least 1 and at most {count}", 1, count)]
     if num_classes:
         line = f"labels must be at least 0 and at most {num_classes - 1}"
         limits.append(Limit(("label",), line, 0, num_classes - 1))

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass, field
 
+from keras import ops
+
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
@@ -258,18 +260,25 @@ class Limit:
         message: What a user is told where it is not so.
         min: The smallest sum, or None.
         max: The largest sum, or None.
+        together: Whether it is of all examples of a request, each as large as the largest.
     """
 
     inputs: tuple
     message: str
     min: float | None = None
     max: float | None = None
+    together: bool = False
 
     def met(self, values: dict):
-        """Bool arrays, which all must be true, of `{input: array}`; [] where one is not there."""
+        """Bool arrays, which all must be true, of `{input: array}`; [] where one is not there.
+
+        Whole numbers should have 64 bits, so that no sum overflows.
+        """
         if not set(self.inputs) <= set(values):
             return []
         total = sum(values[name] for name in self.inputs[1:]) + values[self.inputs[0]]
+        if self.together:
+            total = ops.max(total) * ops.cast(ops.size(total), total.dtype)
         above = [] if self.min is None else [total >= self.min]
         return above if self.max is None else [*above, total <= self.max]
 

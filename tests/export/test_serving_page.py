@@ -84,12 +84,28 @@ def _warm_up(version, signature, function):
 
 
 @pytest.mark.slow
-def test_batching_is_of_models_whose_inputs_all_have_a_batch(served):
+def test_requests_of_several_clients_are_joined_only_on_request(served):
     folder, _ = served
-    batched = {p.parts[-3] for p in folder.glob("*/1/batching_params.pbtxt")}
-    assert batched == {"resnet20", "transformer_small"}
-    for path in (folder / "batching.config", folder / "resnet20" / "1" / "batching_params.pbtxt"):
-        assert re.fullmatch(r"(\w+ \{ value: \d+ \}\n)+", path.read_text())
+    assert not list(folder.glob("*/*/batching_params.pbtxt"))
+    page = serving_page.page(folder / "resnet20")
+    (command,) = (line for line in page.splitlines() if "batching_params.pbtxt" in line)
+    subprocess.run(command.removeprefix("#"), shell=True, check=True)
+    copied = folder / "resnet20" / "1" / "batching_params.pbtxt"
+    assert copied.read_text() == (folder / "batching.config").read_text()
+    copied.unlink()
+
+
+@pytest.mark.slow
+def test_the_page_and_the_card_say_what_a_request_may_cost(served):
+    folder, _ = served
+    said = {
+        "resnet20": "at most 8,192 examples; 33,554,432 pixels per encoded image",
+        "char_gpt": "at most 8,192 examples; 1,048,576 bytes of text, each text as long as",
+        "ddpm_unet_small": "time from 0 to 1",
+    }
+    for name, words in said.items():
+        card = (load.find(folder / name)[1] / "assets.extra" / "card.md").read_text()
+        assert words in card and words in serving_page.page(folder / name)
 
 
 def test_no_exported_model(tmp_path):
