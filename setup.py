@@ -53,6 +53,7 @@ setup(
             "pytest>=8.4,<9.2",  # with 9.2 pytest-xdist 3.8 forgets which tests belong together
             "pytest-xdist",
             "ruff",
+            "mediapipe>=1.2,<2",  # classifies with exported files
         ],
     },
 )
