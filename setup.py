@@ -52,6 +52,7 @@ setup(
         "test": [
             "pytest>=8.4,<9.2",  # with 9.2 pytest-xdist 3.8 forgets which tests belong together
             "pytest-xdist",
+            "playwright",  # drives the browser of TFLite files
             "ruff",
             "mediapipe>=1.2,<2",  # classifies with exported files
         ],

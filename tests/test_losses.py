@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.inference import proof
 from kerasdl.layers.activation import Maxout, make_activation
+from kerasdl.metrics import exported
 from kerasdl.ops.losses import cross_entropy, multiclass_hinge
 from kerasdl.tasks.classify import rank_of
 
@@ -118,5 +118,5 @@ def test_rank_counts_ties_by_label_and_what_is_no_number_as_last():
     logits = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [np.nan, 0.0, 0.0]], "float32")
     rank = np.asarray(rank_of(np.array([0, 1, 0]), keras.ops.convert_to_tensor(logits)))
     assert rank.tolist() == [0, 1, 2]
-    result = proof.metrics(logits[:2], np.array([0, 1]))
+    result = exported.metrics(logits[:2], np.array([0, 1]))
     assert result["top1"] == 0.5

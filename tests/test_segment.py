@@ -6,7 +6,7 @@ import pytest
 
 from kerasdl.columns import VOID, Column, DataInfo
 from kerasdl.data.splits import ArraySplit, Split
-from kerasdl.inference import proof
+from kerasdl.metrics import exported
 from kerasdl.metrics.segmentation import MeanIoU
 from kerasdl.ops import losses
 from kerasdl.recipe import Recipe
@@ -149,7 +149,7 @@ def test_a_smaller_map_is_the_center(rng, size):
     inner = MeanIoU(NAMES)
     inner.update({"mask": predicted[place]}, {"mask": mask[place], "weight": np.ones(2)})
     assert metric.result() == inner.result()
-    files = proof.mean_iou(proof.pixel_pairs(mask, predicted))
+    files = exported.mean_iou(exported.pixel_pairs(mask, predicted))
     assert files == pytest.approx(metric.result()["test"], abs=1e-12)
     shown = np.asarray(made.pictures(model, batch)["masks"])
     assert shown.shape == (2, 3, 6, 8, 3)

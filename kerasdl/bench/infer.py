@@ -16,7 +16,7 @@ from keras import layers, ops
 from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.export import saved_model, tflite
-from kerasdl.inference import proof
+from kerasdl.inference import runtimes
 from kerasdl.inference.signatures import functions
 from kerasdl.recipe import Recipe
 
@@ -76,7 +76,7 @@ def _saved(signature, task, model, batch):
 
 
 def _lite(path):
-    lite = proof.TFLite(path, THREADS)
+    lite = runtimes.TFLite(path, THREADS)
     (name, names), *_ = lite.signatures.items()
     inputs = {names["inputs"][0]: _image(1)}
     return lambda: lite.answer(name, inputs)

@@ -10,7 +10,7 @@ from tensorflow.core.framework import tensor_pb2
 
 from kerasdl.errors import UserError
 from kerasdl.export import exporter
-from kerasdl.inference import proof
+from kerasdl.inference import proof, runtimes
 from kerasdl.system import processes
 
 SOURCE = Path(__file__).with_name("replay.cc")
@@ -94,7 +94,7 @@ def replay(program, saved_model, requests, work, text_ops=False) -> list:
         for name, value in inputs.items():
             content = tf.make_tensor_proto(value).SerializeToString()
             (folder / "in" / name).write_bytes(content)
-    command = [program, saved_model, work, *(proof.text_libraries() if text_ops else ())]
+    command = [program, saved_model, work, *(runtimes.text_libraries() if text_ops else ())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600)
     if done.returncode:
         raise UserError(f"{saved_model}: {processes.why(done.returncode, done.stderr)}")

@@ -20,7 +20,8 @@ from kerasdl.system.names import nearest
 from kerasdl.system.processes import quiet_tensorflow
 
 # Part, peer, and the functions below `kerasdl.bench` that yield `(name, steps)`. "keras" is what
-# Keras itself does with a model; "kerasdl" is the same done otherwise.
+# Keras itself does with a model; "kerasdl" is the same done otherwise, "ai_edge_litert" an
+# interpreter of TFLite files.
 PARTS = {
     "train": {
         "keras": ("loop.cases",),
@@ -33,6 +34,10 @@ PARTS = {
         "keras": ("infer.cases", "sampling.cases"),
         "keras.applications": ("networks.cnn_inference",),
         "keras_hub": ("networks.gpt2_writing",),
+    },
+    "devices": {
+        "kerasdl": ("devices.free_sizes",),
+        "ai_edge_litert": ("devices.by_runtime",),
     },
     "data": {"keras": ("data.cases",), "torch": ("data.torch_cases",)},
     "layers": {

@@ -9,6 +9,8 @@ from kerasdl.export import QUANTIZED
 from kerasdl.recipe import Recipe
 from kerasdl.system.processes import quiet_tensorflow
 
+MAX_BATCH = 1024  # examples
+
 
 def main(argv) -> None:
     """Run the command."""
@@ -27,6 +29,13 @@ def main(argv) -> None:
     parser.add_argument(
         "--signatures", nargs="+", default=[], metavar="NAME", help="all if not given"
     )
+    parser.add_argument(
+        "--tflite-batch",
+        default="1",
+        metavar="N|dynamic",
+        help="examples that a TFLite file takes at once; with dynamic any number of them, and of "
+        "tokens, which only interpreters run",
+    )
     parser.add_argument("--version", default="next", metavar="N|next", help="of the exported model")
     parser.add_argument("--export-dir", default=Recipe.export_dir)
     parser.add_argument("--export-name", help="the model's name if not given")
@@ -42,6 +51,11 @@ def main(argv) -> None:
     settings = read_pairs("task_kwargs", args.task_kwargs)
     if args.version != "next" and not args.version.isdecimal():
         raise UsageError(f"--version {args.version}: must be a whole number, or next")
+    batch = args.tflite_batch
+    if batch != "dynamic" and not (batch.isdecimal() and 1 <= int(batch) <= MAX_BATCH):
+        raise UsageError(
+            f"--tflite-batch {batch}: must be a whole number from 1 to {MAX_BATCH}, or dynamic"
+        )
     quiet_tensorflow()
     from kerasdl.export import worker
 
@@ -55,6 +69,7 @@ def main(argv) -> None:
             settings,
             quantized=[kind for kind in args.quantize if kind != "none"],
             signatures=args.signatures,
+            batch=None if batch == "dynamic" else int(batch),
             version=None if args.version == "next" else int(args.version),
         )
     print(json.dumps(card, indent=1))

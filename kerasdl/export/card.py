@@ -27,7 +27,15 @@ MAX_LOSS = 0.03  # calibrated ones that lose more are left out
 PACKAGES = ("tensorflow", "keras", "ai-edge-litert", "numpy")
 
 
-def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interface: dict) -> dict:
+def contents(
+    parts,
+    name: str,
+    folder: Path,
+    report: dict,
+    omitted: dict,
+    interface: dict,
+    batch: int | None = 1,
+) -> dict:
     """The card of a version whose files are all written.
 
     Args:
@@ -37,6 +45,7 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         report: Of `exporter.prove`.
         omitted: `{file: reason}` of requested files that could not be made.
         interface: Its inputs and outputs, of `kerasdl.inference.signatures.interface`.
+        batch: Of its TFLite files.
 
     Returns:
         JSON values; the version is still missing.
@@ -64,11 +73,10 @@ def contents(parts, name: str, folder: Path, report: dict, omitted: dict, interf
         "metrics": parts.metrics,
         "signatures": report["signatures"],
         "interface": interface,
-        "batch": f"dynamic; of TFLite 1: {row.tflite_static_batch}"
-        if row.tflite_static_batch
-        else "dynamic",
+        "batch": f"dynamic; of TFLite {'dynamic' if batch is None else batch}",
         "artifacts": artifacts,
         "omitted": omitted,
+        "calibration_examples": max(map(len, parts.train.values()), default=0),
         "warmup_requests": report["warmup_requests"],
         "keras_bytes": _size(folder / "assets.extra" / "model.keras"),
         "versions": {"kerasdl": kerasdl.__version__}
@@ -155,6 +163,9 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
     names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artifacts"].values())]
     head = ["file", "KiB", "largest difference", *names, "ms"]
     head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
+    compiled = [(a.get("compiled_model") or {}) for a in card["artifacts"].values()]
+    device = sorted({t for one in compiled for t in one.get("latency_ms", {})}, key=int)
+    head += [f"ms, {t} thread{'s' * (t != '1')}, compiled model" for t in device]
     rows = []
     for name, a in card["artifacts"].items():
         test = a["test"] or {}
@@ -164,6 +175,8 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
         else:  # TensorFlow takes all threads
             times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
         metrics = [f"{test[k]:.4f}" if k in test else "" for k in names]
+        more = (a.get("compiled_model") or {}).get("latency_ms", {})
+        times += [f"{more[t]:.3f}" if t in more else "" for t in device]
         size = f"{a['bytes'] / 1024:.0f}"
         rows.append([name, size, f"{a['max_difference']:.1e}", *metrics, *times])
     return head, rows
@@ -189,10 +202,12 @@ def markdown(card: dict) -> str:
         *_table(*table(card)),
         "",
         "Differences are `max|a - b| / (1 + max|b|)` from the answers of `model.keras`; latencies "
-        "are medians for one example on the machine that exported.",
+        "are medians for one example on the machine that exported, of TFLite files by the "
+        "interpreter, and by LiteRT's compiled model.",
     ]
     if evaluated := next(iter(card["artifacts"].values()))["test"]:
         lines[-1] += f" Metrics are of {evaluated['examples']} test examples."
+    lines += ["", *_operations(card)]
     for name, reason in card["omitted"].items():
         lines += ["", f"Without `{name}`: {reason}"]
     lines += ["", "## Signatures", ""]
@@ -211,6 +226,27 @@ def markdown(card: dict) -> str:
             if isinstance(value, int | float):
                 lines.append(f"| {part} {key} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _operations(card) -> list[str]:
+    """A line for each TFLite file: what runs its operations, and what it was calibrated with."""
+    lines = []
+    for name, one in card["artifacts"].items():
+        if not (how := one.get("operations")):
+            continue
+        device = (one.get("compiled_model") or {}).get("all_on_gpu")
+        lines.append(
+            f"- `{name}`: {how['count']} operations, {how['accelerated']:.2f} of them by the "
+            f"accelerator of the CPU (XNNPACK), {how['float']:.2f} on floats"
+            + ("" if device is None else f", {'all' if device else 'not all'} by that of the GPU")
+            + (
+                f"; calibrated with {card['calibration_examples']} training examples"
+                if name.removeprefix("tflite/") in CALIBRATED
+                else ""
+            )
+            + "."
+        )
+    return lines
 
 
 def _classes(data) -> list[str]:

@@ -16,7 +16,7 @@ from kerasdl import catalog
 from kerasdl.errors import ExportError, UserError
 from kerasdl.export import QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
 from kerasdl.export.parts import Parts
-from kerasdl.inference import explain, proof
+from kerasdl.inference import explain, proof, runtimes
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
 from kerasdl.recipe import CHOICES
 from kerasdl.store import load
@@ -70,6 +70,7 @@ def export(
     signatures=(),
     version: int | None = None,
     helpers: Helpers | None = None,
+    batch: int | None = 1,
 ) -> dict:
     """Write `export_dir/name/<version>/` and `models.config`.
 
@@ -86,6 +87,7 @@ def export(
         signatures: Names of those that are written; all if empty.
         version: The next one if None; never one that is there.
         helpers: Its processes, if they have been started already.
+        batch: Examples that a TFLite file takes at once; None is any number of them, and of tokens.
 
     Returns:
         The card, as in `assets.extra/card.json`, with its `folder`.
@@ -107,11 +109,15 @@ def export(
     serving.check_version(export_dir, name, version)
     if signatures:
         _check_signatures(parts, signatures)
+    if batch != 1 and (why := catalog.row(parts.model_name).tflite_static_batch):
+        raise UserError(f"--tflite-batch: that of {parts.model_name} must be 1, as {why}")
     lite = "tflite" in formats and not catalog.row(parts.model_name).no_tflite
     with serving.making(export_dir, name) as folder, contextlib.ExitStack() as stack:
         helpers = helpers or stack.enter_context(Helpers(lite))
         try:
-            metadata = _write(parts, formats, name, folder, say, quantized, signatures, helpers)
+            metadata = _write(
+                parts, formats, name, folder, say, quantized, signatures, helpers, batch
+            )
             published = _publish(folder, metadata, version)
         except OSError as error:
             raise ExportError(f"{folder.parent}: cannot be written: {error}") from error
@@ -152,7 +158,7 @@ def _check_signatures(parts, names):
             )
 
 
-def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
+def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -> dict:
     """Write and prove all files but the card; return the card's values."""
     extra = folder / "assets.extra"
     extra.mkdir()
@@ -163,7 +169,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(saved_model.traced(served), folder, tokenizer)
-    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
+    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only, batch)
     requests = [
         (signature, next(proof.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
@@ -176,7 +182,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
     elif "tflite" in formats and not meta["tflite"]["signatures"]:
         omitted["tflite"] = f"{', '.join(only)}: not in TFLite files"
     elif "tflite" in formats:
-        batch, lite = 1 if row.tflite_static_batch else None, folder / "tflite"
+        lite = folder / "tflite"
         omitted = tflite.write(
             parts.task,
             parts.model,
@@ -200,8 +206,8 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers) -> dict:
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
-    described = interface(parts.task, parts.model, only)
-    metadata = card.contents(parts, name, folder, report, omitted, described)
+    described = interface(parts.task, parts.model, only, batch)
+    metadata = card.contents(parts, name, folder, report, omitted, described, batch)
     card.write_metadata(metadata, folder / "tflite")
     return metadata | {"sha256": files.checksums(folder)}
 
@@ -217,7 +223,7 @@ def _publish(folder, metadata, version) -> Path:
                 raise
 
 
-def examples_of(parts, model, only=()) -> tuple[dict, dict]:
+def examples_of(parts, model, only=(), batch: int | None = 1) -> tuple[dict, dict]:
     """Inputs, the answers of `model` to them, and the metadata of `proof`.
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
@@ -229,11 +235,13 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
     cases = {s.name: s.cases for s in described}
     for target in ("savedmodel", "tflite"):
         signatures = {}
-        served = functions(parts.task, model, target, tokenizer, only=only)
+        served = functions(parts.task, model, target, tokenizer, batch=None, only=only)
         for signature, (function, specs) in served.items():
-            if signature in meta.get("savedmodel", {}).get("signatures", ()):
-                signatures[signature] = meta["savedmodel"]["signatures"][signature]
+            one = meta.get("savedmodel", {}).get("signatures", {}).get(signature)
+            if one and set(one["inputs"]) == {spec.name for spec in specs}:
+                signatures[signature] = one
                 continue
+            key = f"{target}.{signature}" if one else signature
             same = [n for n in signatures if served[n] is served[signature]]
             if same:  # another name of it
                 for side in ("in", "out"):
@@ -248,9 +256,10 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
                 inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
                 outputs = traced(*(tf.constant(v) for v in inputs.values()))
                 for side, values in (("in", inputs), ("out", outputs)):
-                    names = {k: "/".join(filter(None, (side, signature, k, at))) for k in values}
+                    names = {k: "/".join(filter(None, (side, key, k, at))) for k in values}
                     arrays |= {names[k]: np.asarray(v) for k, v in values.items()}
             signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
+            signatures[signature] |= {"key": key} if one else {}
             if "0" in requested:
                 signatures[signature]["cases"] = len(requested)
         meta[target] = {
@@ -258,8 +267,7 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
             "evaluated_by": parts.task.evaluated_by(target),
             "without": [] if target == "savedmodel" else _names_of_classes(parts.task, model),
         }
-    meta["latency_seconds"] = proof.SECONDS
-    meta["lite_batch"] = 1 if catalog.row(parts.model_name).tflite_static_batch else None
+    meta["latency_seconds"] = runtimes.SECONDS
     meta["text_ops"] = bool(tokenizer and tokenizer.needs_text_ops)
     return {k: _bytes(v) for k, v in arrays.items()}, meta
 

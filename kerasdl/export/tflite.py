@@ -74,7 +74,7 @@ def write(
     examples: dict,
     folder,
     say,
-    batch: int | None = None,
+    batch: int | None = 1,
     quantized=QUANTIZED,
     only=(),
     converters=(),
@@ -92,7 +92,7 @@ def write(
         examples: `{input: (N, ...)}` of training examples; the first 200 calibrate int8.
         folder: Where to; is made.
         say: Called with a line of progress.
-        batch: Of the inputs; None is any.
+        batch: Examples that a file takes at once; None is any number of them, and of tokens.
         quantized: Of `proof.KINDS`, "float32" aside.
         only: Names of the signatures that are written; all if empty.
         converters: Of `Converter`, each works on a file at a time; a new one if there are none.

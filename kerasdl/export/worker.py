@@ -64,7 +64,7 @@ class Export:
             weights: "best" or "last"; the run's own setting if None.
             settings: Of the task, in place of the run's; those of `Task.changeable`.
             say: Called with a line of progress.
-            **options: `quantized`, `signatures` and `version` of `exporter.export`.
+            **options: `quantized`, `signatures`, `version` and `batch` of `exporter.export`.
 
         Returns:
             The card, with the `folder` it stands in.

@@ -10,8 +10,9 @@ from kerasdl import catalog, tasks
 from kerasdl.data import augment, pipeline, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
-from kerasdl.inference import dataset, interface, proof
+from kerasdl.inference import dataset, interface, proof, runtimes
 from kerasdl.inference.signatures import functions, tokenizer_of
+from kerasdl.metrics import exported
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
 
@@ -66,7 +67,7 @@ class Artifact:
             `probabilities` and `logits` `(N, K)`, and `label` `(N,)`; numpy arrays.
         """
         inputs = {"image": np.asarray(image, "float32")}
-        return proof.in_batches(lambda batch: self.answer("serving_default", batch), inputs)
+        return exported.in_batches(lambda batch: self.answer("serving_default", batch), inputs)
 
 
 def open_artifact(path) -> Artifact:
@@ -172,7 +173,6 @@ def _evaluate(artifact, task, batches, views=None):
             f"{artifact.path}: this task has no metrics for exported files; evaluate its run "
             "with --run"
         )
-    static = target == "tflite" and catalog.row(task.run_recipe.model).tflite_static_batch
     watching = [e for e in task.evaluators() if isinstance(e, Confusion)]
 
     def watch(outputs, batch):
@@ -185,7 +185,7 @@ def _evaluate(artifact, task, batches, views=None):
     try:
         number = _views(task, views)
         seen = tta.AveragedFile(artifact, number) if number > 1 else artifact
-        result = proof.evaluate(seen, batches, how, 1 if static else BATCH, watch)
+        result = exported.evaluate(seen, batches, how, BATCH, watch)
     except KeyError as error:
         raise UserError(f"{artifact.path}: the data set has no column {error}") from None
     if result is None:
@@ -199,25 +199,25 @@ def _evaluate(artifact, task, batches, views=None):
 def _open_saved_model(path):
     try:
         try:
-            return proof.SavedModel(path)
+            return runtimes.SavedModel(path)
         except RuntimeError as error:
             if "not registered" not in str(error):
                 raise
-            proof.load_text_ops()  # of wordpiece and sentencepiece
-            return proof.SavedModel(path)
+            runtimes.load_text_ops()  # of wordpiece and sentencepiece
+            return runtimes.SavedModel(path)
     except Exception as error:  # damaged files raise many kinds of errors
         raise UserError(f"{path}: the SavedModel cannot be read: {_first(error)}") from None
 
 
 def _open_tflite(path):
     try:
-        return proof.TFLite(path)
+        return runtimes.TFLite(path)
     except Exception as error:  # as above
         raise UserError(f"{path}: the TFLite file cannot be read: {_first(error)}") from None
 
 
 class _KerasModel:
-    """A Keras model's signatures on numpy arrays, as of `proof.SavedModel`."""
+    """A Keras model's signatures on numpy arrays, as of `runtimes.SavedModel`."""
 
     def __init__(self, path):
         model, task = load.load(path), task_of(load.load_info(path))

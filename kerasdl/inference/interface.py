@@ -41,13 +41,15 @@ class Interface:
             settings: Names of inputs that have a value of their own.
 
         Returns:
-            None where it takes anything else besides, but what is made of the image.
+            None where it takes anything else besides, but what is made of the image, or the length
+            of a text.
         """
         inputs, result = self.signatures[name]["inputs"], {}
+        lengths = {f"{key}_length" for key in inputs}
         for key, one in inputs.items():
             if one["kind"] in INPUTS and one["kind"] not in result and one["batched"]:
                 result[one["kind"]] = key
-            elif key not in settings and one["kind"] not in MADE:
+            elif key not in settings and one["kind"] not in MADE and key not in lengths:
                 return None
         return result
 

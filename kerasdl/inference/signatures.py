@@ -1,6 +1,6 @@
 """The signatures of a task as they are served: checked, with encoded images and texts."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import tensorflow as tf
 
@@ -48,7 +48,7 @@ def tokenizer_of(task):
     return Tokenizer.from_json(task.info.tokenizer) if task.info.tokenizer else None
 
 
-def functions(task, model, target: str, tokenizer=None, batch: int | None = None, only=()) -> dict:
+def functions(task, model, target: str, tokenizer=None, batch: int | None = 1, only=()) -> dict:
     """What is served: `{signature: (function of positional tensors, [TensorSpec])}`.
 
     The SavedModel's also name the classes, take encoded images as `serve_bytes`, and take and give
@@ -59,7 +59,7 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
         model: The Keras model.
         target: "savedmodel" or "tflite".
         tokenizer: A `Tokenizer`; needed where a signature has texts.
-        batch: Of the inputs; None is any.
+        batch: Examples that a TFLite file takes at once; None is any, and as many tokens, too.
         only: Names of the requested signatures; all but `explain` if empty.
 
     Returns:
@@ -71,13 +71,14 @@ def functions(task, model, target: str, tokenizer=None, batch: int | None = None
     return {name: pairs[id(one)] for name, one in served.items()}
 
 
-def interface(task, model, only=()) -> dict:
+def interface(task, model, only=(), batch: int | None = 1) -> dict:
     """The inputs and outputs of a model, as JSON: all that inference needs.
 
     Args:
         task: Its task.
         model: The Keras model.
         only: Names of the signatures that are written; all if empty.
+        batch: Of TFLite files, see `functions`.
 
     Returns:
         `context`, the maximum of tokens that it reads, or None; `resize` and `crop_fraction`, how
@@ -91,7 +92,7 @@ def interface(task, model, only=()) -> dict:
     described = {
         target: {
             name: endpoint.description
-            for name, endpoint in _endpoints(task, model, target, only=only).items()
+            for name, endpoint in _endpoints(task, model, target, None, batch, only).items()
         }
         for target in ("savedmodel", "tflite")
     }
@@ -142,7 +143,7 @@ def fit_of(task) -> images.Fit:
     return images.Fit.from_recipe(recipe) if recipe else images.SQUASH
 
 
-def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict:
+def _endpoints(task, model, target, tokenizer=None, batch=1, only=()) -> dict:
     """`{signature: Endpoint}`."""
     served, signatures = {}, list(task.signatures(model))
     if "explain" in only and explain.applies(task):  # on request
@@ -151,10 +152,11 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
         if target not in signature.formats:
             continue
         if target == "tflite":
-            served[signature.name] = _plain(signature, task.info, batch)
+            sizes = {} if batch is None else task.sizes()
+            served[signature.name] = _plain(signature, task.info, batch, sizes)
             continue
         fit = fit_of(task)
-        served[signature.name] = _rich(signature, task.info, fit, tokenizer, batch)
+        served[signature.name] = _rich(signature, task.info, fit, tokenizer)
         # Of other images than gray and color there are no encoded files.
         encoded = [
             name
@@ -162,7 +164,7 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
             if spec.kind == "image" and spec.batched and spec.shape[-1] in (1, 3)
         ]
         if encoded:
-            rich = _rich(signature, task.info, fit, tokenizer, batch, encoded)
+            rich = _rich(signature, task.info, fit, tokenizer, encoded)
             served.setdefault("serve_bytes", rich)
     served = {name: one for name, one in served.items() if not only or name in only}
     if target == "savedmodel" and served:  # what a server runs where no name is given
@@ -170,18 +172,39 @@ def _endpoints(task, model, target, tokenizer=None, batch=None, only=()) -> dict
     return served
 
 
-def _plain(signature, info, batch):
-    """An endpoint of tensors only."""
-    names = list(signature.inputs)
+def _plain(signature, info, batch, sizes):
+    """An endpoint of tensors as devices take them.
+
+    Their free axes have a size where `sizes` says so, there are no scalars, and whole numbers have
+    32 or 8 bits.
+    """
+    device = replace(
+        signature,
+        inputs={
+            name: replace(spec, shape=tuple(sizes.get(n, n) for n in spec.shape))
+            if spec.batched or spec.shape
+            else replace(spec, shape=(1,))
+            for name, spec in signature.inputs.items()
+        },
+    )
+    scalars = [
+        name for name, spec in signature.inputs.items() if not spec.batched and not spec.shape
+    ]
 
     def served(*tensors):
-        return dict(signature.function(**dict(zip(names, tensors, strict=True))))
+        inputs = dict(zip(device.inputs, tensors, strict=True))
+        inputs |= {name: inputs[name][0] for name in scalars}
+        result = signature.function(**inputs)
+        return {
+            name: tf.cast(value, tf.int32) if value.dtype == tf.int64 else value
+            for name, value in result.items()
+        }
 
-    specs = [_tensor_spec(name, spec, batch) for name, spec in signature.inputs.items()]
-    return Endpoint(served, specs, _description(signature, info))
+    specs = [_tensor_spec(name, spec, batch) for name, spec in device.inputs.items()]
+    return Endpoint(served, specs, _description(device, info))
 
 
-def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
+def _rich(signature, info, fit, tokenizer, encoded=()):
     """An endpoint that checks, decodes `encoded` images, takes and gives texts, names classes."""
     texts, names = signature.text_inputs, list(signature.inputs)
 
@@ -214,6 +237,9 @@ def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
                 outputs[name] = images.in_whole(outputs[name], tf.reshape(place, shape))
         for ids, text in signature.text_outputs.items():
             outputs[text] = tokenizer.text(outputs.pop(ids))
+        for name, spec in signature.outputs.items():
+            if spec.kind == "label":
+                outputs[name] = tf.cast(outputs[name], spec.dtype)
         for name, label in _class_names(signature, info).items():
             outputs[name] = _names(outputs[label], class_names_of(info, label, "label"))
         return outputs
@@ -221,13 +247,13 @@ def _rich(signature, info, fit, tokenizer, batch=None, encoded=()):
     specs = []
     for name, spec in signature.inputs.items():
         if name in texts:
-            specs.append(tf.TensorSpec((batch,), tf.string, name=texts[name]))
+            specs.append(tf.TensorSpec((None,), tf.string, name=texts[name]))
         elif name in encoded:
-            specs.append(tf.TensorSpec((batch,), tf.string, name=f"{name}_bytes"))
+            specs.append(tf.TensorSpec((None,), tf.string, name=f"{name}_bytes"))
         elif texts and _number(spec):  # of any rank: a number, or one per text
             specs.append(tf.TensorSpec(None, spec.dtype, name=name))
         else:
-            specs.append(_tensor_spec(name, spec, batch))
+            specs.append(_tensor_spec(name, spec))
     return Endpoint(served, specs, _description(signature, info, True, encoded))
 
 

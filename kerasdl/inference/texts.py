@@ -64,7 +64,10 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
             ids, continued = ids[None], out_name == ids_name
             if not continued:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
-            answer = artifact.answer(name, {text_name: ids})
+            given_ids = {text_name: ids}
+            if f"{text_name}_length" in signature["inputs"]:
+                given_ids |= {f"{text_name}_length": np.array([ids.shape[1]], "int32")}
+            answer = artifact.answer(name, given_ids)
             written = answer[out_name][0]
             output = tokenizer.decode(np.concatenate([ids[0], written]) if continued else written)
         else:
@@ -120,6 +123,8 @@ def _continue_by_window(artifact, ids, new, numbers, context):
     whole = np.asarray(ids, "int32")
     for position in range(len(whole), len(whole) + new):
         window = {"token_ids": whole[None, -context:]}
+        if "token_ids_length" in artifact.inputs("next_token"):
+            window["token_ids_length"] = np.array([window["token_ids"].shape[1]], "int32")
         logits = artifact.answer("next_token", window)["logits"]
         logits = decoding.suppress(logits, tuple(range(SPECIAL)))
         token = decoding.sample(logits, key, position, temperature.astype("float32"), top_k)

@@ -25,9 +25,13 @@ def suppress(logits, ids):
 
 
 def greedy(logits):
-    """The likeliest token: int32 `(...)` of logits `(..., V)`; of equal ones the first."""
-    # Keras' argmax of floats uses an operation that TFLite does not have.
-    return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
+    """The likeliest token, or class: int32 `(...)` of logits `(..., V)`; of equal ones the first."""
+    # Keras' argmax of floats uses an operation that TFLite does not have, and neither that of
+    # TensorFlow nor `top_k` stays on whole numbers in files of 8 bits.
+    count = logits.shape[-1]
+    largest = ops.equal(logits, ops.max(logits, axis=-1, keepdims=True))
+    first = ops.min(ops.where(largest, ops.arange(count, dtype="int32"), count), axis=-1)
+    return ops.minimum(first, count - 1)  # of no numbers the last
 
 
 def filter_logits(logits, top_k=None, top_p=None):

@@ -116,10 +116,12 @@ def child(command, ended=lambda pid: None, **more):
 
 
 def why(status: int, output: str) -> str:
-    """Why a process failed: the signal that ended it, else the last line that it wrote."""
+    """Why a process failed: the signal that ended it, else the last line that it wrote, but for
+    notes of libraries that end."""
     if status < 0:
         return f"ended by {signal.Signals(-status).name}"
-    return (output.strip().splitlines() or [f"status {status}"])[-1]
+    lines = [line for line in output.strip().splitlines() if not line.startswith("INFO: ")]
+    return (lines or [f"status {status}"])[-1]
 
 
 @contextlib.contextmanager

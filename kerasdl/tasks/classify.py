@@ -5,6 +5,7 @@ from keras import ops
 from kerasdl.columns import Spec
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.ops import losses as loss_functions
+from kerasdl.ops.decoding import greedy
 from kerasdl.tasks import class_weights
 from kerasdl.tasks.task import Signature, Task
 
@@ -90,8 +91,7 @@ class Classify(Task):
         return {
             "probabilities": ops.softmax(logits, axis=-1),
             "logits": logits,
-            # Keras' argmax of floats uses an operation that TFLite does not have.
-            "label": ops.cast(ops.top_k(logits, 1)[1][:, 0], "int64"),
+            "label": greedy(logits),
         }
 
     def evaluators(self):

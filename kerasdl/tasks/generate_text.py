@@ -44,6 +44,9 @@ class GenerateText(Task):
     def arguments(self):
         return {"vocab_size": self.info.vocab_size, "max_length": self.info.max_length}
 
+    def sizes(self):
+        return {"N": self.info.max_length} if self.info.max_length else {}
+
     def model_inputs(self, model, batch):
         return batch["token_ids"][:, :-1]
 
@@ -155,22 +158,28 @@ class GenerateText(Task):
                 token_ids = token_ids[:, -model.context :]
             return {"logits": model(token_ids, training=False)[:, -1]}
 
-        def greedy(token_ids):
+        def next_token_after(token_ids, token_ids_length):
+            logits = model(token_ids, training=False)
+            last = ops.cast(token_ids_length, "int32")[:, None, None] - 1
+            return {"logits": ops.take_along_axis(logits, last, axis=1)[:, 0]}
+
+        def greedy(token_ids, token_ids_length):
             batch, width = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
             total = width + GREEDY_TOKENS
-            length = ops.zeros((batch,), "int32") + width
             written = decoding.generate(
                 model.decode_step,
                 model.init_cache(batch, model.context or total),
                 token_ids,
-                length,
+                token_ids_length,
                 total,
-                ops.minimum(length + GREEDY_TOKENS, model.context or total),
+                ops.minimum(token_ids_length + GREEDY_TOKENS, model.context or total),
                 lambda logits, position: decoding.greedy(decoding.suppress(logits, SPECIALS)),
                 prefill=False,
             )
-            return {"token_ids": written[:, width:]}
+            new = token_ids_length[:, None] + ops.arange(GREEDY_TOKENS, dtype="int32")[None]
+            return {"token_ids": ops.take_along_axis(written, new, axis=1)}
 
+        tokens = {"token_ids": Spec(("N",), "int32", "tokens")}
         settings = {"max_new_tokens": one, "temperature": number, "top_k": one, "seed": one}
         # Twice: what is decoded may be encoded in more tokens.
         room = min(8, (model.context or 4 * PROMPT) - 2 * self.prompt)
@@ -180,10 +189,12 @@ class GenerateText(Task):
             "top_k": np.array([0, 5, 0, 1], "int32"),
             "seed": np.array([0, 1, 2, 3], "int32"),
         }
+        longest = self.info.max_length or 2 * self.prompt
+        lengths = {"token_ids_length": np.array([longest, 1, longest // 2, longest], "int32")}
         return [
             Signature(
                 "serving_default",
-                {"token_ids": Spec(("N",), "int32", "tokens"), **settings},
+                tokens | settings,
                 serve,
                 formats=("savedmodel",),
                 text_inputs={"token_ids": "text"},
@@ -191,12 +202,21 @@ class GenerateText(Task):
                 examples=examples,
                 limits=tuple(limits),
             ),
-            Signature("next_token", {"token_ids": Spec(("N",), "int32", "tokens")}, next_token),
+            Signature("next_token", tokens, next_token, formats=("savedmodel",)),
+            Signature(
+                "next_token",
+                tokens | {"token_ids_length": one},
+                next_token_after,
+                formats=("tflite",),
+                examples=lengths,
+                limits=tuple(alone),
+            ),
             Signature(
                 "greedy",
-                {"token_ids": Spec(("N",), "int32", "tokens")},
+                tokens | {"token_ids_length": one},
                 greedy,
                 formats=("tflite",),
+                examples=lengths,
                 outputs={"token_ids": Spec((GREEDY_TOKENS,), "int32", "tokens")},
                 limits=tuple(alone),
             ),
@@ -208,6 +228,7 @@ class GenerateText(Task):
         texts = [pieces.decode(row[: self.prompt]) for row in ids]
         return {
             "token_ids": ids[:, :-1],
+            "token_ids_length": np.full(len(ids), ids.shape[1] - 1, "int32"),
             "label": ids[:, -1],
             "text": np.array([text.encode() for text in texts], object),
         }
@@ -215,7 +236,7 @@ class GenerateText(Task):
     def evaluated_by(self, target):
         return {
             "signature": "next_token",
-            "inputs": ["token_ids"],
+            "inputs": ["token_ids"] + ["token_ids_length"] * (target == "tflite"),
             "output": "logits",
             "target": "label",
             "loss": "cross_entropy",

@@ -6,6 +6,7 @@ from kerasdl.columns import VOID, Spec
 from kerasdl.metrics.segmentation import MeanIoU
 from kerasdl.ops import losses as loss_functions
 from kerasdl.ops.colors import class_colors
+from kerasdl.ops.decoding import greedy
 from kerasdl.tasks import class_weights
 from kerasdl.tasks.task import Number, Signature, Task
 
@@ -64,7 +65,7 @@ class Segment(Task):
         mask = ops.cast(_center(batch["mask"], logits.shape[1:3]), "int32")
         labeled = ops.cast(mask != VOID, logits.dtype)
         true = ops.where(mask == VOID, 0, mask)
-        right = ops.cast(_classes(logits) == true, logits.dtype)
+        right = ops.cast(greedy(logits) == true, logits.dtype)
         count = ops.sum(labeled, axis=(1, 2))
         accuracy = (ops.sum(right * labeled, axis=(1, 2)), count)
         weights = None
@@ -102,7 +103,7 @@ class Segment(Task):
     def predict(self, model, batch):
         image = self.model_inputs(model, batch)
         logits = model(image, training=False)
-        mask = _around(_classes(logits), image.shape[1:3])
+        mask = _around(greedy(logits), image.shape[1:3])
         return {"mask": mask, "probabilities": ops.softmax(logits, axis=-1)}
 
     def evaluators(self):
@@ -138,11 +139,6 @@ class Segment(Task):
             "target": "mask",
             "loss": "iou",
         }
-
-
-def _classes(logits):
-    """The likeliest class of each pixel, int32; Keras' argmax of floats is not in TFLite."""
-    return ops.cast(ops.top_k(logits, 1)[1][..., 0], "int32")
 
 
 def _center(mask, size):

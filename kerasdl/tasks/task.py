@@ -139,6 +139,11 @@ class Task:
         """Constructor arguments of the model that the data decide."""
         return {}
 
+    def sizes(self) -> dict:
+        """`{letter: size}` that free axes of inputs have where a file takes no other: the most
+        tokens."""
+        return {}
+
     def model_inputs(self, model, batch: dict):
         """The tensor, or dict of tensors, that the model is called with."""
         if len(self.inputs) == 1:

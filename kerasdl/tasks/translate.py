@@ -39,6 +39,9 @@ class Translate(Task):
     def arguments(self):
         return {"vocab_size": self.info.vocab_size, "max_length": self.longest}
 
+    def sizes(self):
+        return {"S": self.longest}
+
     def model_inputs(self, model, batch):
         return {"source_ids": batch["source_ids"], "target_ids": batch["target_ids"][:, :-1]}
 

@@ -1,5 +1,7 @@
 """One small ResNet, trained for seconds on real digits and exported once for all tests."""
 
+import contextlib
+import os
 import shutil
 from pathlib import Path
 
@@ -87,3 +89,21 @@ def pytest_collection_modifyitems(items):
         item.add_marker(
             pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
         )
+
+
+@pytest.fixture(scope="session")
+def open_in_browser(tmp_path_factory):
+    """`path -> Browser` of a TFLite file below the tests' folder; None where there is no browser
+    (a failure where `CI` is set)."""
+    from kerasdl.bench import browser
+    from kerasdl.errors import UserError
+
+    with contextlib.ExitStack() as stack:
+        try:
+            open_file = stack.enter_context(browser.litert(tmp_path_factory.getbasetemp()))
+        except UserError as error:
+            if os.environ.get("CI"):
+                raise
+            print(error)
+            open_file = None
+        yield open_file

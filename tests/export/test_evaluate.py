@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from kerasdl.data.splits import ArraySplit
-from kerasdl.inference import artifact, dataset, proof
+from kerasdl.inference import artifact, dataset
+from kerasdl.metrics import exported
 from kerasdl.metrics.detection import DetectionAP
 from kerasdl.metrics.segmentation import MeanIoU
 
@@ -60,13 +61,13 @@ def test_metrics_of_batches_are_those_of_the_whole(rng):
     logits, label = rng.normal(size=(50, 7)).astype("float32"), rng.integers(0, 7, 50)
     image, clean = rng.random((2, 50, 3, 3, 1))
     for loss, examples, whole in [
-        ("cross_entropy", {"x": logits, "y": label}, proof.metrics(logits, label)),
-        ("hinge", {"x": logits, "y": label}, proof.metrics(logits, label, "hinge")),
+        ("cross_entropy", {"x": logits, "y": label}, exported.metrics(logits, label)),
+        ("hinge", {"x": logits, "y": label}, exported.metrics(logits, label, "hinge")),
         ("mse", {"x": image, "y": clean}, {"mse": np.square(image - clean).mean()}),
         (None, {"x": label % 2, "y": label}, {"exact_match": np.mean(label % 2 == label)}),
     ]:
         echo = Echo()
-        result = proof.evaluate(echo, proof.split(examples, 8), by(loss), 3)
+        result = exported.evaluate(echo, exported.split(examples, 8), by(loss), 3)
         assert result == pytest.approx({**whole, "examples": 50}), loss
         assert max(echo.sizes) == 3
 
@@ -75,7 +76,7 @@ def test_intersection_over_union_is_that_of_training(rng):
     mask = rng.integers(0, 5, (20, 6, 6))
     mask[rng.random(mask.shape) < 0.2] = 255
     guess = np.where(rng.random(mask.shape) < 0.7, mask % 5, rng.integers(0, 4, mask.shape))
-    result = proof.evaluate(Echo(), proof.split({"x": guess, "y": mask}, 8), by("iou"))
+    result = exported.evaluate(Echo(), exported.split({"x": guess, "y": mask}, 8), by("iou"))
     evaluator = MeanIoU("abcdef")  # one of which never occurs
     evaluator.update({"mask": guess}, {"mask": mask, "weight": np.ones(20)})
     assert result == pytest.approx({**evaluator.result()["test"], "examples": 20})
@@ -98,7 +99,7 @@ def test_average_precision_is_that_of_training(rng):
             return {k: v[at : self.at] for k, v in answers.items()}
 
     how = {"signature": "s", "inputs": ["image"], "output": "boxes", "target": "boxes"}
-    result = proof.evaluate(Detector(), proof.split(examples, 8), how | {"loss": "ap"}, 3)
+    result = exported.evaluate(Detector(), exported.split(examples, 8), how | {"loss": "ap"}, 3)
     evaluator = DetectionAP("abc", (8, 8))
     evaluator.update(answers, examples | {"weight": np.ones(20), "index": np.arange(20)})
     expected = evaluator.result()["test"]
@@ -110,7 +111,7 @@ def test_average_precision_is_that_of_training(rng):
     inside = (y >= sides[0]) & (x >= sides[1]) & (y < sides[2]) & (x < sides[3])
     examples["instances"] = inside.astype("uint8")
     answers["masks"] = (inside & (rng.random(inside.shape) < 0.8)).astype("uint8")
-    result = proof.evaluate(Detector(), proof.split(examples, 8), how | {"loss": "ap"}, 3)
+    result = exported.evaluate(Detector(), exported.split(examples, 8), how | {"loss": "ap"}, 3)
     evaluator = DetectionAP("abc", (8, 8), masks=True)
     evaluator.update(answers, examples | {"weight": np.ones(20), "index": np.arange(20)})
     expected = evaluator.result()["test"]
@@ -122,9 +123,9 @@ def test_average_precision_is_that_of_training(rng):
 
 def test_without_a_target_there_are_no_metrics():
     examples = {"x": np.zeros((2, 3))}
-    assert proof.evaluate(Echo(), proof.split(examples), by("mse")) is None
-    assert proof.evaluate(Echo(), proof.split({}), by("mse")) is None
-    assert proof.evaluate(Echo(), proof.split(examples), None) is None
+    assert exported.evaluate(Echo(), exported.split(examples), by("mse")) is None
+    assert exported.evaluate(Echo(), exported.split({}), by("mse")) is None
+    assert exported.evaluate(Echo(), exported.split(examples), None) is None
 
 
 def test_random_parts_of_examples_do_not_depend_on_batches():

@@ -6,7 +6,7 @@ import pytest
 
 from kerasdl.bench import native
 from kerasdl.export import exporter
-from kerasdl.inference import proof
+from kerasdl.inference import proof, runtimes
 from tests.export.examples import make_parts, quiet
 from tests.fork_server import WITHOUT_KERAS, python
 from tests.variants import BATTERY, short_settings, tiny
@@ -31,13 +31,56 @@ def started(monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "executable", str(program))
 
 
+@pytest.fixture
+def proven(monkeypatch):
+    """The examples and the metadata that exports are proven with, in order."""
+    seen, prove = [], exporter.prove
+
+    def noted(folder, examples, meta, process):
+        seen.append((examples, meta))
+        return prove(folder, examples, meta, process)
+
+    monkeypatch.setattr(exporter, "prove", noted)
+    return seen
+
+
+def check_in_browser(open_file, card, examples, meta):
+    """Every file of an export answers in a browser as it does here."""
+    for path in proof.lite_files(card["folder"]):
+        name = f"tflite/{path.stem}"
+        if name not in card["artifacts"]:
+            continue
+        lite = open_file(path)
+        promised = meta["tflite"]["signatures"]
+        promised = {n: names for n, names in promised.items() if n in lite.signatures}
+        result = proof.check(lite, examples, promised, meta["tflite"]["without"], proof.SINGLE)
+        for output, far in result["difference"].items():
+            here = card["artifacts"][name]["difference"][output]
+            assert far <= max(1e-4, 2 * here * (path.stem != "float32")), (name, output)
+        if path.stem == "float32":
+            same = {k: v for k, v in result["agreement"].items() if k not in result["of_pixels"]}
+            assert set(same.values()) <= {1.0}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", BATTERY)
-def test_every_kind_of_model(name, tmp_path, replay, started, monkeypatch):
-    monkeypatch.setattr(proof, "SECONDS", 0.02)
+def test_every_kind_of_model(name, tmp_path, replay, started, monkeypatch, proven, open_in_browser):
+    monkeypatch.setattr(runtimes, "SECONDS", 0.02)
     parts = make_parts(name, task_kwargs=short_settings(name), **tiny(name))
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
     assert {*card["artifacts"], *card["omitted"]} == FILES
     assert set(card["omitted"]) <= {"tflite/int8"}
+    for file in (one for key, one in card["artifacts"].items() if key.startswith("tflite/")):
+        assert file["compiled_model"]["latency_ms"]["1"] > 0
+    types = {
+        spec["dtype"]
+        for key, one in card["artifacts"].items()
+        for sides in (one["signatures"].values() if key.startswith("tflite/") else ())
+        for side in sides.values()
+        for spec in side.values()
+    }
+    assert types <= {"float32", "int32", "int8", "uint8", "bool"}
+    if open_in_browser:
+        check_in_browser(open_in_browser, card, *proven[0])
     assert native.prove(replay, parts, card["folder"]) <= 1e-5

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import threading
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from kerasdl.errors import ExportError
 from kerasdl.export import card, convert, exporter, serving, tflite
-from kerasdl.inference import proof
+from kerasdl.inference import runtimes
 from kerasdl.inference.signatures import functions
 from kerasdl.models.sequence import gpt
 from tests.export.examples import make_parts, quiet
@@ -58,8 +59,8 @@ def test_names_are_exact(exported):
     }
 
 
-def test_tflite_names_and_dynamic_batch(exported, parts):
-    from kerasdl.inference.proof import TFLite
+def test_tflite_names_and_any_number_of_examples(exported, parts):
+    from kerasdl.inference.runtimes import TFLite
 
     lite = TFLite(Path(exported["folder"]) / "tflite" / "float32.tflite")
     assert lite.signatures == {
@@ -70,7 +71,11 @@ def test_tflite_names_and_dynamic_batch(exported, parts):
         outputs = lite.answer("serving_default", {"image": image})
         logits = parts.model(image, training=False)
         np.testing.assert_allclose(outputs["logits"], logits, atol=1e-4)
-        assert outputs["label"].dtype == np.int64
+        assert outputs["label"].dtype == np.int32
+    with pytest.raises(
+        ValueError, match=r"image has the shape \(7, 8, 1\); this file takes \(8, 8, 1"
+    ):
+        lite.answer("serving_default", {"image": parts.test["image"][:1, 1:]})
 
 
 def test_every_file_answers_as_the_model(exported):
@@ -106,6 +111,10 @@ def test_card(exported):
     lite = Path(exported["folder"]) / "tflite" / "int8.tflite"
     assert card["artifacts"]["tflite/int8"]["bytes"] == lite.stat().st_size
     assert card["artifacts"]["tflite/int8"]["latency_ms"]["1"] > 0
+    float32 = card["artifacts"]["tflite/float32"]
+    assert float32["compiled_model"]["latency_ms"]["1"] > 0
+    assert 0.5 < float32["operations"]["accelerated"] <= 1 and float32["operations"]["float"] > 0.5
+    assert card["artifacts"]["tflite/int8"]["operations"]["float"] < 0.2
     page = (extra / "card.md").read_text()
     for text in (card["paper"], "tflite/int8", "serve_bytes", "image_bytes", "| test top1 | 0.5 |"):
         assert text in page
@@ -208,6 +217,8 @@ def test_an_operation_that_is_no_builtin_is_named(parts, tmp_path):
     class Task:
         info = parts.info
 
+        sizes = dict
+
         def signatures(self, model):
             def serve(image):
                 return {"label": keras.ops.argmax(model(image), axis=-1)}
@@ -284,11 +295,16 @@ def chosen(parts, tmp_path_factory):
 def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
     assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
-    lite = proof.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
+    assert card["artifacts"]["tflite/int8_full"]["operations"]["float"] == 0
+    page = (Path(card["folder"]) / "assets.extra" / "card.md").read_text()
+    assert re.search(
+        r"- `tflite/int8_full`: \d+ operations, .* 0.00 on floats; calibrated with 200", page
+    )
+    lite = runtimes.TFLite(Path(card["folder"]) / "tflite" / "int8_full.tflite")
     result = json.loads((Path(card["folder"]) / "tflite" / "metadata.json").read_text())
     assert result["labels"] == [str(i) for i in range(10)]
     assert result["files"]["float32.tflite"]["serving_default"]["inputs"] == {
-        "image": {"shape": [None, 8, 8, 1], "dtype": "float32", "quantization": None}
+        "image": {"shape": [1, 8, 8, 1], "dtype": "float32", "quantization": None}
     }
     spec = result["files"]["int8_full.tflite"]["serving_default"]["inputs"]["image"]
     scale, zero = spec["quantization"]
@@ -375,9 +391,11 @@ def test_masked_attention_keeps_its_scores_in_eight_bits(tmp_path, rng):
     parts = make_parts("gpt2_small", **gpt.TINY["gpt2_small"])
     for weight in parts.model.trainable_variables:
         weight.assign_add(0.3 * rng.standard_normal(weight.shape))
-    tflite.write(parts.task, parts.model, parts.train, tmp_path / "files", quiet, None, ("int8",))
-    lite = proof.TFLite(tmp_path / "files" / "int8.tflite")
+    tflite.write(parts.task, parts.model, parts.train, tmp_path / "files", quiet, 1, ("int8",))
+    lite = runtimes.TFLite(tmp_path / "files" / "int8.tflite")
     token_ids = parts.test["token_ids"][:8]
     expected = np.asarray(parts.model(token_ids))[:, -1]
-    result = lite.answer("next_token", {"token_ids": token_ids})["logits"]
+    length = np.full(len(token_ids), token_ids.shape[1], "int32")
+    inputs = {"token_ids": token_ids, "token_ids_length": length}
+    result = lite.answer("next_token", inputs)["logits"]
     assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.99

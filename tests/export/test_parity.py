@@ -11,6 +11,7 @@ import pytest
 from kerasdl.columns import DataInfo
 from kerasdl.export import exporter
 from kerasdl.inference import proof
+from kerasdl.metrics import exported
 from kerasdl.recipe import Recipe
 from kerasdl.tasks.classify import Classify
 
@@ -38,7 +39,7 @@ def test_figures_are_those_of_training(loss):
     )
     batch = {"image": keras.ops.convert_to_tensor(logits), "label": label}
     losses, metrics = task.losses(lambda x, training: x, batch)
-    result = proof.metrics(logits, label, loss)
+    result = exported.metrics(logits, label, loss)
     assert result["loss"] == pytest.approx(float(keras.ops.mean(losses)), rel=1e-5)
     for name in ("top1", "top5"):
         assert result[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)

@@ -12,6 +12,7 @@ from PIL import Image
 
 from kerasdl import cli
 from kerasdl.data.text.tokenizer import Tokenizer
+from kerasdl.errors import UserError
 from kerasdl.export.exporter import export
 from kerasdl.inference import texts
 from kerasdl.models.sequence import gpt
@@ -91,12 +92,27 @@ def test_invalid_utf8_is_refused(serve):
 
 def test_the_next_token_follows_from_the_last_of_the_context(writer, rng):
     ids = rng.integers(4, 10, (3, 40)).astype("int32")
-    lite = texts.open_artifact(writer / FILES["tflite"])
     saved = texts.open_artifact(writer)
     expected = saved.answer("next_token", {"token_ids": ids[:, -24:]})["logits"]
-    for artifact in (saved, lite):
-        result = artifact.answer("next_token", {"token_ids": ids})["logits"]
-        np.testing.assert_allclose(result, expected, atol=1e-5)
+    result = saved.answer("next_token", {"token_ids": ids})["logits"]
+    np.testing.assert_allclose(result, expected, atol=1e-5)
+
+
+def after(artifact, token_ids):
+    """Logits of what follows tokens; a TFLite file is given their number too."""
+    length = {"token_ids_length": np.full(len(token_ids), token_ids.shape[1], "int32")}
+    inputs = {"token_ids": token_ids} | (length if artifact.kind == "tflite" else {})
+    return artifact.answer("next_token", inputs)["logits"]
+
+
+def test_a_tflite_file_takes_so_many_tokens_and_as_many_of_them_as_count(writer, rng):
+    lite = texts.open_artifact(writer / FILES["tflite"])
+    saved = texts.open_artifact(writer)
+    for count in (1, 7, 24):
+        ids = rng.integers(4, 10, (3, count)).astype("int32")
+        np.testing.assert_allclose(after(lite, ids), after(saved, ids), atol=1e-5)
+    with pytest.raises(UserError, match=r"token_ids has the shape \(25\); this file takes \(24\)"):
+        after(lite, rng.integers(4, 10, (3, 25)).astype("int32"))
 
 
 @pytest.mark.parametrize("file", FILES.values(), ids=FILES)
@@ -144,7 +160,7 @@ def by_hand(artifact, tokenizer, text, new):
     ids = ids.tolist()
     for _ in range(new):
         window = np.array([ids[-24:]], "int32")
-        logits = artifact.answer("next_token", {"token_ids": window})["logits"][0]
+        logits = after(artifact, window)[0]
         logits[:SPECIAL] = -np.inf
         ids.append(int(np.argmax(logits)))
     return tokenizer.decode(ids)

@@ -1,0 +1,110 @@
+"""TFLite files on what runs them: fixed sizes against free ones, and runtime against runtime."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from kerasdl.bench import browser, export
+from kerasdl.errors import UserError
+from kerasdl.export import tflite
+from kerasdl.inference import runtimes
+from kerasdl.ops.text import EOS, SPECIAL
+
+ROWS = {  # models, and the signature of each that is timed
+    "resnet20": "serving_default",
+    "vit_digits": "serving_default",
+    "char_gpt": "next_token",
+    "transformer_small": "greedy",
+    "ddpm_unet_small": "denoise",
+    "unet_small": "serving_default",
+}
+KINDS = ("float32", "int8")
+THREADS = (1, 2)
+
+
+def free_sizes():
+    """Yield `(name, steps)` for `paired.compare`: a float32 file of fixed sizes, as it is exported,
+    against one whose examples and tokens may be any number."""
+    for name, signature in ROWS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            fixed = _files(name, Path(folder) / "fixed", 1, ())
+            free = _files(name, Path(folder) / "free", None, ())
+            for threads in THREADS:
+                files = [runtimes.TFLite(f / "float32.tflite", threads) for f in (fixed, free)]
+                inputs = _inputs(files[0], signature)
+                yield (
+                    f"{name}, {signature}, {threads} threads: of fixed sizes / of free ones",
+                    {
+                        ("ours", False): _call(files[0], signature, inputs),
+                        ("peer", False): _call(files[1], signature, inputs),
+                    },
+                )
+
+
+def by_runtime():
+    """Yield `(name, steps)`: LiteRT's compiled model, and LiteRT.js in a browser where there is
+    one, against the interpreter."""
+    for name, signature in ROWS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            folder = _files(name, Path(folder) / "files", 1, KINDS[1:])
+            for path in (folder / f"{kind}.tflite" for kind in KINDS):
+                if path.exists():
+                    yield from _of_file(f"{name} {path.stem}, {signature}", path, signature)
+
+
+def _of_file(title, path, signature):
+    lite = runtimes.TFLite(path)
+    if signature not in lite.signatures:
+        return
+    inputs = _inputs(lite, signature)
+    for threads in THREADS:
+        sides = {"ours": runtimes.Compiled(path, threads), "peer": runtimes.TFLite(path, threads)}
+        yield (
+            f"{title}, {threads} threads: compiled model / interpreter",
+            {(side, False): _call(one, signature, inputs) for side, one in sides.items()},
+        )
+    try:
+        with browser.litert(path.parent) as open_file:
+            tab = open_file(path)
+            yield (
+                f"{title}, 1 thread: browser, with the way there and back / interpreter",
+                {
+                    ("ours", False): _call(tab, signature, inputs),
+                    ("peer", False): _call(lite, signature, inputs),
+                },
+            )
+    except UserError as error:
+        print(f"note: {error}")
+
+
+def _files(name, folder, batch, quantized):
+    """A folder with the files of a model with its default sizes."""
+    made = export.parts(name)
+    quiet = lambda line: None  # noqa: E731
+    tflite.write(made.task, made.model, made.train, folder, quiet, batch, quantized)
+    return folder
+
+
+def _inputs(lite, signature) -> dict:
+    """One example, with as many tokens as a file of fixed sizes takes."""
+    rng, result = np.random.default_rng(0), {}
+    for name, one in lite.interface()[signature]["inputs"].items():
+        shape = tuple(one["shape"])
+        if name.endswith("_length"):
+            result[name] = np.full(shape, max(s["shape"][-1] for s in _specs(lite, signature)))
+        elif one["dtype"] == "int32" and len(shape) > 1:
+            result[name] = rng.integers(SPECIAL, 2 * SPECIAL, shape)
+            result[name][:, -1] = EOS if name == "source_ids" else SPECIAL
+        else:
+            result[name] = np.zeros(shape) if one["dtype"] == "int32" else rng.random(shape)
+        result[name] = result[name].astype(one["dtype"])
+    return result
+
+
+def _specs(lite, signature):
+    return lite.interface()[signature]["inputs"].values()
+
+
+def _call(runtime, signature, inputs):
+    return lambda: runtime.answer(signature, inputs)
