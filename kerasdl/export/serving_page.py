@@ -7,6 +7,7 @@ import shlex
 import numpy as np
 
 from kerasdl.errors import UserError
+from kerasdl.export import snippets
 from kerasdl.export.serving import BATCHING, CONFIG
 from kerasdl.store import load
 
@@ -42,7 +43,8 @@ def _plain(name, value):
 
 
 def page(path) -> str:
-    """Commands that serve an exported model and run each of its signatures, by REST and by gRPC.
+    """Commands that serve an exported model and run each of its signatures, by REST and by gRPC;
+    and programs that run its TFLite files on devices.
 
     Args:
         path: The model's folder, or that of a version.
@@ -72,9 +74,8 @@ def page(path) -> str:
             f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json "
             f"http://localhost:8501/v1/models/{name}:predict",
         ]
-    return "\n".join(
-        [*lines, "", "# Send a request by gRPC", *_grpc(name, card["signatures"], extra)]
-    )
+    lines += ["", "# Send a request by gRPC", *_grpc(name, card["signatures"], extra)]
+    return "\n".join(lines + snippets.lines(folder, card))
 
 
 def _names(specs):

@@ -67,7 +67,8 @@ def test_every_command_is_answered_as_by_the_saved_model(name, served):
             else:
                 plain = value.astype("S").astype("U") if value.dtype.kind == "O" else value
                 assert np.array_equal(result[output], plain)
-    printed = run(page[page.index("python - <<'END'") :], ports)
+    start = page.index("python - <<'END'")
+    printed = run(page[start : page.index("\nEND\n", start) + 5], ports)
     first = next(iter(load_card(version)["signatures"].values()))
     assert all(re.search(rf"^{output} ", printed, re.MULTILINE) for output in first["outputs"])
 
