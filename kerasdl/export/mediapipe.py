@@ -26,7 +26,7 @@ def classifier(content: bytes, description: dict) -> bytes | None:
         description: As `tflite_metadata.described` takes it.
 
     Returns:
-        The file, or None of a model that is no classifier of images of 1 or 3 channels.
+        The file, or None where it is no classifier of single images of 1 or 3 channels, in floats.
     """
     model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
     if len(model.subgraphs) != 1 or len(model.signatureDefs or []) != 1:
@@ -40,6 +40,7 @@ def classifier(content: bytes, description: dict) -> bytes | None:
     image = graph.tensors[graph.inputs[0]]
     if (
         len(image.shape) != 4
+        or image.shape[0] != 1
         or image.shape[3] not in (1, 3)
         or image.type != schema.TensorType.FLOAT32
     ):

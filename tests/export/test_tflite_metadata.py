@@ -20,7 +20,7 @@ from tensorflow.lite.tools import flatbuffer_utils
 
 from kerasdl.errors import ExportError
 from kerasdl.export import mediapipe
-from kerasdl.export.tflite_metadata import described
+from kerasdl.export.tflite_metadata import described, packed
 
 NAMES = [*"abc", "and so on\n", ""]
 
@@ -215,6 +215,13 @@ def test_no_classifier_of_mediapipe(file, kind, output, monkeypatch):
     other = description()
     other["signatures"]["serving_default"]["inputs"]["image"]["kind"] = kind
     assert mediapipe.classifier(file, other) is None
+
+
+@pytest.mark.parametrize("field, value", [("shape", [2, 6, 4, 3]), ("type", 9)])
+def test_no_classifier_of_several_images_or_of_integers(file, field, value):
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(file))
+    setattr(model.subgraphs[0].tensors[model.subgraphs[0].inputs[0]], field, value)
+    assert mediapipe.classifier(packed(model), description()) is None
 
 
 MISSING = "MediaPipe is missing: apt-get install libegl1 libgles2 && pip install mediapipe"
