@@ -54,6 +54,7 @@ setup(
             "pytest-xdist",
             "playwright",  # drives the browser of TFLite files
             "ruff",
+            "mediapipe>=1.2,<2",  # classifies with exported files
         ],
     },
 )

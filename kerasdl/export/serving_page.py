@@ -8,6 +8,7 @@ from urllib.parse import quote
 import numpy as np
 
 from kerasdl.errors import UserError
+from kerasdl.export import snippets
 from kerasdl.export.serving import BATCHING, CONFIG, MODEL_BATCHING
 from kerasdl.inference import interface
 from kerasdl.store import load
@@ -47,7 +48,8 @@ def _plain(name, value):
 
 
 def page(path) -> str:
-    """Commands that serve an exported model and run each of its signatures, by REST and by gRPC.
+    """Commands that serve an exported model and run each of its signatures, by REST and by gRPC;
+    and programs that run its TFLite files on devices.
 
     Args:
         path: The model's folder, or that of a version.
@@ -59,7 +61,8 @@ def page(path) -> str:
     extra = folder / "assets.extra"
     if kind != "saved_model" or not (extra / REQUESTS).is_dir():
         raise UserError(f"{path}: there is no exported model with {REQUESTS}; export it again")
-    signatures = _signatures(folder, load.card_of(kind, folder))
+    card = load.card_of(kind, folder)
+    signatures = _signatures(folder, card)
     described = interface.of_card(folder, "savedmodel").signatures
     root, name = folder.parents[1], folder.parent.name
     lines = [
@@ -82,7 +85,8 @@ def page(path) -> str:
             *_refused(described.get(signature)),
             f"curl -d @{shlex.quote(str(extra / REQUESTS / signature))}.json {address}",
         ]
-    return "\n".join([*lines, "", "# Send a request by gRPC", *_grpc(name, signatures, extra)])
+    lines += ["", "# Send a request by gRPC", *_grpc(name, signatures, extra)]
+    return "\n".join(lines + snippets.lines(folder, card))
 
 
 def _signatures(folder, card) -> dict:

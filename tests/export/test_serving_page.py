@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.export import serving_page
+from kerasdl.export import serving_page, snippets
 from kerasdl.export.exporter import export
-from kerasdl.inference import proof
+from kerasdl.inference import proof, runtimes
 from kerasdl.models.generative import ddpm
 from kerasdl.models.sequence import gpt, transformer
 from kerasdl.store import load
@@ -29,7 +29,7 @@ MODELS = {
 def served(parts, tmp_path_factory):
     """A folder of four models, and the ports that they are served at."""
     folder = tmp_path_factory.mktemp("served")
-    export(parts, (), folder, None, quiet)
+    export(parts, ("tflite",), folder, None, quiet, quantized=())
     for name, arguments in MODELS.items():
         export(make_parts(name, **arguments), (), folder, None, quiet)
     with serving(folder) as ports:
@@ -67,9 +67,28 @@ def test_every_command_is_answered_as_by_the_saved_model(name, served):
             else:
                 plain = value.astype("S").astype("U") if value.dtype.kind == "O" else value
                 assert np.array_equal(result[output], plain)
-    printed = run(page[page.index("python - <<'END'") :], ports)
+    command = page[page.index("python - <<'END'") :].partition("\nEND")[0]
+    printed = run(f"{command}\nEND", ports)
     first = next(iter(load_card(version)["signatures"].values()))
     assert all(re.search(rf"^{output} ", printed, re.MULTILINE) for output in first["outputs"])
+
+
+@pytest.mark.slow
+def test_the_program_for_devices_answers_as_the_file(served, parts):
+    folder, _ = served
+    page = serving_page.page(folder / "resnet20")
+    titles = [line for line in page.splitlines() if "run tflite/" in line]
+    assert titles == [f"# {name}: run tflite/float32.tflite" for name in snippets.LANGUAGES]
+    text = page.partition(titles[0])[2].partition(titles[1])[0]
+    program = {}
+    exec(text, program)
+    image = parts.test["image"][:1]
+    path = load.find(folder / "resnet20")[1] / "tflite" / "float32.tflite"
+    expected = runtimes.TFLite(path).answer("serving_default", {"image": image})
+    result = program["serving_default"](image)
+    assert {"label", "probabilities"} <= result.keys() == expected.keys()
+    assert all(np.array_equal(result[name], expected[name]) for name in expected)
+    assert "takes image: float32 (1, 8, 8, 1) in [0, 1]" in text
 
 
 def load_card(version):
