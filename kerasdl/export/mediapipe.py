@@ -1,9 +1,9 @@
 """The file of a classifier that MediaPipe's ImageClassifier takes.
 
-MediaPipe 1.2 takes one subgraph, one image of 3 channels in float32, and reads every output as
-scores of classes: it refuses a label ("Expected output tensor at index 2 to have type UINT8 or
-FLOAT32 or BOOL"), gray images ("Only RGB color space is supported for now") and 8-bit integers
-("Type mismatch for input tensor"). So this file has the same network between color and scores.
+MediaPipe 1.2 takes one subgraph, an image of 3 channels in float32 or uint8, and reads every output
+as scores of classes: it refuses a label ("Expected output tensor at index 2 to have type UINT8 or
+FLOAT32 or BOOL"), gray images ("Only RGB color space is supported for now") and int8 ("Type
+mismatch for input tensor"). So this file has the same network between color and scores.
 """
 
 import numpy as np
