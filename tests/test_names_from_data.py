@@ -108,6 +108,7 @@ def described():
         **dict(versions={}, commit=None, omitted={}, metrics={"test": {f"f1 {NAMES[1]}": 0.5}}),
         "data": json.loads(info.to_json()),
         "artifacts": {"savedmodel": file},
+        "interface": {"context": None, "savedmodel": {}, "tflite": {}},
         "signatures": {"serving_default": {"inputs": {"image": spec}, "outputs": {"y": spec}}},
     }
 

@@ -194,6 +194,8 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
             only,
             helpers.converters,
         )
+        described = interface(parts.task, parts.model, only, batch)
+        tflite.describe(lite, parts.model_name, row.paper, described["tflite"])
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta, helpers.proof)
     lost = card.inaccurate(report["artifacts"])

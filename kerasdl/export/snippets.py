@@ -13,37 +13,14 @@ import re
 
 FILES = ("float32", "int8_full")  # the file of most answers, and the one of whole numbers
 LANGUAGES = ("Python", "JavaScript", "Kotlin", "Swift")
-WORDS = {  # of the other languages, and of the programs; they are no names of inputs
-    *("answer", "close", "data", "inputs", "interpreter", "model", "np", "open", "outputs", "path"),
-    *("quantized", "real", "result", "runner", "tensor", "values"),
-    *(
-        "case",
-        "catch",
-        "const",
-        "default",
-        "delete",
-        "do",
-        "enum",
-        "export",
-        "false",
-        "fun",
-        "func",
-    ),
-    *(
-        "function",
-        "init",
-        "inout",
-        "interface",
-        "internal",
-        "let",
-        "new",
-        "null",
-        "object",
-        "private",
-    ),
-    *("public", "static", "super", "switch", "this", "throw", "throws", "true", "typeof", "val"),
-    *("var", "void", "when"),
-}
+WORDS = frozenset(  # of the other languages, and of the programs; no names of inputs
+    (
+        "answer close data inputs interpreter model np open outputs path quantized real "
+        "result runner tensor values case catch const default delete do enum export false "
+        "fun func function init inout interface internal let new null object private public "
+        "static super switch this throw throws true typeof val var void when"
+    ).split()
+)
 # Of each type of numbers: the array; in Kotlin also what writes and reads it.
 PYTHON = {"float32": "float32", "int32": "int32", "int8": "int8", "uint8": "uint8", "bool": "bool"}
 JAVASCRIPT = {"float32": "Float32Array", "int32": "Int32Array", "uint8": "Uint8Array"}

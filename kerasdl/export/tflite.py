@@ -12,7 +12,16 @@ from pathlib import Path
 import numpy as np
 
 from kerasdl.errors import ExportError
-from kerasdl.export import CALIBRATED, CALIBRATION, EIGHT_BITS, QUANTIZED, saved_model
+from kerasdl.export import (
+    CALIBRATED,
+    CALIBRATION,
+    EIGHT_BITS,
+    QUANTIZED,
+    mediapipe,
+    saved_model,
+    tflite_metadata,
+)
+from kerasdl.inference.proof import MEDIAPIPE
 from kerasdl.inference.signatures import functions
 from kerasdl.layers import attention
 from kerasdl.system import processes
@@ -138,6 +147,23 @@ def write(
         for file in work.glob("*.tflite"):
             shutil.copyfile(file, folder / file.name)
     return {f"tflite/{kind}": f"TFLite {kind}: {reason}" for kind, reason in refused.items()}
+
+
+def describe(folder, name: str, paper: str, signatures: dict) -> None:
+    """Write metadata into TFLite files, and beside them a classifier's for MediaPipe.
+
+    Args:
+        folder: Theirs.
+        name: Of the model, in the catalogue.
+        paper: Its authors and year.
+        signatures: Of `kerasdl.inference.signatures.interface` for "tflite".
+    """
+    described = {"name": name, "description": f"{name} ({paper})", "signatures": signatures}
+    for path in Path(folder).glob("*.tflite"):
+        path.write_bytes(tflite_metadata.described(path.read_bytes(), described))
+    content = mediapipe.classifier((Path(folder) / "float32.tflite").read_bytes(), described)
+    if content:
+        (Path(folder) / f"{MEDIAPIPE}.tflite").write_bytes(content)
 
 
 def _convert(work, kinds, converters, say) -> dict:

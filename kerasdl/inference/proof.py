@@ -24,7 +24,8 @@ import numpy as np
 
 FORBIDDEN = ("keras", "tf_keras", "kerasdl")
 KINDS = ("float32", "float16", "dynamic", "int8", "int8_full")  # of TFLite files
-LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4}
+MEDIAPIPE = "mediapipe"  # a classifier's file of color images and probabilities alone
+LIMITS = {"savedmodel": 1e-5, "tflite/float32": 1e-4, f"tflite/{MEDIAPIPE}": 1e-4}
 PIXELS = 0.999  # that must agree in their class; of two as likely ones rounding decides
 BATCHES = (slice(0, 1), slice(1, 4), slice(None))  # of the examples: batch 1, 3 and 32
 SINGLE = tuple(slice(i, i + 1) for i in range(4))  # where the batch must be 1
@@ -184,6 +185,9 @@ def run(folder, examples: dict) -> dict:
             if name in LIMITS:
                 raise type(error)(f"{name}: {error}") from error
             omitted[name] = " ".join(str(error).split())
+    path = folder / "tflite" / f"{MEDIAPIPE}.tflite"
+    if path.is_file():
+        artifacts[f"tflite/{MEDIAPIPE}"] = _check_mediapipe(path, examples, meta)
     return {
         "signatures": saved_model.interface(),
         "warmup_requests": replay(saved_model, folder / WARMUP),
@@ -220,6 +224,25 @@ def _check_lite(path, examples, test, meta) -> dict:
         }
     metadata["test"] = exported.evaluate(lite, exported.split(test), evaluated_by)
     return metadata
+
+
+def _check_mediapipe(path, examples, meta) -> dict:
+    """The results of the file for MediaPipe, whose images have three channels."""
+    lite = runtimes.TFLite(path, os.cpu_count() or 1)
+    ((name, names),) = lite.signatures.items()
+    (image,) = names["inputs"]
+    promised = {name: names}
+    pixels = examples[f"in/{name}/{image}"]
+    colored = np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
+    metadata = check(lite, {**examples, f"in/{name}/{image}": colored}, promised, (), SINGLE)
+    inputs = {image: colored[:1]}
+    times = _latencies({lite.threads: lite}, name, inputs, meta["latency_seconds"])
+    return metadata | {
+        "signatures": lite.interface(),
+        "operations": lite.operations(),
+        "latency_ms": times,
+        "test": None,
+    }
 
 
 def _latencies(by_threads, signature, inputs, seconds) -> dict:

@@ -2,8 +2,6 @@
 
 import math
 
-from kerasdl.tasks.task import Signature
-
 MAX_BATCH = 8192  # examples of a request
 ANY_MODEL = 32  # examples that every model takes, however large they are
 MAX_NUMBERS = 2**25  # in the largest input or output of a request: 128 MiB of floats
@@ -30,11 +28,12 @@ def images(shape, count: int) -> int:
     return min(count, max(ANY_MODEL, MAX_NUMBERS // math.prod(shape)))
 
 
-def of_request(signature: Signature, encoded=()) -> dict[str, int]:
+def of_request(signature, encoded=()) -> dict[str, int]:
     """The bounds of a request to a signature, by the names in `WORDS`.
 
     Args:
-        signature: Its inputs and outputs say how large an example is.
+        signature: A `kerasdl.tasks.task.Signature`; its inputs and outputs say how large an example
+            is.
         encoded: Names of its inputs that are encoded images.
     """
     inputs = signature.inputs.values()

@@ -69,10 +69,10 @@ def test_every_kind_of_model(name, tmp_path, replay, started, monkeypatch, prove
     parts = make_parts(name, task_kwargs=short_settings(name), **tiny(name))
     card = exporter.export(parts, ("tflite",), tmp_path / "models", None, quiet)
     # A layer that is 0 on all that calibrates, as untrained ones may be, has no int8 file.
-    assert {*card["artifacts"], *card["omitted"]} == FILES
+    assert {*card["artifacts"], *card["omitted"]} - {"tflite/mediapipe"} == FILES
     assert set(card["omitted"]) <= {"tflite/int8"}
-    for file in (one for key, one in card["artifacts"].items() if key.startswith("tflite/")):
-        assert file["compiled_model"]["latency_ms"]["1"] > 0
+    for key in (key for key in FILES if key.startswith("tflite/") and key in card["artifacts"]):
+        assert card["artifacts"][key]["compiled_model"]["latency_ms"]["1"] > 0
     types = {
         spec["dtype"]
         for key, one in card["artifacts"].items()

@@ -26,7 +26,8 @@ OUTPUTS = {
     "logits": {"shape": [None, 10], "dtype": "float32"},
     "probabilities": {"shape": [None, 10], "dtype": "float32"},
 }
-ARTEFACTS = ["savedmodel", "tflite/float32", "tflite/float16", "tflite/dynamic", "tflite/int8"]
+KINDS = ("float32", "float16", "dynamic", "int8", "mediapipe")
+FILES = ["savedmodel", *(f"tflite/{kind}" for kind in KINDS)]
 
 
 def test_layout(exported):
@@ -80,7 +81,7 @@ def test_tflite_names_and_any_number_of_examples(exported, parts):
 
 def test_every_file_answers_as_the_model(exported):
     artifacts = exported["artifacts"]
-    assert list(artifacts) == ARTEFACTS
+    assert list(artifacts) == FILES
     assert artifacts["savedmodel"]["max_difference"] <= 1e-5
     assert artifacts["tflite/float32"]["max_difference"] <= 1e-4
     assert set(artifacts["savedmodel"]["difference"]) == {
@@ -98,7 +99,7 @@ def test_figures_are_the_models(exported, parts):
     assert test["loss"] == pytest.approx(float(keras.ops.mean(loss)), rel=1e-4)
     for name in ("top1", "top5"):
         assert test[name] == pytest.approx(float(keras.ops.mean(metrics[name])), abs=1e-6)
-    for name in ARTEFACTS[1:]:
+    for name in FILES[1:-1]:
         assert abs(exported["artifacts"][name]["test"]["top1"] - test["top1"]) <= 0.02
 
 
@@ -237,7 +238,7 @@ def test_a_quantized_file_that_no_interpreter_runs_is_left_out_and_said(tmp_path
     norm = parts.model.backbone.blocks[0].conv1.norm
     norm.beta.assign(keras.ops.full_like(norm.beta, -100.0))  # before its relu
     card = exporter.export(parts, ("tflite",), tmp_path, None, lines.append)
-    assert list(card["artifacts"]) == ARTEFACTS[:-1]
+    assert list(card["artifacts"]) == [name for name in FILES if name != "tflite/int8"]
     assert "XNNPACK" in card["omitted"]["tflite/int8"]
     assert [line for line in lines if line.startswith("without tflite/int8: ")]
     assert not (Path(card["folder"]) / "tflite" / "int8.tflite").exists()
@@ -294,7 +295,7 @@ def chosen(parts, tmp_path_factory):
 
 def test_full_int8_takes_and_gives_eight_bits(chosen, parts):
     card = chosen[0]
-    assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/int8_full"]
+    assert [*card["artifacts"]] == [*FILES[:2], "tflite/int8_full", FILES[-1]]
     assert card["artifacts"]["tflite/int8_full"]["operations"]["float"] == 0
     page = (Path(card["folder"]) / "assets.extra" / "card.md").read_text()
     assert re.search(
@@ -370,7 +371,7 @@ def test_a_converter_that_dies_is_said_and_costs_its_file_alone(parts, tmp_path,
     monkeypatch.setattr(tflite.Converter, "convert", killed)
     kinds = ("int8", "dynamic")
     card = exporter.export(parts, ("tflite",), tmp_path, None, lines.append, quantized=kinds)
-    assert [*card["artifacts"]] == ["savedmodel", "tflite/float32", "tflite/dynamic"]
+    assert [*card["artifacts"]] == [*FILES[:2], "tflite/dynamic", FILES[-1]]
     assert card["omitted"]["tflite/int8"].endswith("the converter died: ended by SIGKILL")
     said = [line for line in lines if line.startswith("TFLite")]
     assert said == ["TFLite float32", "TFLite int8", "TFLite dynamic"]
