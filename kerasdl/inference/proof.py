@@ -198,8 +198,7 @@ def run(folder, examples: dict) -> dict:
 
 def _check_lite(path, examples, test, meta) -> dict:
     """The results of one TFLite file."""
-    threads = sorted({1, os.cpu_count() or 1})
-    lites = {n: runtimes.TFLite(path, n) for n in threads}
+    lites = _by_threads(path)
     lite = lites[max(lites)]
     promised = dict(meta["tflite"]["signatures"])
     if path.stem in ("int8", "int8_full"):  # hold no loops
@@ -213,7 +212,7 @@ def _check_lite(path, examples, test, meta) -> dict:
     inputs = _first(promised, main, examples)
     metadata["latency_ms"] = _latencies(lites, main, inputs, seconds)
     if lite.batch:  # a compiled model takes no other sizes
-        compiled = {n: runtimes.Compiled(path, n) for n in threads}
+        compiled = _by_threads(path, runtimes.Compiled)
         ran = check(compiled[max(lites)], examples, promised, meta["tflite"]["without"], batches)
         for key, worst in (("difference", max), ("agreement", min)):
             both = (metadata[key], ran[key])
@@ -228,7 +227,8 @@ def _check_lite(path, examples, test, meta) -> dict:
 
 def _check_mediapipe(path, examples, meta) -> dict:
     """The results of the file for MediaPipe, whose images have three channels."""
-    lite = runtimes.TFLite(path, os.cpu_count() or 1)
+    lites = _by_threads(path)
+    lite = lites[max(lites)]
     ((name, names),) = lite.signatures.items()
     (image,) = names["inputs"]
     promised = {name: names}
@@ -236,13 +236,18 @@ def _check_mediapipe(path, examples, meta) -> dict:
     colored = np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
     metadata = check(lite, {**examples, f"in/{name}/{image}": colored}, promised, (), SINGLE)
     inputs = {image: colored[:1]}
-    times = _latencies({lite.threads: lite}, name, inputs, meta["latency_seconds"])
+    times = _latencies(lites, name, inputs, meta["latency_seconds"])
     return metadata | {
         "signatures": lite.interface(),
         "operations": lite.operations(),
         "latency_ms": times,
         "test": None,
     }
+
+
+def _by_threads(path, runtime=runtimes.TFLite) -> dict:
+    """A file as a runtime opens it, for one thread and for all."""
+    return {n: runtime(path, n) for n in sorted({1, os.cpu_count() or 1})}
 
 
 def _latencies(by_threads, signature, inputs, seconds) -> dict:

@@ -66,7 +66,7 @@ class TFLite:
     def __init__(self, path, threads: int = 1):
         from ai_edge_litert.interpreter import Interpreter
 
-        self.path, self.threads = str(path), threads
+        self.path = str(path)
         self.interpreter = Interpreter(self.path, num_threads=threads)
         self.signatures = self.interpreter.get_signature_list()
         self.runners = {n: self.interpreter.get_signature_runner(n) for n in self.signatures}

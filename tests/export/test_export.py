@@ -36,7 +36,7 @@ def test_layout(exported):
     assert {p.name for p in folder.parent.iterdir()} == {"1"}
     assert {p.name for p in (folder / "tflite").iterdir()} == {
         "metadata.json",
-        *(f"{kind}.tflite" for kind in ("float32", "float16", "dynamic", "int8")),
+        *(f"{kind}.tflite" for kind in KINDS),
     }
     assert {p.name for p in (folder / "assets.extra").iterdir()} == {
         "card.json",
