@@ -87,7 +87,7 @@ def open_artifact(path) -> Artifact:
         return path
     kind, path = load.find(path)
     opens = {"tflite": _open_tflite, "saved_model": _open_saved_model}
-    if kind in opens:
+    if kind in opens and load.card_file(kind, path).is_file():
         load.check_files(kind, path, LOADED if kind == "saved_model" else ("",))
     return Artifact(kind, path, opens.get(kind, _KerasModel)(path))
 

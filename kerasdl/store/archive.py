@@ -81,7 +81,7 @@ def load_keras(path):
         shapes = weightless.shapes(
             lambda: keras.saving.deserialize_keras_object(config), len(stored)
         )
-        needed, there = (sum(map(math.prod, d.values())) for d in (shapes, stored))
+        needed, there = (sum(math.prod(s) for _, s in each) for each in (shapes, stored.items()))
         if needed != there:
             raise UserError(f"its model has {needed:,} weights, and {there:,} are stored")
         return keras.saving.load_model(path, compile=False)
@@ -110,6 +110,7 @@ def modules_of(path, config) -> set[str]:
                 ours = True
             elif name != module or not KERAS.fullmatch(name):
                 foreign.add(name)
+        foreign |= {f"{module}.{name}" for name in _named(entry) if "." in name}  # of submodules
         if ours:
             _check_sizes(path, entry.get("config"))
     if foreign:
@@ -133,6 +134,12 @@ def _objects(config):
 
 def _module(entry) -> str:
     return str(entry.get("module") or "builtins")
+
+
+def _named(entry):
+    """The names of a class, or of a function, that one serialized object asks a module for."""
+    keys = ("class_name", "config") if entry["class_name"] == "function" else ("class_name",)
+    return [str(entry.get(key)).rpartition(">")[2] for key in keys]
 
 
 def _packages(entry) -> set[str]:

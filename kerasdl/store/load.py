@@ -133,16 +133,20 @@ def check_files(kind: str, path: Path, only=("",)) -> None:
             raise UserError(f"{file}: is not what was exported: its checksum is not the card's")
 
 
+def card_file(kind: str, path: Path) -> Path:
+    """Where the card of an exported file that `find` gave stands, if there is one."""
+    return _version(kind, path) / "assets.extra" / "card.json"
+
+
 def card_of(kind: str, path: Path) -> dict:
     """The `card.json` of an exported file that `find` gave.
 
     Raises:
         UserError: There is none, or one that cannot be read.
     """
-    folder = _version(kind, path)
-    file = folder / "assets.extra" / "card.json"
+    file = card_file(kind, path)
     if not file.is_file():
-        raise UserError(f"{folder}: holds no assets.extra/card.json")
+        raise UserError(f"{_version(kind, path)}: holds no assets.extra/card.json")
     return archives.read_json(file)
 
 

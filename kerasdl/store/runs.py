@@ -112,7 +112,7 @@ class Run:
 
         with dtype_policy(dtype):
             try:
-                checkpoint.check_shapes(weightless.shapes(build, len(arrays)), arrays)
+                checkpoint.check_shapes(dict(weightless.shapes(build, len(arrays))), arrays)
                 model = build()
             except Exception as error:  # damaged arguments fail in ways without number
                 line = archives.first(error)

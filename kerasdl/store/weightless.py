@@ -26,8 +26,8 @@ def no_weights():
         global_state.set_global_attribute("uninitialized_variables", before)
 
 
-def shapes(make, arrays: int) -> dict:
-    """`{path: shape}` of the weights that a model would have, which is not made.
+def shapes(make, arrays: int) -> list[tuple]:
+    """`(path, shape)` of each of the weights that a model would have, which is not made.
 
     Args:
         make: Makes the model; is called where weights get no values.
@@ -38,7 +38,7 @@ def shapes(make, arrays: int) -> dict:
     """
     with no_weights(), _at_most(LAYERS + LAYERS_PER_ARRAY * arrays):
         weights = make().variables
-        return {w.path: tuple(w.shape) for w in weights if not w.path.endswith(SEEDS)}
+        return [(w.path, tuple(w.shape)) for w in weights if not w.path.endswith(SEEDS)]
 
 
 @contextlib.contextmanager

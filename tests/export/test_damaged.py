@@ -349,6 +349,8 @@ def test_layers_that_run_code_or_read_files(name, tmp_path):
         ("keras.src.export.tfsm_layer", "Any"),
         ("keras.src.saving.saving_lib", "Any"),
         ("keras.ops", "fori_loop"),
+        ("keras", "utils.get_file"),
+        ("keras.layers", "utils.get_file"),
         ("kerasdl.cli.train", "main"),
         ("kerasdl.bench.torch_layers", "Any"),
     ],
