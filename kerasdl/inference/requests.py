@@ -37,7 +37,7 @@ class Checks:
             return {name: tf.identity(value) for name, value in values.items()}
 
 
-def shaped(checks: Checks, tensors: dict, specs, signature, encoded=()) -> dict:
+def shaped(checks: Checks, tensors: dict, specs, signature, allowed: dict) -> dict:
     """The tensors of a request, whose shapes and sizes are checked.
 
     Args:
@@ -45,12 +45,12 @@ def shaped(checks: Checks, tensors: dict, specs, signature, encoded=()) -> dict:
         tensors: `{input of the signature: tensor}` as they are served.
         specs: Their `TensorSpec`s, whose names are told to users.
         signature: The `Signature`.
-        encoded: Names of the inputs that are encoded images.
+        allowed: Of `bounds.of_request`.
 
     Returns:
         The same tensors.
     """
-    allowed, values, batches = bounds.of_request(signature, encoded), {}, {}
+    values, batches = {}, {}
     for (name, value), spec in zip(tensors.items(), specs, strict=True):
         if spec.shape.rank is None:  # one number, or one per text
             values[name] = value

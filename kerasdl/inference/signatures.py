@@ -224,11 +224,12 @@ def _plain(signature, info, batch, sizes):
 def _rich(signature, info, fit, tokenizer, encoded=()):
     """An endpoint that checks, decodes `encoded` images, takes and gives texts, names classes."""
     texts, names = signature.text_inputs, list(signature.inputs)
+    allowed = bounds.of_request(signature, encoded, info.max_length)
 
     def served(*tensors):
         inputs, count, checks = {}, None, requests.Checks()
         tensors = dict(zip(names, tensors, strict=True))
-        tensors = requests.shaped(checks, tensors, specs, signature, encoded)
+        tensors = requests.shaped(checks, tensors, specs, signature, allowed)
         for name, tensor in tensors.items():
             if name in texts:
                 inputs[name], inputs[f"{name}_length"] = tokenizer.ids(tensor)
@@ -339,4 +340,6 @@ def _description(signature, info, rich=False, encoded=()):
         for limit in signature.limits
     ]
     result = {"inputs": inputs, "outputs": outputs, "limits": limits}
-    return result | ({"bounds": bounds.of_request(signature, encoded)} if rich else {})
+    return result | (
+        {"bounds": bounds.of_request(signature, encoded, info.max_length)} if rich else {}
+    )

@@ -9,7 +9,7 @@ from kerasdl.columns import Spec
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.ops.text import SPECIAL, Pieces
-from kerasdl.tasks.bounds import MAX_TOKENS
+from kerasdl.tasks import bounds
 from kerasdl.tasks.task import Limit, Number, Signature, Task
 
 BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
@@ -153,10 +153,9 @@ class GenerateText(Task):
             line = f"text and max_new_tokens are more than the context of {model.context} tokens"
             limits.append(Limit(whole, line, max=model.context))
             alone.append(Limit(length, line, max=model.context))
-        line = (
-            f"texts and max_new_tokens, each as many as the largest, are over {MAX_TOKENS} tokens"
-        )
-        limits.append(Limit(whole, line, max=MAX_TOKENS, together=True))
+        count = bounds.tokens(model.context or self.info.max_length)
+        line = f"texts and max_new_tokens, each as many as the largest, are over {count} tokens"
+        limits.append(Limit(whole, line, max=count, together=True))
 
         def next_token(token_ids):
             if model.context:  # of more tokens the last ones count

@@ -36,7 +36,7 @@ def sample_signature(sample, shape, num_classes=None, guidance=False) -> Signatu
     def serve(num, seed, **conditions):
         return {"image": sample(key=noise.sample_keys(seed, num), **conditions)}
 
-    count = bounds.images(shape, MAX_IMAGES)
+    count = bounds.examples(shape, MAX_IMAGES)
     limits = [Limit(("num",), f"num must be at least 1 and at most {count}", 1, count)]
     if num_classes:
         line = f"labels must be at least 0 and at most {num_classes - 1}"

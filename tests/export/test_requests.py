@@ -465,9 +465,13 @@ def test_bounds_follow_from_the_signature(served):
         "examples": bounds.MAX_BATCH,
         "pixels_per_image": bounds.MAX_PIXELS,
     }
-    assert bounds.images((224, 224, 3), bounds.MAX_BATCH) == 222
-    assert bounds.images((2048, 2048, 3), bounds.MAX_BATCH) == bounds.ANY_MODEL
-    assert bounds.images((28, 28, 1), sampling.MAX_IMAGES) == sampling.MAX_IMAGES
+    assert bounds.examples((224, 224, 3), bounds.MAX_BATCH) == 222
+    assert bounds.examples((2048, 2048, 3), bounds.MAX_BATCH) == bounds.ANY_MODEL
+    texts = served("transformer_small").task.signatures(None)[0]
+    assert bounds.of_request(texts, (), 100)["examples"] == 655
+    assert bounds.tokens(None) == bounds.tokens(1024) == bounds.MAX_TOKENS
+    assert bounds.tokens(2048) == bounds.ANY_MODEL * 2048
+    assert bounds.examples((28, 28, 1), sampling.MAX_IMAGES) == sampling.MAX_IMAGES
     assert bounds.sentence(described["sample"]) == (
         "refused with: num must be at least 1 and at most 1024"
     )
