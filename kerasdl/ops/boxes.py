@@ -21,13 +21,29 @@ EPSILON = 1e-7
 
 def area(boxes):
     """Areas `(...)` of boxes `(..., 4)`; 0 of those whose ends are in the wrong order."""
-    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    return sides[..., 0] * sides[..., 1]
+    low, high = ends(boxes)
+    return _product(high - low)
+
+
+def ends(boxes):
+    """The lower and the upper ends `(..., 2)` of boxes `(..., 4)`."""
+    return ops.split(boxes, 2, axis=-1)
+
+
+def _product(sides):
+    """Of the two sides `(..., 2)`, neither below 0."""
+    y, x = ops.unstack(ops.maximum(sides, 0), axis=-1)
+    return y * x
 
 
 def iou(a, b):
     """Intersection over union of boxes `(..., 4)` that broadcast; 0 where both are empty."""
-    shared, union, _ = _overlap(a, b)
+    return iou_of_ends(ends(a), ends(b))
+
+
+def iou_of_ends(a, b):
+    """`iou` of boxes whose `ends` are given."""
+    shared, union = _overlap(a, b)
     return shared / ops.where(union > 0, union, 1)
 
 
@@ -40,7 +56,9 @@ def giou(a, b):
     Returns:
         `(...)` in [-1, 1]; 0 where both are the same point.
     """
-    shared, union, hull = _overlap(a, b)
+    a, b = ends(a), ends(b)
+    shared, union = _overlap(a, b)
+    hull = _product(ops.maximum(a[1], b[1]) - ops.minimum(a[0], b[0]))
     ratio = shared / ops.where(union > 0, union, 1)
     return ratio - (hull - union) / ops.where(hull > 0, hull, 1)
 
@@ -55,18 +73,15 @@ def pairwise(function, a, b):
 
 
 def _overlap(a, b):
-    """Areas of intersection, union and hull."""
-    low, high = ops.maximum(a[..., :2], b[..., :2]), ops.minimum(a[..., 2:], b[..., 2:])
-    sides = ops.maximum(high - low, 0)
-    shared = sides[..., 0] * sides[..., 1]
-    low, high = ops.minimum(a[..., :2], b[..., :2]), ops.maximum(a[..., 2:], b[..., 2:])
-    sides = ops.maximum(high - low, 0)
-    return shared, area(a) + area(b) - shared, sides[..., 0] * sides[..., 1]
+    """Areas of intersection and union of boxes, given their `ends`."""
+    shared = _product(ops.minimum(a[1], b[1]) - ops.maximum(a[0], b[0]))
+    return shared, _product(a[1] - a[0]) + _product(b[1] - b[0]) - shared
 
 
 def centers_and_sides(boxes):
     """Boxes `(..., 4)` as centers `(..., 2)` and sides `(..., 2)`, each y before x."""
-    return (boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]
+    low, high = ends(boxes)
+    return (low + high) / 2, high - low
 
 
 def corners(center, sides):
@@ -105,8 +120,8 @@ def decode(codes, anchors, weights=(1.0, 1.0, 1.0, 1.0)):
     """
     codes = codes / _like(weights, codes)
     at, lengths = centers_and_sides(anchors)
-    sides = ops.exp(ops.minimum(codes[..., 2:], MAX_LOG)) * lengths
-    return corners(codes[..., :2] * lengths + at, sides)
+    shift, growth = ends(codes)
+    return corners(shift * lengths + at, ops.exp(ops.minimum(growth, MAX_LOG)) * lengths)
 
 
 def clip(boxes, size=(1.0, 1.0)):
@@ -116,7 +131,8 @@ def clip(boxes, size=(1.0, 1.0)):
 
 def large(boxes, side):
     """Bool `(...)`: both sides of boxes `(..., 4)` are at least `side`."""
-    return ops.all(boxes[..., 2:] - boxes[..., :2] >= side, axis=-1)
+    low, high = ends(boxes)
+    return ops.all(high - low >= side, axis=-1)
 
 
 def cell_anchors(sizes, ratios, rounded=False) -> np.ndarray:

@@ -6,7 +6,7 @@ Source: Girshick et al. 2014, https://arxiv.org/abs/1311.2524, section 2.2 (gree
 from keras import ops
 
 from kerasdl.columns import ABSENT
-from kerasdl.ops.boxes import iou
+from kerasdl.ops.boxes import ends, iou_of_ends
 
 NEVER = 0.0  # the score of what is not there; one below would be this in 8-bit numbers
 UNROLLED = 128  # steps written one by one; converted files with 8-bit numbers have no loops
@@ -29,13 +29,14 @@ def nms(boxes, scores, threshold, count, labels=None):
         int32 `(B, count)` indices, `ABSENT` where there are no more boxes.
     """
     number = ops.arange(boxes.shape[1], dtype="int32")
+    all_ends = ends(boxes)
 
     def step(left):
         value, index = ops.top_k(left, 1)  # (B, 1); of equal ones the first
         index = ops.cast(index, "int32")
         here = number == index  # (B, N)
         box = ops.sum(ops.where(here[..., None], boxes, 0), axis=1, keepdims=True)  # (B, 1, 4)
-        covered = iou(boxes, box) > threshold
+        covered = iou_of_ends(all_ends, ends(box)) > threshold
         if labels is not None:
             label = ops.sum(ops.where(here, labels, 0), axis=1, keepdims=True)
             covered = covered & (labels == label)

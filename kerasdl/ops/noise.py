@@ -10,6 +10,7 @@ Source: Salmon et al. 2011, Parallel random numbers: as easy as 1, 2, 3 (table 2
 import math
 
 import keras
+import numpy as np
 from keras import ops
 
 ROTATIONS = (13, 15, 26, 6, 17, 29, 16, 24)
@@ -50,7 +51,7 @@ def _block(k0, k1, x0, x1, rounds=13):
 
 def _u32(value):
     if isinstance(value, int):
-        return ops.convert_to_tensor(value & 0xFFFFFFFF, "uint32")
+        return ops.convert_to_tensor(np.uint32(value & 0xFFFFFFFF))
     return ops.cast(value, "uint32")
 
 

@@ -52,14 +52,14 @@ def multiscale_roi_align(
     """
     side, level = canonical
     first = -math.log2(np.max(scales[0]))
-    sides = ops.maximum(boxes[..., 2:] - boxes[..., :2], 1e-6)
-    root = ops.sqrt(sides[..., 0] * sides[..., 1])  # (B, R)
+    ymin, xmin, ymax, xmax = _scalars(boxes)
+    root = ops.sqrt(ops.maximum(ymax - ymin, 1e-6) * ops.maximum(xmax - xmin, 1e-6))
     wanted = ops.floor(level + ops.log(root / side) / math.log(2) + 1e-6) - first
     wanted = ops.clip(wanted, 0, len(levels) - 1)
     total = 0
     for i, (maps, scale) in enumerate(zip(levels, scales, strict=True)):
         wy, wx = _align_weights(maps, boxes, size, scale, sampling, aligned)
-        here = ops.cast(wanted == i, wy.dtype)[..., None, None]
+        here = ops.expand_dims(ops.cast(wanted == i, wy.dtype), -1)
         total = total + _weighted(maps, wy * here, wx)
     return total
 
@@ -72,36 +72,52 @@ def _weighted(maps, wy, wx):
 def _align_weights(maps, boxes, size, scale, sampling, aligned):
     """`(B, R, P, H)` and `(B, R, Q, W)`."""
     scale = np.broadcast_to(scale, 2).tolist()
-    weights = []
+    weights, numbers = [], _scalars(boxes)
     for axis in (0, 1):
-        low, high = boxes[..., axis] * scale[axis], boxes[..., axis + 2] * scale[axis]
+        low, high = numbers[axis] * scale[axis], numbers[axis + 2] * scale[axis]
         weights.append(_hats(low, high, maps.shape[1 + axis], size[axis], sampling, aligned))
     return (ops.cast(w, maps.dtype) for w in weights)
 
 
+def _scalars(boxes):
+    """`ymin xmin ymax xmax` of boxes `(B, R, 4)`, each `(B, R, 1)`."""
+    return ops.unstack(ops.expand_dims(boxes, 3), axis=2)
+
+
 def _hats(low, high, n, bins, sampling, aligned):
-    """Weights `(B, R, bins, n)` of `n` pixels in the bins between `low` and `high` `(B, R)`."""
+    """Weights `(B, R, bins, n)` of `n` pixels in the bins between `low` and `high` `(B, R, 1)`.
+
+    They are one sum over samples `(B, R, bins, S, n)`.
+    """
     if aligned:
         low, length = low - 0.5, high - low
     else:
         length = ops.maximum(high - low, 1.0)
+    dtype = length.dtype
+
+    def constant(value):
+        return ops.convert_to_tensor(value, dtype)
+
     limit = sampling or math.ceil(2 * n / bins)
     count = ops.ones_like(length) * limit
     if not sampling:
         count = ops.clip(ops.ceil(length / bins), 1.0, limit)
-    dtype = length.dtype
-    start = ops.cast(np.arange(bins), dtype)[:, None]
-    width = (length / bins)[..., None, None]
+    count = ops.expand_dims(count, -1)
+    start = constant(np.arange(bins)[:, None])
+    # So late: TensorFlow would put two divisions in one, and round otherwise
+    width, low = ops.expand_dims(length / bins, -1), ops.expand_dims(low, -1)
+    pixels, part = constant(np.arange(n)), 1 / count
     total = 0
     for first in range(0, limit, TOGETHER):
-        sample = ops.cast(np.arange(first, min(first + TOGETHER, limit)), dtype)  # (S,)
-        within = (sample + 0.5) / count[..., None]  # (B, R, S), of a bin
-        at = low[..., None, None] + (start + within[..., None, :]) * width  # (B, R, bins, S)
-        counts = (at >= -1) & (at <= n) & (sample < count[..., None])[..., None, :]
-        share = ops.where(counts, 1 / count[..., None, None], 0)
-        at = ops.clip(at, 0, n - 1)[..., None]
-        hat = ops.maximum(1 - ops.abs(at - ops.cast(np.arange(n), dtype)), 0)
-        total = total + ops.sum(hat * share[..., None], axis=-2)  # of (B, R, bins, S, n)
+        sample = constant(np.arange(first, min(first + TOGETHER, limit)))  # (S,), of a bin
+        at = low + (start + (sample + 0.5) / count) * width  # (B, R, bins, S)
+        counts = (at >= -1) & (at <= n)
+        if not sampling:
+            counts = counts & (sample < count)
+        share = ops.expand_dims(ops.where(counts, part, 0), -1)
+        at = ops.expand_dims(ops.clip(at, 0, n - 1), -1)
+        hat = ops.maximum(1 - ops.abs(at - pixels), 0)
+        total = total + ops.sum(hat * share, axis=-2)
     return total
 
 

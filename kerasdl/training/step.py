@@ -219,7 +219,7 @@ class Trainer(keras.Model):
         if want_norms is not False:
             norms = tf.cond(
                 want_norms,
-                lambda: tf.stack([tf.cast(tf.norm(g), "float32") for g in gradients]),
+                lambda: _norms(gradients),
                 lambda: tf.zeros(len(gradients)),
             )
         else:
@@ -238,36 +238,50 @@ class Trainer(keras.Model):
         )
         rate = tf.cast(optimizer.learning_rate * self.lr_factor.value, "float32")
 
-        def write(variable, gradient, rate, finite, scale, decay):
+        def factors(scale, decay, dtype):
+            own = rate * scale
+            shrink = tf.cast(own * decay, dtype) if decay and not coupled else None
+            return shrink, optimizers.factors(optimizer, own, dtype)
+
+        kinds = [(s, d, v.dtype) for s, d, v in zip(scales, decay, variables, strict=True)]
+        made = {kind: factors(*kind) for kind in dict.fromkeys(kinds)}  # once, not per weight
+
+        def write(variable, gradient, finite, shrink, own):
             def do():
-                if decay and not coupled:
-                    variable.assign_sub(variable * tf.cast(rate * scale * decay, variable.dtype))
-                optimizer.update_step(gradient, variable, rate * scale)
+                if shrink is not None:
+                    variable.assign_sub(variable * shrink, read_value=False)
+                optimizer.update_step(gradient, variable, own)
+
+            def do_and_return():
+                do()
                 return tf.constant(0)
 
             if self.fp16:
-                tf.cond(finite, do, lambda: tf.constant(0))
+                tf.cond(finite, do_and_return, lambda: tf.constant(0))
             else:
                 do()
 
-        def merged(strategy, gradients, rate, finite):
-            update = strategy.extended.update
-            for g, v, s, d in zip(gradients, variables, scales, decay, strict=True):
-                update(v.value, write, args=(g, rate, finite, s, d), group=False)
+        def merged(strategy, gradients, finite, made):
+            for g, v, kind in zip(gradients, variables, kinds, strict=True):
+                strategy.extended.update(v.value, write, args=(g, finite, *made[kind]), group=False)
 
-        replica.merge_call(merged, args=(gradients, rate, finite))
+        replica.merge_call(merged, args=(gradients, finite, made))
         optimizer.iterations.assign_add(tf.cast(finite, optimizer.iterations.dtype))
         return norms
 
     def _average(self, strategy):
         """Move the averages towards the weights, on every replica."""
 
-        def move(mean, variable):
-            keep = tf.cast(self.settings.ema_decay, mean.dtype)
-            mean.assign(mean * keep + tf.cast(variable, mean.dtype) * (1 - keep))
+        def move(mean, variable, keep, rest):
+            mean.assign(mean * keep + variable * rest, read_value=False)
 
+        parts = {}  # by dtype: what is kept, and what is not
+        for dtype in {mean.dtype for mean in self.ema}:
+            keep = tf.cast(self.settings.ema_decay, dtype)
+            parts[dtype] = keep, 1 - keep
         for mean, v in zip(self.ema, self.averaged, strict=True):
-            strategy.extended.update(mean.value, move, args=(v.value,), group=False)
+            args = (v.value, *parts[mean.dtype])
+            strategy.extended.update(mean.value, move, args=args, group=False)
 
     def _unscale(self, gradients):
         """float16: undo the loss scale, adapt it, and say whether every replica was finite."""
@@ -298,6 +312,12 @@ def _totals(values, weight=None):
         pair = pair if weight is None else [v * weight for v in pair]
         rows.append(tf.stack([tf.reduce_sum(v) for v in pair]))
     return tf.stack(rows, 1)
+
+
+def _norms(gradients):
+    """The norm of each, `(weights,)`."""
+    squares = [tf.cast(tf.nn.l2_loss(g), keras.config.floatx()) for g in gradients]  # halved
+    return tf.cast(tf.sqrt(2 * tf.stack(squares)), "float32")
 
 
 def _size(batch):

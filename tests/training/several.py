@@ -31,8 +31,8 @@ DETECTION = {
     "eval_epochs": 1,
 }
 MODELS = {
-    "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1},
-    "resnet20": {"tiny": True, "sync_batch_norm": True},
+    "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1, "grad_accum_steps": 3},
+    "resnet20": {"tiny": True, "sync_batch_norm": True, "grad_accum_steps": 3},
     "transformer_small": {"tiny": True, "drop_rate": 0.0},
     "dcgan": {
         "tiny": True,
@@ -60,7 +60,7 @@ SETTINGS = {
     "max_steps": STEPS,
     "batch_size": 24,
     "clip_grad": 0.5,
-    "grad_accum_steps": 3,
+    "grad_accum_steps": 2,  # each is a part of the graph of its own
     "ema_decay": 0.9,
     "weight_decay": 0.01,
     "sched": "cosine",

@@ -147,6 +147,35 @@ def test_every_optimizer_moves_the_weights(opt):
     assert any((a != b).any() for a, b in zip(before, values(trainer), strict=True))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_adam_is_that_of_keras_to_the_bit(dtype, rng):
+    start = rng.standard_normal((3, 5))
+    gradients = [tf.constant(rng.standard_normal((3, 5)), dtype) for _ in range(4)]
+    moved = []
+    for made in (optimizers.Adam(0.01, beta_1=0.85), keras.optimizers.Adam(0.01, beta_1=0.85)):
+        weight = keras.Variable(start, dtype=dtype)
+        made.build([weight])
+        for gradient in gradients:
+            made.apply_gradients([(gradient, weight)])
+        moved.append([np.array(v) for v in (weight, *made.variables)])
+    for a, b in zip(*moved, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (moved[0][0] != start).all()
+
+
+def test_what_no_weight_owns_is_computed_once():
+    """A graph takes time to build and to start in proportion to its operations."""
+
+    def operations(depth):
+        trainer = make_trainer("mlp", {"dims": (6,) * depth}, opt="adamw", ema_decay=0.9)
+        update = tf.function(lambda batch: trainer.update(batch, tf.constant(True)))
+        graph = update.get_concrete_function(make_batch()).graph
+        return len(graph.get_operations()), len(trainer.net.trainable_variables)
+
+    (few, small), (many, large) = operations(1), operations(5)
+    assert (many - few) / (large - small) < 40  # 56 with what belongs to no weight
+
+
 class Uneven(Classify):
     """A classifier whose examples count as much as their label says; it carries the images."""
 

@@ -358,7 +358,7 @@ class DETR(Detector):
 
 def distances(a, b):
     """How far boxes `(..., 4)`, centers and sides, are from others: in L1, and 1 less the GIoU."""
-    overlap = bx.giou(*(bx.corners(x[..., :2], x[..., 2:]) for x in (a, b)))
+    overlap = bx.giou(*(bx.corners(*bx.ends(x)) for x in (a, b)))
     return ops.sum(ops.abs(a - b), axis=-1), 1 - overlap
 
 
