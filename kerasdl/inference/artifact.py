@@ -46,7 +46,8 @@ class Artifact:
             return self._opened.interface
         target = "tflite" if self.kind == "tflite" else "savedmodel"
         result = interface.of_card(self.path, target)
-        load.load_info(self.path)  # whether the rest of the card can be used
+        if result.model in catalog.MODELS:
+            load.load_info(self.path)  # whether the rest of the card can be used
         _check_described(self.path, result)
         return result
 

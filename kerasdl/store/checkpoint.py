@@ -84,15 +84,19 @@ STATE = {  # of the loop, and of what type
 }
 
 
-def loop_state(header: dict) -> dict:
+def loop_state(header: dict, names=tuple(STATE)) -> dict:
     """Where the loop stood, by the header of a checkpoint.
+
+    Args:
+        header: Of `read`.
+        names: Of the values that are needed.
 
     Raises:
         CheckpointError: The header does not say so.
     """
     state = header.get("loop")
-    for name, kind in STATE.items():
-        if not isinstance(state, dict) or not isinstance(state.get(name, ""), kind):
+    for name in names:
+        if not isinstance(state, dict) or not isinstance(state.get(name, ""), STATE[name]):
             raise CheckpointError(f"the newest checkpoint does not say where it stood ({name})")
     return state
 

@@ -23,7 +23,8 @@ def check(run, recipe) -> None:
     latest = recipe.epochs != run.recipe.epochs and checkpoint.latest(run.checkpoints, _quiet)
     if not latest:
         return
-    state, given = checkpoint.loop_state(latest[0]), f"--epochs {recipe.epochs}: {run.folder}"
+    state = checkpoint.loop_state(latest[0], ("step", "history", "best"))
+    given = f"--epochs {recipe.epochs}: {run.folder}"
     step, history = state["step"], state["history"]
     anew = "; --no-resume starts it anew"
     if recipe.max_steps and step >= recipe.max_steps:

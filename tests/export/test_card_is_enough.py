@@ -171,7 +171,6 @@ def test_damaged_files_are_one_line(exported, picture, tmp_path, capsys):
         (("model_arguments", "num_classes"), 11, "num_classes 10, the model has 11"),
         (("recipe", "batch_size"), "x", "--batch-size 'x': is of a wrong type"),
         (("parts",), {"train": 5}, "its card.json cannot be used"),
-        (("model",), "resnet0", "unknown model 'resnet0'"),
         (("classes",), ["a"] * 10, "names classes that the data do not have"),
         (("shape",), {}, "describes an input of no shape or type"),
     ],
