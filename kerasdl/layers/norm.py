@@ -122,13 +122,15 @@ class GroupNorm(keras.layers.Layer):
         # Over the pixels of each channel first: the large sums are then of one axis.
         mean = ops.mean(z, axis=(1, 2))  # (B, C)
         square = ops.mean(ops.square(z), axis=(1, 2))
-        groups = (-1, g, c // g)
         mean, square = (
-            ops.mean(ops.reshape(m, groups), axis=-1, keepdims=True) for m in (mean, square)
+            ops.mean(ops.reshape(m, (-1, g, c // g)), axis=-1, keepdims=True)
+            for m in (mean, square)
         )
         scale = ops.rsqrt(ops.maximum(square - ops.square(mean), 0.0) + self.epsilon)  # (B, G, 1)
-        scale = scale * ops.reshape(ops.cast(self.gamma, z.dtype), groups)  # (B, G, C / G)
-        shift = ops.reshape(ops.cast(self.beta, z.dtype), groups) - mean * scale
-        scale, shift = (ops.reshape(m, (-1, 1, 1, c)) for m in (scale, shift))
+        mean, scale = (
+            ops.reshape(ops.tile(m, (1, 1, c // g)), (-1, 1, 1, c)) for m in (mean, scale)
+        )
+        scale = scale * ops.cast(self.gamma, z.dtype)
+        shift = ops.cast(self.beta, z.dtype) - mean * scale
         y = z * scale + shift
         return ops.cast(y, x.dtype)
