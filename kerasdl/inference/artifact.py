@@ -46,8 +46,9 @@ class Artifact:
             return self._opened.interface
         target = "tflite" if self.kind == "tflite" else "savedmodel"
         result = interface.of_card(self.path, target)
-        if result.model in catalog.MODELS:
-            load.load_info(self.path)  # whether the rest of the card can be used
+        card = load.card_of(self.kind, self.path)
+        if result.model in catalog.MODELS and {"recipe", "model_arguments"} <= set(card):
+            load.load_info(self.path)  # whether the data that it describes are the model's
         _check_described(self.path, result)
         return result
 
