@@ -32,6 +32,7 @@ function imagesPanel(root, model, description) {
   const choice = element("select", {}, ...names.map((name) => element("option", {value: name}, name)));
   const result = element("div", {className: "grow"});
   const seen = element("canvas", {className: "pixels view", width: 1, height: 1, role: "img", "aria-label": "The picture as the model sees it"});
+  const view = element("div", {hidden: true}, element("p", {className: "note"}, "As the model sees it:"), seen);
   let picture = null, number = 0;
 
   const attempt = async (action) => {
@@ -48,6 +49,7 @@ function imagesPanel(root, model, description) {
     const signature = choice.value, shape = shapeOf(signature);
     const data = preprocess(picture, shape, description.fit);
     paint(seen, data, shape);
+    view.hidden = false;
     seen.style.width = `${Math.max(96, Math.min(224, shape[1]))}px`;
     const inputs = {[signatures[signature]]: {data, shape: [1, ...shape]}};
     for (const [name, one] of Object.entries(description.signatures[signature].inputs)) {
@@ -72,7 +74,7 @@ function imagesPanel(root, model, description) {
   }
   result.setAttribute("aria-live", "polite");
   result.append(element("p", {className: "note"}, "Choose, drop or draw a picture."));
-  results.append(result, element("p", {className: "note"}, "As the model sees it:"), seen);
+  results.append(result, view);
   root.append(element("h2", {}, "Picture"), element("div", {className: "row top"}, inputs, results));
   showError(root, "");
 }
@@ -317,7 +319,8 @@ function shownBoxes(outputs, of, described, picture, taken, description) {
     });
     canvas.setAttribute("aria-label", `The picture with ${kept.length} boxes`);
     const line = kept.length ? element("ul", {className: "legend"}, ...rows) : element("p", {}, "No object.");
-    place.replaceChildren(canvas, line);
+    const note = element("p", {className: "note"}, "Places are top, left, bottom and right, in proportions of the picture.");
+    place.replaceChildren(canvas, line, ...(kept.length ? [note] : []));
   };
   slider.oninput = draw;
   draw();

@@ -71,9 +71,9 @@ async function decodeExactly(bytes, type) {
   }
 }
 
+/** What is transparent loses bits, and a PNG is turned too as its EXIF says, if it has one. */
 async function decodeOnCanvas(blob) {
-  const imageOrientation = blob.type === "image/jpeg" ? "from-image" : "none";
-  const options = {imageOrientation, premultiplyAlpha: "none", colorSpaceConversion: "none"};
+  const options = {premultiplyAlpha: "none", colorSpaceConversion: "none"};
   const bitmap = await createImageBitmap(blob, options);
   checkSize(bitmap.width, bitmap.height);
   const picture = pixelsOf(bitmap, bitmap.width, bitmap.height);
