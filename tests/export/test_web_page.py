@@ -413,3 +413,27 @@ def test_random_numbers(tools):
     np.testing.assert_array_equal(again[0], values[:9])
     assert again[0] != again[1]
     assert 0 <= min(tools.evaluate("[...uniforms(999, 0)]")) < 0.01
+
+
+def test_signatures_that_a_picture_is_enough_for(tools):
+    image, regions, number = (
+        {"kind": "image", "shape": [1, 8, 8, 3]},
+        {"kind": "regions", "shape": [1, 4, 4]},
+        {"kind": "number", "shape": [1]},
+    )
+    signatures = {
+        "plain": {"inputs": {"image": image}},
+        "regions": {"inputs": {"regions": regions, "picture": image}},
+        "more": {"inputs": {"image": image, "time": number}},
+        "two": {"inputs": {"image": image, "other": image}},
+        "channels": {"inputs": {"image": {"kind": "image", "shape": [1, 8, 8, 5]}}},
+        "none": {"inputs": {"latent": number}},
+    }
+    ask = "(one) => [imageSignatures(one), imagesApplies(one)]"
+    for windows, expected in (
+        (None, {"plain": "image"}),
+        ([[0, 0, 1, 1]] * 4, {"plain": "image", "regions": "picture"}),
+    ):
+        result = tools.evaluate(ask, {"windows": windows, "signatures": signatures})
+        assert result == [expected, True]
+    assert tools.evaluate(ask, {"windows": None, "signatures": {}}) == [{}, False]
