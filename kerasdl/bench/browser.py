@@ -9,7 +9,6 @@ import contextlib
 import functools
 import http.server
 import json
-import os
 import shutil
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasdl.errors import UserError
+from kerasdl.export import litert_js
 from kerasdl.inference import runtimes
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -28,12 +28,8 @@ ARGUMENTS = (  # no sandbox, as root has none; and nothing that looks for other 
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--use-fake-device-for-media-stream",  # a camera, for pages that may have it
 )
-MODULES = {  # of the runtime, below node_modules
-    "@litertjs/core": "@litertjs/core/dist/index.js",
-    "@litertjs/wasm-utils": "@litertjs/wasm-utils/dist/index.js",
-}
-WASM = "@litertjs/core/wasm/"
 INSTALL = "apt-get install chromium && npm install @litertjs/core && pip install playwright"
 MISSING = f"a browser with LiteRT.js is missing: {INSTALL}"
 PAGE = """<!doctype html><title>LiteRT.js</title>
@@ -92,16 +88,6 @@ window.ready = true;
 def executable() -> str | None:
     """The path of the browser, or None."""
     return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-def runtime() -> Path | None:
-    """The `node_modules` that holds LiteRT.js: of KERASDL_NODE_MODULES, or of this folder or one
-    above it; None where there is none."""
-    here = Path.cwd()
-    folders = [p / "node_modules" for p in (here, *here.parents)]
-    if given := os.environ.get("KERASDL_NODE_MODULES"):
-        folders = [Path(given)]
-    return next((f for f in folders if all((f / m).is_file() for m in MODULES.values())), None)
 
 
 class _Handler(http.server.SimpleHTTPRequestHandler):
@@ -165,8 +151,13 @@ def chromium():
 
 
 @contextlib.contextmanager
-def litert(folder, seconds: float = 60.0):
+def litert(folder, seconds: float = 60.0, browser=None):
     """A browser with LiteRT.js, that opens the TFLite files below a folder.
+
+    Args:
+        folder: Holds them.
+        seconds: That anything may take.
+        browser: Of `chromium`; one of its own if None.
 
     Yields:
         `path -> Browser`.
@@ -174,12 +165,13 @@ def litert(folder, seconds: float = 60.0):
     Raises:
         UserError: Something is not installed.
     """
-    modules = runtime()
+    modules = litert_js.folder()
     if not modules:
         raise UserError(MISSING)
-    named = json.dumps({name: f"/runtime/{file}" for name, file in MODULES.items()})
-    page = PAGE % {"modules": named, "wasm": WASM}
-    with serving(page, runtime=modules, files=folder) as address, chromium() as browser:
+    named = json.dumps({name: f"/runtime/{file}" for name, file in litert_js.MODULES.items()})
+    page = PAGE % {"modules": named, "wasm": litert_js.WASM}
+    own = contextlib.nullcontext(browser) if browser else chromium()
+    with serving(page, runtime=modules, files=folder) as address, own as browser:
         tab = browser.new_page()
         tab.set_default_timeout(1e3 * seconds)
         tab.goto(address)

@@ -1,9 +1,23 @@
 """`show`: print what a model is, or how to serve an exported one."""
 
+import functools
+
 from kerasdl import catalog
 from kerasdl.cli.arguments import command_parser, parse_command
 from kerasdl.errors import UsageError
+from kerasdl.export import QUANTIZED
+from kerasdl.recipe import flag
+from kerasdl.system.names import nearest
 from kerasdl.system.processes import quiet_tensorflow
+
+KINDS = ("float32", *QUANTIZED)
+FLAGS = {  # of what each one is
+    "image_size": "model",
+    "effective": "model",
+    "runtime": "web",
+    "file": "web",
+    "serve": "web",
+}
 
 
 def main(argv):
@@ -17,12 +31,26 @@ def main(argv):
         action="store_true",
         help="measure effective receptive fields too, as the model starts",
     )
+    parser.add_argument(
+        "--web", metavar="DIR", help="write a page that runs an exported model in a browser"
+    )
+    parser.add_argument(
+        "--runtime",
+        metavar="FOLDER",
+        help="of --web: node_modules folder with LiteRT.js, copied beside the page; or cdn",
+    )
+    parser.add_argument("--file", metavar="KIND", help=f"of --web: {', '.join(KINDS)}")
+    parser.add_argument(
+        "--serve", action="store_true", help="of --web: serve the page on 127.0.0.1 until Ctrl-C"
+    )
     args = parse_command(parser, argv)
-    if bool(args.model) == bool(args.serving):
-        raise UsageError("give the name of a model, or --serving and the folder of an exported one")
-    if args.serving and (args.image_size or args.effective):
-        flag = "--image-size" if args.image_size else "--effective"
-        raise UsageError(f"{flag} applies to the name of a model, not to --serving")
+    if sum(map(bool, (args.model, args.serving, args.web))) != 1:
+        raise UsageError(
+            "give the name of a model, or --serving or --web and the folder of an exported one"
+        )
+    _check_flags(args)
+    if args.web:
+        return _web(args)
     if args.serving:
         quiet_tensorflow()
         from kerasdl.export import serving_page
@@ -34,3 +62,25 @@ def main(argv):
     from kerasdl.report import architecture
 
     print(architecture.describe(args.model, args.image_size, args.effective))
+
+
+def _check_flags(args):
+    for name, applies in FLAGS.items():
+        if getattr(args, name) and not getattr(args, applies):
+            what = "the name of a model" if applies == "model" else f"--{applies}"
+            other = "--serving" if args.serving else "--web" if args.web else "the name of a model"
+            raise UsageError(f"--{flag(name)} applies to {what}, not to {other}")
+    if args.file and args.file not in KINDS:
+        near = nearest(args.file, KINDS)
+        raise UsageError(f"--file {args.file}: not one of {', '.join(KINDS)}{near}")
+
+
+def _web(args):
+    """Write the page, and serve it."""
+    quiet_tensorflow()
+    from kerasdl.export import web_page
+
+    page, runtime = web_page.write(args.web, args.file or KINDS[0], args.runtime)
+    print(f"{page}\n{runtime}", flush=True)
+    if args.serve:
+        web_page.serve(page.parent, functools.partial(print, flush=True))

@@ -92,18 +92,44 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session")
-def open_in_browser(tmp_path_factory):
-    """`path -> Browser` of a TFLite file below the tests' folder; None where there is no browser
-    (a failure where `CI` is set)."""
+def chromium_or_none():
+    """A browser where LiteRT.js is installed too; None where something is missing (a failure where
+    `CI` is set). There is one in a process: Playwright does not drive two."""
     from kerasdl.bench import browser
     from kerasdl.errors import UserError
+    from kerasdl.export import litert_js
 
     with contextlib.ExitStack() as stack:
+        result = None
         try:
-            open_file = stack.enter_context(browser.litert(tmp_path_factory.getbasetemp()))
+            if not litert_js.folder():
+                raise UserError(browser.MISSING)
+            result = stack.enter_context(browser.chromium())
         except UserError as error:
             if os.environ.get("CI"):
                 raise
             print(error)
-            open_file = None
+        yield result
+
+
+@pytest.fixture
+def chromium(chromium_or_none):
+    """The browser; skips where there is none."""
+    from kerasdl.bench import browser
+
+    if chromium_or_none is None:
+        pytest.skip(browser.MISSING)
+    return chromium_or_none
+
+
+@pytest.fixture(scope="session")
+def open_in_browser(tmp_path_factory, chromium_or_none):
+    """`path -> Browser` of a TFLite file below the tests' folder; None where there is no
+    browser."""
+    from kerasdl.bench import browser
+
+    if chromium_or_none is None:
+        yield None
+        return
+    with browser.litert(tmp_path_factory.getbasetemp(), browser=chromium_or_none) as open_file:
         yield open_file
