@@ -71,7 +71,7 @@ async function pictureOf(model, {name, input, image}, code) {
  * preferred, so many pictures on the way stand still side by side.
  */
 function walkButtons(root, text, codeAt, distribution, show, still) {
-  const stills = element("div", {className: "row"});
+  const stills = element("div", {className: "row", style: SPACED});
   const walk = startAndStop(root, text, async (going) => {
     stills.replaceChildren();
     if (matchMedia("(prefers-reduced-motion: reduce)").matches) {
@@ -159,7 +159,7 @@ function codesPanel(root, model, description) {
       element("div", {}, canvas),
       element("div", {className: "grow"},
         element("div", {className: "row"}, seed.node, random, zero, walk.start, walk.stop),
-        element("div", {className: "row"}, ...sliders.map((one) => one.node)), ...notes)),
+        element("div", {className: "row", style: SPACED}, ...sliders.map((one) => one.node)), ...notes)),
     walk.stills,
   );
   setTimeout(draw);  // once the model is being loaded
@@ -177,7 +177,7 @@ function generatedPanel(root, model, description) {
     const {data, shape} = await pictureOf(model, from, code);
     paint(target, data, shape);
   };
-  const grid = element("div", {className: "row pictures"});
+  const grid = element("div", {className: "row pictures", style: SPACED});
   const draw = startAndStop(root, `Draw ${GRID} pictures`, async (going) => {
     grid.replaceChildren();
     for (let i = 0; i < GRID && going(); i++) {
@@ -281,7 +281,7 @@ function diffusionPanel(root, model, description) {
   const seed = seedField();
   const progress = element("progress", {max: 1, value: 0, "aria-label": "Steps of this picture"});
   const said = element("p", {className: "note", role: "status"});
-  const pictures = element("div", {className: "row pictures"});
+  const pictures = element("div", {className: "row pictures", style: SPACED});
 
   const inOneGo = async (noise, settings) => {
     const given = {[whole.name]: {data: noise, shape}};
@@ -317,7 +317,8 @@ function diffusionPanel(root, model, description) {
   const controls = [label && field("Class", label), guidance && guidance.node, count.node, seed.node];
   root.append(
     element("h2", {}, "Pictures of noise"),
-    element("div", {className: "row"}, ...controls.filter(Boolean), start, stop, ...(stepwise ? [progress] : [])),
+    element("div", {className: "row"}, ...controls.filter(Boolean)),
+    element("div", {className: "row", style: SPACED}, start, stop, ...(stepwise ? [progress] : [])),
     pictures, said,
     element("p", {className: "note"}, stepwise
       ? `The steps of ${sampler.name} are shown as they run.`

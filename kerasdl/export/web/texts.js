@@ -10,7 +10,8 @@ const ALONE = /^[!-/:-@[-`{-~\p{P}\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\
 const LONGEST_WORD = 100;  // bytes; WordPiece does not know longer ones
 const NORMAL = 1, USER_DEFINED = 4, BYTE = 6;  // types of SentencePiece's pieces
 const UNKNOWN_PENALTY = 10;
-const WRITTEN = "display: block; margin: .5rem 0; white-space: pre-wrap;";
+const SPACED = "margin: .5rem 0;";
+const WRITTEN = `display: block; white-space: pre-wrap; ${SPACED}`;
 
 function utf8Text(bytes) {
   return new TextDecoder("utf-8", {ignoreBOM: true}).decode(bytes);
@@ -195,7 +196,7 @@ function unigramEncoder({model}) {
 
 /** A number with its limits: `read()` gives it, or throws a sentence. */
 function numberField(text, {min, max, step = 1, value}) {
-  const input = element("input", {type: "number", min, max, step, value, inputMode: "decimal"});
+  const input = element("input", {type: "number", min, max, step, value, inputMode: "decimal", style: "width: 8rem;"});
   const read = () => {
     const number = input.valueAsNumber;
     if (number >= min && number <= max && (step !== 1 || Number.isInteger(number))) return number;
@@ -226,24 +227,23 @@ function startAndStop(root, text, action) {
   const start = element("button", {type: "button", className: "main"}, text);
   const stop = element("button", {type: "button", disabled: true}, "Stop");
   let going = false;
-  const swap = (from, to) => {
-    const focused = document.activeElement === from;
-    to.disabled = false;
-    if (focused) to.focus();
-    from.disabled = true;
-  };
   const run = async () => {
     if (going) return;
     going = true;
-    swap(start, stop);
+    const focused = document.activeElement === start;
+    stop.disabled = false;
+    if (focused) stop.focus({preventScroll: true});
+    start.disabled = true;
     showError(root, "");
     try {
       await action(() => going);
     } catch (error) {
       showError(root, sentence(error));
     }
-    going = false;
-    swap(stop, start);
+    going = start.disabled = false;
+    const lost = focused && document.activeElement === document.body;
+    if (lost || document.activeElement === stop) start.focus({preventScroll: true});
+    stop.disabled = true;
   };
   start.onclick = run;
   stop.onclick = () => { going = false; };
@@ -343,8 +343,8 @@ function continuationPanel(root, model, description) {
   const context = description.context ?? description.signatures.next_token.inputs.token_ids.shape[1];
   root.append(
     element("div", {}, element("label", {for: "prompt"}, "Prompt"), Object.assign(prompt, {id: "prompt"})),
-    element("div", {className: "row"}, ...[count, temperature, topK, seed].map((one) => one.node)),
-    element("p", {className: "row"}, start, stop),
+    element("div", {className: "row", style: SPACED}, ...[count, temperature, topK, seed].map((one) => one.node)),
+    element("div", {className: "row", style: SPACED}, start, stop),
     output, said,
     element("p", {className: "note"}, `Temperature 0 writes the likeliest token each time. A token follows from the ${context} before it.`),
   );
@@ -376,7 +376,7 @@ function translationPanel(root, model, description) {
   });
   root.append(
     element("div", {}, element("label", {for: "source"}, "Text"), source),
-    element("p", {className: "row"}, start),
+    element("div", {className: "row", style: SPACED}, start),
     output, said,
     element("p", {className: "note"}, `At most ${width - 1} tokens. The likeliest token is written each time; the served model searches further.`),
   );
