@@ -28,6 +28,7 @@ ARGUMENTS = (  # no sandbox, as root has none; and nothing that looks for other 
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
+    "--use-fake-device-for-media-stream",  # a camera, for pages that may have it
 )
 INSTALL = "apt-get install chromium && npm install @litertjs/core && pip install playwright"
 MISSING = f"a browser with LiteRT.js is missing: {INSTALL}"

@@ -149,10 +149,17 @@ def page(described: dict, model: bytes, local: bool) -> str:
     modules = {name: versioned(file) for name, file in litert_js.MODULES.items()}
     runtime = {"local": local, "core": modules[litert_js.CORE], "wasm": versioned(litert_js.WASM)}
     scripts = [(SOURCES / name).read_text("utf-8") for name in SCRIPTS if (SOURCES / name).exists()]
+    here = litert_js.CDN.removesuffix("/npm/") if not local else "'self'"
+    policy = (  # nothing that a picture or a text could be sent to
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; "
+        f"script-src 'unsafe-inline' 'unsafe-eval' {here}; connect-src {here}; "
+        "form-action 'none'; base-uri 'none'"
+    )
     names = [name for script in scripts for name in PANEL.findall(script)]
     panels = ", ".join(f"[{name}Applies, {name}Panel]" for name in names)
     template = string.Template((SOURCES / "page.html").read_text("utf-8"))
     return template.substitute(
+        policy=policy,
         title=html.escape(described["name"]),
         style=(SOURCES / "style.css").read_text("utf-8"),
         imports=_json({"imports": modules}),
@@ -214,12 +221,14 @@ def _signature(version, described, sides) -> dict:
 
 
 def _windows(info, signatures):
-    """Regions that the page looks at where a model is given some; None where none is."""
-    for signature in signatures.values():
-        for one in signature["inputs"].values():
-            if one["kind"] == "regions":
-                return windows(info.image_shape[:2], one["shape"][1]).tolist()
-    return None
+    """Regions that the page looks at where a model is given some; None where it is not, or where
+    so few of them do not cover a picture."""
+    given = [one for signature in signatures.values() for one in signature["inputs"].values()]
+    counts = [one["shape"][1] for one in given if one["kind"] == "regions"]
+    try:
+        return windows(info.image_shape[:2], counts[0]).tolist() if counts else None
+    except UserError:
+        return None
 
 
 def _sampler(metadata) -> dict | None:

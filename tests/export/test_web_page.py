@@ -5,11 +5,7 @@ import contextlib
 import io
 import json
 import math
-import os
 import re
-import signal
-import threading
-import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +15,6 @@ from PIL import Image
 
 from kerasdl.bench.browser import serving
 from kerasdl.data import images
-from kerasdl.errors import UserError
 from kerasdl.export import litert_js, web_page
 from kerasdl.ops.colors import class_colors
 
@@ -62,10 +57,11 @@ def show(chromium):
     """Open a page of HTML: `(text, prepare=JavaScript, width=pixels) -> tab`."""
     with contextlib.ExitStack() as stack:
 
-        def show(text, prepare="", width=400, runtime=None):
+        def show(text, prepare="", width=400, runtime=None, permissions=(), cdn=None):
             runtime = litert_js.folder() if runtime is None else runtime
             address = stack.enter_context(serving(text, runtime=runtime))
-            context = chromium.new_context(viewport={"width": width, "height": 900})
+            size = {"width": width, "height": 900}
+            context = chromium.new_context(viewport=size, permissions=list(permissions))
             stack.callback(context.close)
             tab = context.new_page()
             tab.set_default_timeout(30_000)
@@ -73,6 +69,8 @@ def show(chromium):
             tab.on("pageerror", lambda error: tab.errors.append(str(error)))
             if prepare:
                 tab.add_init_script(prepare)
+            if cdn:
+                tab.route(f"{litert_js.CDN}**", cdn)
             tab.goto(address)
             return tab
 
@@ -115,7 +113,7 @@ def draw(tab, points):
 
 
 def drop(tab, content, name="picture.png"):
-    text = base64.b64encode(content).decode()
+    text = _base64(content)
     transfer = tab.evaluate_handle(
         "([text, name]) => { const data = new DataTransfer(); data.items.add(new File("
         "[Uint8Array.from(atob(text), (c) => c.charCodeAt(0))], name)); return data; }",
@@ -176,6 +174,24 @@ def test_dropped_chosen_and_test_pictures(show, html, served, described, tmp_pat
     assert probabilities(tab) == before
 
 
+PREPROCESS = """async ([files, cases]) => {
+    const results = [];
+    for (const text of files) {
+        const picture = await decodePicture(new Blob([bytesOf(text)]));
+        results.push(cases.map(([shape, fit]) => [...preprocess(picture, shape, fit)]));
+    }
+    return results;
+}"""
+
+
+def _base64(content):
+    return base64.b64encode(content).decode()
+
+
+def _transparent(content):
+    return "A" in Image.open(io.BytesIO(content)).mode
+
+
 def test_pixels_are_those_of_serve_bytes(tools):
     files = [
         png(waves(h, w, c))
@@ -193,21 +209,20 @@ def test_pixels_are_those_of_serve_bytes(tools):
         Image.fromarray(waves(40, 30, 3)).save(file, kind, exif=exif)
         files.append(file.getvalue())
     cases = [[list(shape), {"mode": fit.mode, "fraction": fit.fraction}] for shape, fit in SHAPES]
-    results = tools.evaluate(
-        "async ([files, cases]) => { const results = []; for (const text of files) {"
-        " const picture = await decodePicture(new Blob([bytesOf(text)])); results.push(cases.map("
-        "([shape, fit]) => [...preprocess(picture, shape, fit)])) } return results; }",
-        [[base64.b64encode(file).decode() for file in files], cases],
-    )
-    for file, given in zip(files, results, strict=True):
-        for (shape, fit), values in zip(SHAPES, given, strict=True):
-            expected = images.read(tf.constant(file), shape, fit).numpy().astype(int).ravel()
-            bytes_of = np.array(values) * 255
-            assert np.abs(bytes_of - np.round(bytes_of)).max() < 1e-4
-            steps = np.abs(np.round(bytes_of) - expected)
-            is_jpeg = file.startswith(b"\xff\xd8")
-            assert steps.max() <= (5 if is_jpeg else 1), (shape, fit)
-            assert is_jpeg or (steps == 0).mean() >= 0.98
+    for canvas in (False, True):  # of browsers without WebCodecs: see `decodeOnCanvas`
+        if canvas:
+            tools.evaluate("delete window.ImageDecoder")
+            files = [file for file in files if not (_transparent(file) or b"eXIf" in file)]
+        results = tools.evaluate(PREPROCESS, [[_base64(file) for file in files], cases])
+        for file, given in zip(files, results, strict=True):
+            for (shape, fit), values in zip(SHAPES, given, strict=True):
+                expected = images.read(tf.constant(file), shape, fit).numpy().astype(int).ravel()
+                values = np.array(values) * 255
+                assert np.abs(values - np.round(values)).max() < 1e-4
+                steps = np.abs(np.round(values) - expected)
+                is_jpeg = file.startswith(b"\xff\xd8")
+                assert steps.max() <= (5 if is_jpeg else 1), (shape, fit)
+                assert is_jpeg or (steps == 0).mean() >= 0.98
 
 
 BAD = {
@@ -232,14 +247,53 @@ def test_wrong_pictures_get_a_sentence_and_the_page_goes_on(show, html):
         "section", "drop", {"dataTransfer": tab.evaluate_handle("new DataTransfer()")}
     )
     assert "no file" in tab.inner_text("section > [role=alert]")
-    tab.click("text=Camera")  # there is none, or it may not be used
+    tab.click("text=Camera")  # which may not be used
     tab.wait_for_function(
-        "document.querySelector('section > [role=alert]').textContent.includes('amera')"
+        "document.querySelector('section > [role=alert]').textContent.includes('camera cannot')"
     )
     assert tab.is_visible("text=Camera") and tab.is_hidden("text=Take the picture")
     drop(tab, png(waves(9, 9, 3)))
     tab.wait_for_selector(".bars li")
     assert tab.is_hidden("section > [role=alert]") and not tab.errors
+
+
+def test_a_picture_from_the_camera(show, html):
+    tab = ready(show(html, permissions=["camera"]))
+    tab.click("text=Camera")
+    tab.click("text=Take the picture")
+    tab.wait_for_selector(".bars li")
+    tab.click("text=Stop the camera")
+    assert tab.is_hidden("video") and not tab.errors
+    assert tab.evaluate("document.activeElement.textContent") == "Camera"
+    tab.evaluate("Object.defineProperty(navigator, 'mediaDevices', {value: undefined})")
+    tab.click("text=Camera")
+    assert tab.inner_text("section > [role=alert]").startswith("No camera: browsers give it to")
+
+
+def test_by_the_cdn_and_by_nothing_else(show, version, described):
+    asked = []
+
+    def give(route):
+        file = route.request.url.removeprefix(litert_js.CDN)
+        asked.append(file)
+        route.fulfill(
+            path=litert_js.folder() / file.replace(f"@{litert_js.VERSION}", "", 1),
+            content_type="application/wasm" if file.endswith("wasm") else "text/javascript",
+            headers={"Access-Control-Allow-Origin": "*"},
+        )
+
+    lite = (version / "tflite/float32.tflite").read_bytes()
+    text = web_page.page(described, lite, local=False)
+    tab = ready(show(text, cdn=give))
+    assert len(asked) >= 3 and all(f"@{litert_js.VERSION}/" in file for file in asked)
+    refused = """new Promise((done) => {
+        addEventListener("securitypolicyviolation", (event) => done(event.effectiveDirective));
+        fetch("https://other.test/").catch(() => {});
+    })"""
+    assert tab.evaluate(refused) == "connect-src"
+    message = failed(show(text, cdn=lambda route: route.abort()))
+    assert message.startswith(f"LiteRT.js could not be loaded from {litert_js.CDN}")
+    assert message.endswith("Is there a connection to the internet?")
 
 
 def failed(tab):
@@ -361,101 +415,25 @@ def test_random_numbers(tools):
     assert 0 <= min(tools.evaluate("[...uniforms(999, 0)]")) < 0.01
 
 
-def test_written_beside_the_tflite_files(version, tmp_path, monkeypatch):
-    monkeypatch.delenv("KERASDL_NODE_MODULES", raising=False)
-    monkeypatch.chdir(tmp_path)
-    page, note = web_page.write(version.parent)
-    assert page == version / "web" / "index.html" and "cdn.jsdelivr.net" in note
-    text = page.read_text()
-    assert f"{litert_js.CDN}@litertjs/core@{litert_js.VERSION}/dist/index.js" in text
-    assert "@litertjs/core/dist" not in text
-    modules = tmp_path / "node_modules"
-    for file in litert_js.FILES:
-        (modules / file).parent.mkdir(parents=True, exist_ok=True)
-        (modules / file).write_text(file)
-    for given in (tmp_path, modules, None):
-        page, note = web_page.write(version, "int8", given)
-        assert str(modules) in note and "int8.tflite" in page.read_text()
-        copied = sorted(p for p in page.parent.rglob("*") if p.is_file())
-        assert len(copied) == 1 + len(litert_js.FILES)
-    web_page.write(version, "int8", "cdn")
-    assert [p.name for p in page.parent.iterdir()] == ["index.html"]
-    assert not list(version.glob(".web*"))
-    for given in (tmp_path / "absent", version):
-        with pytest.raises(UserError, match="holds no @litertjs/core/dist/index.js; give a node_"):
-            web_page.write(version, runtime=given)
-
-
-def changed(version, tmp_path, change):
-    """A copy of the card and the files of a version, with another card."""
-    copy = tmp_path / f"{len(list(tmp_path.iterdir()))}"
-    for name in ("saved_model.pb", "tflite/float32.tflite"):
-        (copy / name).parent.mkdir(parents=True, exist_ok=True)
-        (copy / name).write_bytes((version / name).read_bytes())
-    card = json.loads((version / "assets.extra/card.json").read_text())
-    change(card)
-    (copy / "assets.extra").mkdir()
-    (copy / "assets.extra/card.json").write_text(json.dumps(card))
-    return copy
-
-
-def _batch(card, size):
-    for sides in card["artifacts"]["tflite/float32"]["signatures"].values():
-        sides["inputs"]["image"]["shape"][0] = size
-
-
-def test_what_has_no_page(version, tmp_path):
-    for path in (tmp_path, tmp_path / "absent"):
-        with pytest.raises(UserError, match="exported model"):
-            web_page.write(path)
-    with pytest.raises(UserError, match="there is no exported model"):
-        web_page.write(version / "assets.extra/model.keras")
-    for size, text in ((None, "any"), (4, "4")):
-        copy = changed(version, tmp_path, lambda card, size=size: _batch(card, size))
-        with pytest.raises(UserError, match=rf"image .* \({text}, 8, 8, 1\).*--tflite-batch 1"):
-            web_page.write(copy, runtime="cdn")
-    copy = changed(version, tmp_path, lambda card: None)
-    with pytest.raises(UserError, match="has no tflite/int8.tflite; its TFLite files: float32$"):
-        web_page.write(copy, "int8", "cdn")
-    reason = {"tflite/int8": "it lost too much"}
-    copy = changed(
-        version,
-        tmp_path,
-        lambda card: (card["artifacts"].pop("tflite/int8"), card["omitted"].update(reason)),
+def test_signatures_that_a_picture_is_enough_for(tools):
+    image, regions, number = (
+        {"kind": "image", "shape": [1, 8, 8, 3]},
+        {"kind": "regions", "shape": [1, 4, 4]},
+        {"kind": "number", "shape": [1]},
     )
-    with pytest.raises(UserError, match=r"has no tflite/int8.tflite \(it lost too much\)"):
-        web_page.write(copy, "int8", "cdn")
-    copy = changed(version, tmp_path, lambda card: card.pop("artifacts"))
-    with pytest.raises(UserError, match="card.json does not describe its files"):
-        web_page.write(copy, runtime="cdn")
-    copy = changed(version, tmp_path, lambda card: None)
-    with open(copy / "tflite/float32.tflite", "ab") as file:
-        file.write(b"x")
-    with pytest.raises(UserError, match="float32.tflite: is not what was exported"):
-        web_page.write(copy, runtime="cdn")
-    assert not list(tmp_path.rglob("web"))
-
-
-def test_served_until_interrupted(tmp_path, monkeypatch):
-    (tmp_path / "index.html").write_text("the page")
-    (tmp_path / "a.wasm").write_bytes(b"\0asm")
-    said, answers = [], []
-
-    def ask(address):
-        for name in ("", "a.wasm"):
-            with urllib.request.urlopen(address + name, timeout=10) as reply:
-                answers.append((reply.read(), reply.headers["Content-Type"]))
-        os.kill(os.getpid(), signal.SIGINT)
-
-    def say(text):
-        said.append(text)
-        if address := re.search(r"http://127\.0\.0\.1:\d+/", text):
-            threading.Thread(target=ask, args=(address[0],)).start()
-
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        web_page.serve(tmp_path, say)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert answers == [(b"the page", "text/html"), (b"\0asm", "application/wasm")]
-    assert "Ctrl-C" in said[0] and said[-1] == "stopped"
+    signatures = {
+        "plain": {"inputs": {"image": image}},
+        "regions": {"inputs": {"regions": regions, "picture": image}},
+        "more": {"inputs": {"image": image, "time": number}},
+        "two": {"inputs": {"image": image, "other": image}},
+        "channels": {"inputs": {"image": {"kind": "image", "shape": [1, 8, 8, 5]}}},
+        "none": {"inputs": {"latent": number}},
+    }
+    ask = "(one) => [imageSignatures(one), imagesApplies(one)]"
+    for windows, expected in (
+        (None, {"plain": "image"}),
+        ([[0, 0, 1, 1]] * 4, {"plain": "image", "regions": "picture"}),
+    ):
+        result = tools.evaluate(ask, {"windows": windows, "signatures": signatures})
+        assert result == [expected, True]
+    assert tools.evaluate(ask, {"windows": None, "signatures": {}}) == [{}, False]

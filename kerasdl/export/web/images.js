@@ -11,7 +11,8 @@ function imageSignatures(description) {
   const result = {};
   for (const [name, signature] of Object.entries(description.signatures)) {
     const inputs = Object.entries(signature.inputs);
-    const images = inputs.filter(([, one]) => one.kind === "image" && [1, 3].includes(one.shape.at(-1)));
+    const images = inputs.filter(([, one]) =>
+      one.kind === "image" && [1, 3].includes(one.shape.at(-1)));
     const others = inputs.filter(([, one]) => one.kind !== "image");
     const windows = description.windows && others.every(([, one]) => one.kind === "regions");
     if (images.length === 1 && inputs.length === 1 + others.length && (!others.length || windows)) {
@@ -29,9 +30,14 @@ function imagesPanel(root, model, description) {
   const signatures = imageSignatures(description);
   const names = Object.keys(signatures);
   const shapeOf = (name) => description.signatures[name].inputs[signatures[name]].shape.slice(1);
-  const choice = element("select", {}, ...names.map((name) => element("option", {value: name}, name)));
+  const options = names.map((name) => element("option", {value: name}, name));
+  const choice = element("select", {}, ...options);
   const result = element("div", {className: "grow"});
-  const seen = element("canvas", {className: "pixels view", width: 1, height: 1, role: "img", "aria-label": "The picture as the model sees it"});
+  const seen = element("canvas", {
+    className: "pixels view", role: "img", "aria-label": "The picture as the model sees it",
+  });
+  const caption = element("p", {className: "note"}, "As the model sees it:");
+  const view = element("div", {hidden: true}, caption, seen);
   let picture = null, number = 0;
 
   const attempt = async (action) => {
@@ -48,10 +54,12 @@ function imagesPanel(root, model, description) {
     const signature = choice.value, shape = shapeOf(signature);
     const data = preprocess(picture, shape, description.fit);
     paint(seen, data, shape);
+    view.hidden = false;
     seen.style.width = `${Math.max(96, Math.min(224, shape[1]))}px`;
     const inputs = {[signatures[signature]]: {data, shape: [1, ...shape]}};
     for (const [name, one] of Object.entries(description.signatures[signature].inputs)) {
-      if (one.kind === "regions") inputs[name] = {data: Float32Array.from(description.windows.flat()), shape: one.shape};
+      const data = description.windows && Float32Array.from(description.windows.flat());
+      if (one.kind === "regions") inputs[name] = {data, shape: one.shape};
     }
     const outputs = await model.run(signature, inputs);
     if (current()) result.replaceChildren(...shown(outputs, signature, picture, shape, description));
@@ -68,19 +76,22 @@ function imagesPanel(root, model, description) {
   const results = element("div", {className: "grow"}, element("h3", {}, "Result"));
   if (names.length > 1) results.append(field("What is computed", choice));
   if (description.windows) {
-    results.append(element("p", {className: "note"}, "Objects are looked for in the same windows of every picture; the search for regions is not in this page."));
+    const text = "Objects are looked for in the same windows of every picture, not in regions of a search.";
+    results.append(element("p", {className: "note"}, text));
   }
   result.setAttribute("aria-live", "polite");
   result.append(element("p", {className: "note"}, "Choose, drop or draw a picture."));
-  results.append(result, element("p", {className: "note"}, "As the model sees it:"), seen);
+  results.append(result, view);
   root.append(element("h2", {}, "Picture"), element("div", {className: "row top"}, inputs, results));
   showError(root, "");
 }
 
 /** A file input, and the whole panel as a place to drop a picture. */
 function fileInput(root, read) {
-  const input = element("input", {type: "file", accept: "image/png,image/jpeg,image/webp,image/gif,image/bmp"});
-  const zone = element("div", {className: "drop"}, field("Picture from a file", input), element("p", {className: "note"}, "or drop one here"));
+  const accept = "image/png,image/jpeg,image/webp,image/gif,image/bmp";
+  const input = element("input", {type: "file", accept});
+  const hint = element("p", {className: "note"}, "or drop one here");
+  const zone = element("div", {className: "drop"}, field("Picture from a file", input), hint);
   input.onchange = () => {
     if (input.files.length) read(input.files[0], input.files[0].name);
     input.value = "";  // so that the same file can be chosen again
@@ -101,18 +112,21 @@ function fileInput(root, read) {
 }
 
 function samplePictures(pictures, read) {
-  const group = element("div", {className: "row samples", role: "group", "aria-label": "Pictures of the test set"});
+  const label = "Pictures of the test set";
+  const group = element("div", {className: "row samples", role: "group", "aria-label": label});
   pictures.forEach((text, i) => {
     const name = `Test picture ${i + 1}`, bytes = bytesOf(text);
     const source = `data:${pictureType(bytes) ?? "image/png"};base64,${text}`;
     const image = element("img", {src: source, alt: name, className: "pixels"});
     group.append(element("button", {type: "button", onclick: () => read(new Blob([bytes]), name)}, image));
   });
-  return element("div", {}, element("p", {className: "note"}, "Pictures of the test set:"), group);
+  return element("div", {}, element("p", {className: "note"}, `${label}:`), group);
 }
 
 function cameraInput(root, run) {
-  const video = element("video", {muted: true, playsInline: true, hidden: true, "aria-label": "What the camera sees"});
+  const video = element("video", {
+    muted: true, playsInline: true, hidden: true, "aria-label": "What the camera sees",
+  });
   const start = element("button", {type: "button"}, "Camera");
   const take = element("button", {type: "button", className: "main", hidden: true}, "Take the picture");
   const stop = element("button", {type: "button", hidden: true}, "Stop the camera");
@@ -133,7 +147,8 @@ function cameraInput(root, run) {
       return;
     }
     try {
-      video.srcObject = await navigator.mediaDevices.getUserMedia({video: {facingMode: "environment"}});
+      const wanted = {video: {facingMode: "environment"}};
+      video.srcObject = await navigator.mediaDevices.getUserMedia(wanted);
       await video.play();
       show(true);
       take.focus();
@@ -144,13 +159,17 @@ function cameraInput(root, run) {
   };
   take.onclick = () => run(pixelsOf(video, video.videoWidth, video.videoHeight));
   stop.onclick = end;
-  return element("div", {className: "camera"}, video, element("div", {className: "row"}, start, take, stop));
+  return element("div", {}, video, element("div", {className: "row"}, start, take, stop));
 }
 
 /** White on black, by mouse, pen or finger; a stroke's end runs the model. */
 function drawingPad([height, width], run) {
   const scale = PAD / Math.max(height, width);
-  const canvas = element("canvas", {className: "pad", width: Math.round(width * scale), height: Math.round(height * scale), role: "img", "aria-label": "Drawing pad for mouse, pen or finger; by keyboard, choose a file or a test picture instead"});
+  const label = "Drawing pad for mouse, pen or finger; by keyboard, choose a file or a test picture instead";
+  const canvas = element("canvas", {
+    className: "pad", width: Math.round(width * scale), height: Math.round(height * scale),
+    role: "img", "aria-label": label,
+  });
   const context = canvas.getContext("2d", {willReadFrequently: true});
   const clear = () => {
     context.fillStyle = "#000";
@@ -184,7 +203,8 @@ function drawingPad([height, width], run) {
     run(pixelsOf(canvas, canvas.width, canvas.height));
   };
   clear();
-  return element("div", {}, canvas, element("p", {}, element("button", {type: "button", onclick: clear}, "Clear")));
+  const button = element("button", {type: "button", onclick: clear}, "Clear");
+  return element("div", {}, canvas, element("p", {}, button));
 }
 
 /** What the outputs say, as nodes. */
@@ -193,7 +213,10 @@ function shown(outputs, signature, picture, shape, description) {
   const of = (kind) => Object.keys(described).find((name) => described[name].kind === kind && outputs[name]);
   const taken = fitBox(picture.height, picture.width, shape, description.fit);
   if (of("boxes")) return shownBoxes(outputs, of, described, picture, taken, description);
-  if (of("mask")) return shownMask(outputs[of("mask")], described[of("mask")].class_names, picture, taken, description);
+  if (of("mask")) {
+    const names = described[of("mask")].class_names;
+    return shownMask(outputs[of("mask")], names, picture, taken, description);
+  }
   if (of("image")) {
     const canvas = element("canvas", {className: "view", role: "img", "aria-label": of("image")});
     paint(canvas, outputs[of("image")].data, outputs[of("image")].shape);
@@ -220,7 +243,8 @@ function bars(values, write) {
   const rows = sorted.map(([name, value]) => {
     const bar = element("span", {className: "bar"});
     bar.style.width = `${100 * Math.max(0, value) / Math.max(longest, 1)}%`;
-    return element("li", {}, bar, element("span", {}, name), element("span", {className: "number"}, write(value)));
+    const number = element("span", {className: "number"}, write(value));
+    return element("li", {}, bar, element("span", {}, name), number);
   });
   return element("ol", {className: "bars"}, ...rows);
 }
@@ -232,8 +256,8 @@ function viewOf(picture) {
   for (let i = 3; i < whole.data.length; i += 4) whole.data[i] = 255;  // as the model: without alpha
   const source = element("canvas", {width: picture.width, height: picture.height});
   source.getContext("2d").putImageData(whole, 0, 0);
-  const width = Math.max(1, Math.round(picture.width * scale));
-  const canvas = element("canvas", {className: "view", width, height: Math.max(1, Math.round(picture.height * scale)), role: "img"});
+  const [width, height] = [picture.width, picture.height].map((n) => Math.max(1, Math.round(n * scale)));
+  const canvas = element("canvas", {className: "view", width, height, role: "img"});
   const context = canvas.getContext("2d");
   context.imageSmoothingEnabled = scale < 1;
   context.drawImage(source, 0, 0, canvas.width, canvas.height);
@@ -263,7 +287,8 @@ function shownMask({data, shape}, names, picture, taken, description) {
   const view = viewOf(picture), [height, width] = shape.slice(1);
   const colors = description.colors, counts = new Map();
   for (const k of data) counts.set(k, (counts.get(k) ?? 0) + 1);
-  overlay(view, height, width, taken, (i) => data[i] > 0 && colors[data[i]] ? [...colors[data[i]], 153] : null);
+  const colorAt = (i) => data[i] > 0 && colors[data[i]] ? [...colors[data[i]], 153] : null;
+  overlay(view, height, width, taken, colorAt);
   const rows = [...counts].sort((a, b) => b[1] - a[1]).map(([k, count]) => {
     const text = `${names[k] ?? k}: ${(100 * count / data.length).toFixed(1)} %`;
     return element("li", {}, ...(k > 0 && colors[k] ? [swatch(colors[k])] : []), text);
@@ -280,7 +305,8 @@ function inWhole(box, picture, {corner, sides}) {
 
 function shownBoxes(outputs, of, described, picture, taken, description) {
   const boxes = outputs[of("boxes")].data, labels = of("label") ? outputs[of("label")].data : null;
-  const scores = (outputs.scores ?? outputs.score)?.data, masks = of("instances") && outputs[of("instances")];
+  const scores = (outputs.scores ?? outputs.score)?.data;
+  const masks = of("instances") && outputs[of("instances")];
   const names = labels ? described[of("label")].class_names : [];
   const objects = [];
   for (let m = 0; m < boxes.length / 4; m++) {
@@ -288,7 +314,8 @@ function shownBoxes(outputs, of, described, picture, taken, description) {
     if (label < 0 || box.every((value) => value === 0)) continue;
     objects.push({m, label, box: inWhole(box, picture, taken), score: scores ? scores[m] : null});
   }
-  const place = element("div"), slider = element("input", {type: "range", min: 0, max: 1, step: 0.01, value: MIN_SCORE});
+  const slider = element("input", {type: "range", min: 0, max: 1, step: 0.01, value: MIN_SCORE});
+  const place = element("div");
   const value = element("output", {}, slider.value);
   const draw = () => {
     value.textContent = slider.value;
@@ -297,14 +324,17 @@ function shownBoxes(outputs, of, described, picture, taken, description) {
     for (const {m, label} of [...kept].reverse()) {
       if (!masks) break;
       const [height, width] = masks.shape.slice(2), start = m * height * width;
-      overlay(view, height, width, taken, (i) => masks.data[start + i] ? [...description.colors[label + 1], 128] : null);
+      const color = [...description.colors[label + 1], 128];
+      overlay(view, height, width, taken, (i) => masks.data[start + i] ? color : null);
     }
     context.font = "bold 16px system-ui, sans-serif";
     context.textBaseline = "top";
     const rows = kept.map(({label, box, score}) => {
-      const text = `${names[label] ?? (labels ? label : "object")}${score === null ? "" : ` ${score.toFixed(2)}`}`;
+      const name = names[label] ?? (labels ? label : "object");
+      const text = score === null ? `${name}` : `${name} ${score.toFixed(2)}`;
       const color = description.colors[label + 1] ?? [255, 255, 255];
-      const [top, left, bottom, right] = box.map((n, i) => n * (i % 2 ? canvas.width : canvas.height));
+      const size = [canvas.height, canvas.width];
+      const [top, left, bottom, right] = box.map((n, i) => n * size[i % 2]);
       context.strokeStyle = context.fillStyle = `rgb(${color.join(" ")})`;
       context.lineWidth = 3;
       context.strokeRect(left, top, right - left, bottom - top);
@@ -316,8 +346,10 @@ function shownBoxes(outputs, of, described, picture, taken, description) {
       return element("li", {}, swatch(color), `${text} at ${box.map((n) => n.toFixed(3)).join(" ")}`);
     });
     canvas.setAttribute("aria-label", `The picture with ${kept.length} boxes`);
-    const line = kept.length ? element("ul", {className: "legend"}, ...rows) : element("p", {}, "No object.");
-    place.replaceChildren(canvas, line);
+    const note = "Places are top, left, bottom and right, in proportions of the picture.";
+    place.replaceChildren(canvas, ...(kept.length
+      ? [element("ul", {className: "legend"}, ...rows), element("p", {className: "note"}, note)]
+      : [element("p", {}, "No object.")]));
   };
   slider.oninput = draw;
   draw();

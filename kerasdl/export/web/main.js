@@ -54,10 +54,12 @@ function main() {
     }
   }
   if (!root.children.length) {
-    root.append(element("p", {className: "note"}, "This page has no panel for the inputs of this model."));
+    const text = "This page has no panel for the inputs of this model.";
+    root.append(element("p", {className: "note"}, text));
   }
   const rows = description.figures.map(([name, value]) =>
-    element("tr", {}, element("th", {scope: "row"}, String(name)), element("td", {}, String(value))));
+    element("tr", {},
+      element("th", {scope: "row"}, String(name)), element("td", {}, String(value))));
   document.getElementById("figures").append(...rows);
   const backend = document.getElementById("backend");
   navigator.gpu?.requestAdapter().then((adapter) => {
@@ -70,8 +72,10 @@ function main() {
     showError(status.parentElement, "");
     try {
       await model.open(bytes, backend.value);
-      const asked = backend.value === model.backend;
-      status.textContent = asked ? "Ready." : `Ready; ${backend.value} cannot run all of it, ${model.backend} does.`;
+      const wanted = backend.value === model.backend;
+      status.textContent = wanted
+        ? "Ready."
+        : `Ready; ${backend.value} cannot run all of it, ${model.backend} does.`;
       document.body.dataset.state = "ready";
     } catch (error) {
       status.textContent = "";

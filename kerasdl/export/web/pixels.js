@@ -3,7 +3,8 @@
 const MAX_PIXELS = 1e8;
 const READ = "PNG, JPEG, WebP, BMP and GIF are";
 const STARTS = {  // how files begin, in Latin-1
-  "\x89PNG\r\n\x1a\n": "image/png", "\xff\xd8\xff": "image/jpeg", "GIF8": "image/gif", "BM": "image/bmp",
+  "\x89PNG\r\n\x1a\n": "image/png", "\xff\xd8\xff": "image/jpeg", "GIF8": "image/gif",
+  "BM": "image/bmp",
 };
 const fround = Math.fround;
 const STEP = fround(1 / 255);
@@ -31,8 +32,9 @@ async function decodePicture(blob, name = "this file") {
   const type = pictureType(bytes);
   if (!type) throw new Error(`${name}: is no picture that can be read; ${READ}.`);
   try {
-    const exact = type !== "image/jpeg" && "ImageDecoder" in window && await ImageDecoder.isTypeSupported(type);
-    return exact ? await decodeExactly(bytes, type) : await decodeOnCanvas(new Blob([bytes], {type}));
+    const exact = type !== "image/jpeg" && "ImageDecoder" in window
+      && await ImageDecoder.isTypeSupported(type);
+    return await (exact ? decodeExactly(bytes, type) : decodeOnCanvas(new Blob([bytes], {type})));
   } catch (error) {
     if (error instanceof TooLarge) throw new Error(`${name}: ${error.message}`);
     throw new Error(`${name}: is a broken picture, or one that this browser does not read.`);
@@ -56,7 +58,9 @@ async function decodeExactly(bytes, type) {
     try {
       const {width, height} = image.visibleRect;  // as stored: only a JPEG is turned
       checkSize(width, height);
-      if (!/^(RGB|BGR)[AX]$/.test(image.format ?? "")) return await decodeOnCanvas(new Blob([bytes], {type}));
+      if (!/^(RGB|BGR)[AX]$/.test(image.format ?? "")) {
+        return await decodeOnCanvas(new Blob([bytes], {type}));
+      }
       const data = new Uint8Array(width * height * 4);
       await image.copyTo(data, {layout: [{offset: 0, stride: 4 * width}]});
       if (image.format.startsWith("BGR")) {
@@ -71,9 +75,9 @@ async function decodeExactly(bytes, type) {
   }
 }
 
+/** What is transparent loses bits, and a PNG is turned too as its EXIF says, if it has one. */
 async function decodeOnCanvas(blob) {
-  const imageOrientation = blob.type === "image/jpeg" ? "from-image" : "none";
-  const options = {imageOrientation, premultiplyAlpha: "none", colorSpaceConversion: "none"};
+  const options = {premultiplyAlpha: "none", colorSpaceConversion: "none"};
   const bitmap = await createImageBitmap(blob, options);
   checkSize(bitmap.width, bitmap.height);
   const picture = pixelsOf(bitmap, bitmap.width, bitmap.height);
