@@ -1,14 +1,16 @@
 // Models that make pictures: of latent codes, of noise, of noise step by step.
 
 const SLIDERS = 16;  // at most so many numbers of a code are shown
-const CODE_LIMIT = 3, FREE_LIMIT = 10;  // of sliders, where codes are normal and where nothing is known
-const GRID = 8, WALK_STEPS = 24, STILLS = 8;
+const CODE_LIMIT = 3, FREE_LIMIT = 10;  // of sliders, where codes are normal, and where they are not
+const GRID = 8, WALK_STEPS = 24, STILLS = 8, FRAME = 50;  // milliseconds
 const THUMB = "width: 6rem; max-width: 100%;";
 
 /** The numbers of a latent code: normal, or uniform of mean 0 and variance 1. */
 function latentNumbers(distribution, count, seed) {
   if (distribution === "normal") return normals(count, seed);
-  if (distribution !== "uniform") throw new Error(`The distribution ${distribution} is not in this page.`);
+  if (distribution !== "uniform") {
+    throw new Error(`The distribution ${distribution} is not in this page.`);
+  }
   return uniforms(count, seed).map((u) => Math.sqrt(3) * (2 * u - 1));
 }
 
@@ -19,12 +21,13 @@ function between(a, b, weight, distribution) {
   const [la, lb] = [a, b].map((v) => Math.hypot(...v) || 1);
   const cosine = a.reduce((sum, x, i) => sum + (x / la) * (b[i] / lb), 0);
   const angle = Math.acos(Math.min(Math.max(cosine, -1 + 1e-6), 1 - 1e-6));
-  const [wa, wb] = [Math.sin((1 - weight) * angle), Math.sin(weight * angle)].map((w) => w / Math.sin(angle));
+  const [wa, wb] = [1 - weight, weight].map((w) => Math.sin(w * angle) / Math.sin(angle));
   return a.map((x, i) => line(la, lb) * (wa * (x / la) + wb * (b[i] / lb)));
 }
 
 function pictureCanvas(name, style = THUMB) {
-  return element("canvas", {className: "pixels view", width: 1, height: 1, role: "img", "aria-label": name, style});
+  const properties = {className: "pixels view", width: 1, height: 1, role: "img", style};
+  return element("canvas", {...properties, "aria-label": name});
 }
 
 function seedField() {
@@ -58,12 +61,13 @@ function latentSignature(description, name) {
   const image = images.find(([, one]) => one.kind === "image")?.[0];
   if (inputs.length !== 1 || !image) return null;
   const [[input, {shape, noise}]] = inputs;
-  return shape.length === 2 ? {name, input, image, size: shape[1], distribution: noise?.distribution ?? null} : null;
+  const distribution = noise?.distribution ?? null;
+  return shape.length === 2 ? {name, input, image, size: shape[1], distribution} : null;
 }
 
 async function pictureOf(model, {name, input, image}, code) {
-  const outputs = await model.run(name, {[input]: {data: Float32Array.from(code), shape: [1, code.length]}});
-  return outputs[image];
+  const given = {data: Float32Array.from(code), shape: [1, code.length]};
+  return (await model.run(name, {[input]: given}))[image];
 }
 
 /**
@@ -86,7 +90,7 @@ function walkButtons(root, text, codeAt, distribution, show, still) {
       const stop = Math.floor(n / WALK_STEPS), weight = (n % WALK_STEPS) / WALK_STEPS;
       const begin = performance.now();
       await show(between(codeAt(stop), codeAt(stop + 1), weight, distribution));
-      await new Promise((resolve) => setTimeout(resolve, Math.max(0, 50 - (performance.now() - begin))));
+      await breathe(Math.max(0, FRAME - (performance.now() - begin)));
     }
   });
   return {...walk, stills};
@@ -98,8 +102,9 @@ function codesApplies(description) {
 
 function codesPanel(root, model, description) {
   const from = latentSignature(description, "decode");
-  const limit = from.distribution ? CODE_LIMIT : FREE_LIMIT, spread = from.distribution ? 1 : CODE_LIMIT;
-  const codeOf = (number) => latentNumbers(from.distribution ?? "normal", from.size, number).map((x) => spread * x);
+  const [limit, spread] = from.distribution ? [CODE_LIMIT, 1] : [FREE_LIMIT, CODE_LIMIT];
+  const codeOf = (number) =>
+    latentNumbers(from.distribution ?? "normal", from.size, number).map((x) => spread * x);
   let code = new Float32Array(from.size);
   const canvas = pictureCanvas("The picture of the code", "width: 14rem; max-width: 100%;");
   const seed = seedField();
@@ -112,7 +117,8 @@ function codesPanel(root, model, description) {
       walk.stop.click();
       draw();
     };
-    return {input, value, node: element("div", {className: "field"}, field(`Number ${i + 1}`, input), value)};
+    const node = element("div", {className: "field"}, field(`Number ${i + 1}`, input), value);
+    return {input, value, node};
   });
   const paintCode = async (target, numbers) => {
     const {data, shape} = await pictureOf(model, from, numbers);
@@ -147,11 +153,13 @@ function codesPanel(root, model, description) {
       showError(root, sentence(error));
     }
   };
-  const zero = element("button", {type: "button", onclick: () => set(new Float32Array(from.size))}, "All to 0");
+  const zero = element("button", {type: "button"}, "All to 0");
+  zero.onclick = () => set(new Float32Array(from.size));
   const hidden = from.size - sliders.length;
   const notes = [
     hidden > 0 && `${hidden} more numbers of the code have no slider; Random sets them too.`,
-    !from.distribution && "The codes of this model have no distribution of their own: those of Random need not look like its data.",
+    !from.distribution && "The codes of this model have no distribution of their own: those of Random "
+      + "need not look like its data.",
   ].filter(Boolean).map((text) => element("p", {className: "note"}, text));
   root.append(
     element("h2", {}, "Latent code"),
@@ -159,7 +167,8 @@ function codesPanel(root, model, description) {
       element("div", {}, canvas),
       element("div", {className: "grow"},
         element("div", {className: "row"}, seed.node, random, zero, walk.start, walk.stop),
-        element("div", {className: "row", style: SPACED}, ...sliders.map((one) => one.node)), ...notes)),
+        element("div", {className: "row", style: SPACED}, ...sliders.map((one) => one.node)),
+        ...notes)),
     walk.stills,
   );
   setTimeout(draw);  // once the model is being loaded
@@ -172,7 +181,8 @@ function generatedApplies(description) {
 function generatedPanel(root, model, description) {
   const from = latentSignature(description, "generate");
   const seed = seedField();
-  const codeOf = (...numbers) => latentNumbers(from.distribution ?? "normal", from.size, mixed(seed.read(), ...numbers));
+  const codeOf = (number) =>
+    latentNumbers(from.distribution ?? "normal", from.size, mixed(seed.read(), number));
   const paintCode = async (target, code) => {
     const {data, shape} = await pictureOf(model, from, code);
     paint(target, data, shape);
@@ -267,16 +277,19 @@ function diffusionApplies(description) {
 
 function diffusionPanel(root, model, description) {
   const {sampler, signatures} = description;
-  const stepwise = Boolean(sampler && signatures.denoise?.outputs.prediction), whole = noisePicture(description);
+  const stepwise = Boolean(sampler && signatures.denoise?.outputs.prediction);
+  const whole = noisePicture(description);
   const {inputs} = stepwise ? signatures.denoise : signatures.sample_from;
   const shape = stepwise ? inputs.image.shape : whole.shape;
   const size = shape.reduce((a, b) => a * b, 1);
+  const distribution = stepwise ? "normal" : whole.noise.distribution;
   const names = description.labels, none = sampler?.classes ?? names.length;
   const label = inputs.label && element("select", {},
     ...names.map((name, k) => element("option", {value: k}, name)),
     element("option", {value: none}, "none"));
   const weighs = sampler ? sampler.guides : Boolean(inputs.guidance);
-  const guidance = weighs && numberField("Guidance", {min: 0, max: 100, step: "any", value: sampler?.guidance ?? 1});
+  const weights = {min: 0, max: 100, step: "any", value: sampler?.guidance ?? 1};
+  const guidance = weighs && numberField("Guidance", weights);
   const count = numberField("Pictures", {min: 1, max: 64, value: 4});
   const seed = seedField();
   const progress = element("progress", {max: 1, value: 0, "aria-label": "Steps of this picture"});
@@ -285,8 +298,8 @@ function diffusionPanel(root, model, description) {
 
   const inOneGo = async (noise, settings) => {
     const given = {[whole.name]: {data: noise, shape}};
-    if (inputs.label) given.label = {data: Int32Array.of(settings.label), shape: inputs.label.shape};
-    if (inputs.guidance) given.guidance = {data: Float32Array.of(settings.guidance), shape: inputs.guidance.shape};
+    if (inputs.label) given.label = {data: Int32Array.of(settings.label), shape: [1]};
+    if (inputs.guidance) given.guidance = {data: Float32Array.of(settings.guidance), shape: [1]};
     return (await model.run("sample_from", given)).image.data;
   };
   const {start, stop} = startAndStop(root, "Draw", async (going) => {
@@ -294,10 +307,11 @@ function diffusionPanel(root, model, description) {
     said.textContent = "";
     const settings = {label: label ? +label.value : null, guidance: guidance ? guidance.read() : 1};
     const total = count.read(), first = seed.read(), begin = performance.now();
+    const kind = label ? `, ${label.selectedOptions[0].text}` : "";
     let done = 0;
     for (; done < total && going(); done++) {
-      const canvas = pictureCanvas(`Picture ${done + 1}${label ? `, ${label.selectedOptions[0].text}` : ""}`);
-      const noise = latentNumbers(stepwise ? "normal" : whole.noise.distribution, size, mixed(first, done));
+      const canvas = pictureCanvas(`Picture ${done + 1}${kind}`);
+      const noise = latentNumbers(distribution, size, mixed(first, done));
       pictures.append(canvas);
       const onStep = async (x, step) => {
         paint(canvas, shownNoise(x, Math.max(1, sampler.sigmas[step])), shape);
@@ -306,15 +320,19 @@ function diffusionPanel(root, model, description) {
         return going();
       };
       const more = (step) => normals(size, mixed(first, done, step + 1));
-      const made = stepwise ? await denoised(model, description, noise, {...settings, more, onStep}) : await inOneGo(noise, settings);
+      const made = stepwise
+        ? await denoised(model, description, noise, {...settings, more, onStep})
+        : await inOneGo(noise, settings);
       if (!made) break;
       paint(canvas, made, shape);
       progress.value = 1;
     }
     const seconds = ((performance.now() - begin) / 1000).toFixed(1);
-    said.textContent = `${done} of ${total} pictures, ${seconds} s${stepwise ? `, ${sampler.steps} steps each` : ""}.`;
+    const steps = stepwise ? `, ${sampler.steps} steps each` : "";
+    said.textContent = `${done} of ${total} pictures, ${seconds} s${steps}.`;
   });
-  const controls = [label && field("Class", label), guidance && guidance.node, count.node, seed.node];
+  const classes = label && field("Class", label);
+  const controls = [classes, guidance && guidance.node, count.node, seed.node];
   root.append(
     element("h2", {}, "Pictures of noise"),
     element("div", {className: "row"}, ...controls.filter(Boolean)),

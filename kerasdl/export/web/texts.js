@@ -1,12 +1,13 @@
-// Models that write texts, continued token by token or translated, and the tokenizers that they need:
-// those of `kerasdl.data.text.tokenizer`.
+// Models that write texts, continued token by token or translated, and their tokenizers: those of
+// `kerasdl.data.text.tokenizer`.
 
 const EOS_ID = 2, UNKNOWN_ID = 3, SPECIAL_IDS = 4;
 const BLANKS = "\\t\\n\\x0b\\f\\r \\p{Z}";
 const WORDS = new RegExp(` ?\\p{L}+| ?\\p{N}+| ?[^${BLANKS}\\p{L}\\p{N}]+|[${BLANKS}]+`, "gu");
 const WORD_BYTES = 32;  // after which BPE splits as well
 const BREAKS = /^[\t\n\f\r \p{Cc}\p{Cf}]$/u;  // what separates the words of WordPiece
-const ALONE = /^[!-/:-@[-`{-~\p{P}\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}]$/u;
+const CHINESE = "\u4e00-\u9fff\u3400-\u4dbf\u{20000}-\u{2a6df}\u{2a700}-\u{2ceaf}\uf900-\ufaff\u{2f800}-\u{2fa1f}";
+const ALONE = new RegExp(`^[!-/:-@[-\`{-~\\p{P}${CHINESE}]$`, "u");
 const LONGEST_WORD = 100;  // bytes; WordPiece does not know longer ones
 const NORMAL = 1, USER_DEFINED = 4, BYTE = 6;  // types of SentencePiece's pieces
 const UNKNOWN_PENALTY = 10;
@@ -80,7 +81,9 @@ function bpeEncoder({pieces, merges}) {
   };
   const read = (word) => {
     const ids = byteIds(word), result = [];
-    for (let i = 0; i < ids.length; i += WORD_BYTES) result.push(...join(ids.slice(i, i + WORD_BYTES)));
+    for (let i = 0; i < ids.length; i += WORD_BYTES) {
+      result.push(...join(ids.slice(i, i + WORD_BYTES)));
+    }
     known.set(word, result);
     return result;
   };
@@ -168,7 +171,8 @@ function unigramEncoder({model}) {
     const best = Array.from({length: bytes.length + 1}, () => null);
     best[0] = {score: 0};
     const offer = (end, score, start, piece) => {
-      if (!best[end] || score > best[end].score) best[end] = {score: Math.fround(score), start, piece};
+      if (best[end] && score <= best[end].score) return;
+      best[end] = {score: Math.fround(score), start, piece};
     };
     for (let start = 0; start < bytes.length;) {
       const first = bytes.charCodeAt(start), before = best[start].score;
@@ -196,7 +200,8 @@ function unigramEncoder({model}) {
 
 /** A number with its limits: `read()` gives it, or throws a sentence. */
 function numberField(text, {min, max, step = 1, value}) {
-  const input = element("input", {type: "number", min, max, step, value, inputMode: "decimal", style: "width: 8rem;"});
+  const input = element("input", {type: "number", min, max, step, value, inputMode: "decimal"});
+  input.style.width = "8rem";
   const read = () => {
     const number = input.valueAsNumber;
     if (number >= min && number <= max && (step !== 1 || Number.isInteger(number))) return number;
@@ -207,8 +212,8 @@ function numberField(text, {min, max, step = 1, value}) {
 }
 
 /** Lets the browser show what has changed, and take clicks. */
-function breathe() {
-  return new Promise((resolve) => setTimeout(resolve));
+function breathe(milliseconds = 0) {
+  return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
 /** A seed of several numbers. */
@@ -304,14 +309,15 @@ function unknownNote(characters) {
 }
 
 function continuationApplies(description) {
-  return Boolean(description.tokenizer && description.signatures.next_token?.inputs.token_ids_length);
+  const inputs = description.signatures.next_token?.inputs;
+  return Boolean(description.tokenizer && inputs?.token_ids_length);
 }
 
 function continuationPanel(root, model, description) {
   root.append(element("h2", {}, "Text"));
   const tokenizer = tokenizerOf(description.tokenizer);
   const greedy = description.signatures.greedy?.outputs.token_ids;
-  const prompt = element("textarea", {rows: 3, value: "The ", spellcheck: false});
+  const prompt = element("textarea", {rows: 3, id: "prompt", value: "The ", spellcheck: false});
   const count = numberField("Tokens", {min: 1, max: 10000, value: greedy?.shape[1] ?? 100});
   const temperature = numberField("Temperature", {min: 0, max: 10, step: "any", value: 0.8});
   const topK = numberField("Top k (0: all)", {min: 0, max: 1e6, value: 0});
@@ -322,7 +328,9 @@ function continuationPanel(root, model, description) {
     output.textContent = said.textContent = "";
     const ids = tokenizer.encode(prompt.value), begin = performance.now();
     if (!ids.length) throw new Error("The prompt is empty; write at least one character.");
-    const settings = {count: count.read(), temperature: temperature.read(), topK: topK.read(), seed: seed.read()};
+    const settings = {
+      count: count.read(), temperature: temperature.read(), topK: topK.read(), seed: seed.read(),
+    };
     let number = 0;
     output.setAttribute("aria-busy", "true");  // read aloud as a whole
     try {
@@ -338,15 +346,19 @@ function continuationPanel(root, model, description) {
       output.removeAttribute("aria-busy");
     }
     const seconds = (performance.now() - begin) / 1000;
-    said.textContent = `${number} tokens, ${(number / seconds).toFixed(1)} per second.${unknownNote(tokenizer.unknown(prompt.value))}`;
+    const speed = (number / seconds).toFixed(1), note = unknownNote(tokenizer.unknown(prompt.value));
+    said.textContent = `${number} tokens, ${speed} per second.${note}`;
   });
-  const context = description.context ?? description.signatures.next_token.inputs.token_ids.shape[1];
+  const {shape} = description.signatures.next_token.inputs.token_ids;
+  const numbers = [count, temperature, topK, seed].map((one) => one.node);
+  const note = "Temperature 0 writes the likeliest token each time. "
+    + `A token follows from the ${description.context ?? shape[1]} before it.`;
   root.append(
-    element("div", {}, element("label", {for: "prompt"}, "Prompt"), Object.assign(prompt, {id: "prompt"})),
-    element("div", {className: "row", style: SPACED}, ...[count, temperature, topK, seed].map((one) => one.node)),
+    element("div", {}, element("label", {for: "prompt"}, "Prompt"), prompt),
+    element("div", {className: "row", style: SPACED}, ...numbers),
     element("div", {className: "row", style: SPACED}, start, stop),
     output, said,
-    element("p", {className: "note"}, `Temperature 0 writes the likeliest token each time. A token follows from the ${context} before it.`),
+    element("p", {className: "note"}, note),
   );
 }
 
@@ -366,7 +378,9 @@ function translationPanel(root, model, description) {
     output.textContent = said.textContent = "";
     const ids = tokenizer.encode(source.value);
     if (!ids.length) throw new Error("The text is empty; write at least one character.");
-    if (ids.length >= width) throw new Error(`The text has ${ids.length} tokens; at most ${width - 1} are read.`);
+    if (ids.length >= width) {
+      throw new Error(`The text has ${ids.length} tokens; at most ${width - 1} are read.`);
+    }
     ids.push(EOS_ID);
     const given = {source_ids: idsTensor(ids, width)};
     if (inputs.source_ids_length) given.source_ids_length = lengthTensor(ids);
@@ -374,10 +388,12 @@ function translationPanel(root, model, description) {
     output.textContent = tokenizer.decode([...target_ids.data]);
     said.textContent = unknownNote(tokenizer.unknown(source.value));
   });
+  const note = `At most ${width - 1} tokens. The likeliest token is written each time; `
+    + "the served model searches further.";
   root.append(
     element("div", {}, element("label", {for: "source"}, "Text"), source),
     element("div", {className: "row", style: SPACED}, start),
     output, said,
-    element("p", {className: "note"}, `At most ${width - 1} tokens. The likeliest token is written each time; the served model searches further.`),
+    element("p", {className: "note"}, note),
   );
 }
