@@ -305,8 +305,9 @@ def test_a_generator_draws_a_grid_and_walks(chromium, tmp_path):
             )
             image = lite.answer("generate", {"latent": np.array([code], "float32")})["image"]
             assert np.abs(pixels(tab, ".pictures canvas", k) - shown(image)).max() <= 1
-        panel.get_by_text("Walk").click()
         moving = "canvas[aria-label='The picture on the way']"
+        assert tab.locator(moving).count() == 0
+        panel.get_by_text("Walk").click()
         tab.wait_for_selector(moving)
         first = pixels(tab, moving)
         for _ in range(100):

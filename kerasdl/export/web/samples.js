@@ -198,16 +198,15 @@ function generatedPanel(root, model, description) {
     }
   });
   const moving = pictureCanvas("The picture on the way", "width: 14rem; max-width: 100%;");
-  moving.hidden = true;
   const show = async (code) => {
     await paintCode(moving, code);
-    moving.hidden = false;
+    if (!moving.isConnected) grid.after(moving);
   };
   const walk = walkButtons(root, "Walk", codeOf, from.distribution, show, paintCode);
   root.append(
     element("h2", {}, "Pictures of noise"),
     element("div", {className: "row"}, seed.node, draw.start, walk.start, walk.stop),
-    grid, moving, walk.stills,
+    grid, walk.stills,
   );
 }
 
