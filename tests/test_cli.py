@@ -268,10 +268,15 @@ def write_card(folder, name, version, top1):
         "metrics": {"test": {"loss": 0.2, "top1": top1}},
         "artifacts": {
             "savedmodel": {**file, "latency_ms": 1.25},
-            "tflite/int8": {**file, "latency_ms": {"1": 0.5, "2": 0.4}},
+            "tflite/int8": {
+                **file,
+                "latency_ms": {"1": 0.5, "2": 0.4},
+                "compiled_model": {"latency_ms": {"1": 0.6, "2": 0.7}},
+            },
         },
     }
     (extra / "card.json").write_text(json.dumps(card))
+    (extra / results.BROWSER).write_text(json.dumps({"tflite/int8": 3.0}))
 
 
 def test_the_readmes_results_are_of_the_catalogue():
@@ -298,7 +303,7 @@ def test_results_are_those_of_the_newest_cards(tmp_path, capsys):
     assert folded[0] == "<details><summary>Classifiers (1 model)</summary>"
     assert folded[4:] == [
         "| net | digits | 269,434 | top1 0.9700 | 2 KiB, 0.9600, 1.25 ms |  |  |  "
-        "| 2 KiB, 0.50 ms |",  # its metric is the SavedModel's
+        "| 2 KiB, 0.50, 0.40; 0.60, 0.70; 3.00 ms |",  # its metric is the SavedModel's
         "",
         "</details>",
     ]

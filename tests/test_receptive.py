@@ -11,6 +11,7 @@ from keras import layers
 from kerasdl import catalog
 from kerasdl.errors import UserError
 from kerasdl.report import architecture, receptive
+from kerasdl.store.weightless import no_weights
 
 SIDE = 65
 
@@ -68,7 +69,7 @@ def _alone(model):
     ],
 )
 def test_of_the_papers(name, path, field):
-    with architecture._no_weights():
+    with no_weights():
         blocks, _ = architecture.layer_table(catalog.build(name))
     assert {b.path: b.field for b in blocks}[path] == field
 
@@ -88,7 +89,7 @@ def test_the_effective_field_of_equal_kernels_is_known():
 
 
 def test_the_effective_field_grows_and_is_smaller_than_the_field():
-    with architecture._no_weights():
+    with no_weights():
         blocks, _ = architecture.layer_table(catalog.build("resnet20"))
     keras.utils.set_random_seed(0)
     found = architecture.effective_fields(catalog.build("resnet20"), (32, 32, 3))

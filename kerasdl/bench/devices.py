@@ -1,5 +1,7 @@
 """TFLite files on what runs them: fixed sizes against free ones, and runtime against runtime."""
 
+import json
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -7,9 +9,10 @@ import numpy as np
 
 from kerasdl.bench import browser, export
 from kerasdl.errors import UserError
-from kerasdl.export import tflite
-from kerasdl.inference import runtimes
+from kerasdl.export import results, tflite
+from kerasdl.inference import proof, runtimes
 from kerasdl.ops.text import EOS, SPECIAL
+from kerasdl.system.files import write_text
 
 ROWS = {  # models, and the signature of each that is timed
     "resnet20": "serving_default",
@@ -21,6 +24,7 @@ ROWS = {  # models, and the signature of each that is timed
 }
 KINDS = ("float32", "int8")
 THREADS = (1, 2)
+RUNS = 30  # in a browser, after a few that do not count
 
 
 def free_sizes():
@@ -76,6 +80,34 @@ def _of_file(title, path, signature):
             )
     except UserError as error:
         print(f"note: {error}")
+
+
+def in_browser(export_dir, say=print) -> None:
+    """Measure the files of all exported models in a browser.
+
+    The milliseconds of a run of each file's first signature stand in `results.BROWSER` beside the
+    card from then on, which the table of results reads.
+
+    Args:
+        export_dir: Folder of the exported models.
+        say: Called with a line per model.
+
+    Raises:
+        UserError: There is no exported model, or no browser.
+    """
+    found = results.versions(export_dir)
+    with browser.litert(export_dir) as open_file:
+        for folder in found:
+            times = {}
+            for path in proof.lite_files(folder):
+                lite = open_file(path)
+                signature = next(iter(lite.signatures))
+                inputs = _inputs(lite, signature)
+                _, taken = lite.timed(signature, inputs, RUNS + 5)
+                times[f"tflite/{path.stem}"] = statistics.median(taken[5:])
+            write_text(folder / "assets.extra" / results.BROWSER, json.dumps(times, indent=1))
+            shown = ", ".join(f"{name} {ms:.2f} ms" for name, ms in times.items())
+            say(f"{folder}: {shown or 'no TFLite files'}")
 
 
 def _files(name, folder, batch, quantized):

@@ -15,6 +15,7 @@ from kerasdl.catalog import MODELS
 from kerasdl.cli import arguments
 from kerasdl.cli.arguments import command_parser, parse_command
 from kerasdl.errors import UsageError
+from kerasdl.recipe import Recipe
 from kerasdl.system.files import check_makeable
 from kerasdl.system.names import nearest
 from kerasdl.system.processes import quiet_tensorflow
@@ -72,6 +73,9 @@ def main(argv, parts=None) -> int:
     quiet_tensorflow()
     if args.part == "export":
         return _export(args)
+    if args.part == "browser":
+        _imported("devices.in_browser")(args.export_dir)
+        return 0
     for part in wanted:
         result, tables = [], []
         for name, steps in _cases(parts[part], args.against):
@@ -102,7 +106,11 @@ def parse(argv):
     parser = command_parser("bench")
     parser.description = "measure against named peers; a ratio above 1 is ours faster"
     parser.add_argument(
-        "part", nargs="?", default="all", choices=(*PARTS, "export", "all"), help="all but export"
+        "part",
+        nargs="?",
+        default="all",
+        choices=(*PARTS, "export", "browser", "all"),
+        help="all but export, and browser, which measures exported models",
     )
     parser.add_argument(
         "--models",
@@ -110,6 +118,9 @@ def parse(argv):
         default=(),
         metavar="NAME",
         help="of export; all, which takes hours, if not given",
+    )
+    parser.add_argument(
+        "--export-dir", default=Recipe.export_dir, help="of browser: the exported models"
     )
     parser.add_argument("--against", nargs="+", choices=PEERS, help="these peers alone")
     parser.add_argument("--rounds", type=rounds, default=paired.ROUNDS, help="measurements of each")

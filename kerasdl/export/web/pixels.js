@@ -157,7 +157,7 @@ function preprocess(picture, shape, fit) {
     weights.forEach((weight, i) => {
       let from = (start + i) * picture.width * stride;
       for (let to = 0; to < line.length; to += channels, from += stride) {
-        for (let c = 0; c < channels; c++) line[to + c] += weight * FLOATS[bytes[from + c]];
+        for (let c = 0; c < channels; c++) line[to + c] += weight * bytes[from + c];
       }
     });
     columns.forEach((span, x) => {
@@ -166,7 +166,7 @@ function preprocess(picture, shape, fit) {
         for (let i = 0; i < span.weights.length; i++) {
           sum = fround(sum + fround(span.weights[i] * line[(span.start + i) * channels + c]));
         }
-        const byte = roundEven(fround(Math.min(Math.max(sum, 0), 1) * 255));
+        const byte = Math.min(Math.max(roundEven(sum), 0), 255);
         result[(y * width + x) * channels + c] = FLOATS[byte];
       }
     });
