@@ -1,5 +1,6 @@
 """TFLite files on what runs them: fixed sizes against free ones, and runtime against runtime."""
 
+import contextlib
 import json
 import statistics
 import tempfile
@@ -49,15 +50,21 @@ def free_sizes():
 def by_runtime():
     """Yield `(name, steps)`: LiteRT's compiled model, and LiteRT.js in a browser where there is
     one, against the interpreter."""
-    for name, signature in ROWS.items():
-        with tempfile.TemporaryDirectory() as folder:
-            folder = _files(name, Path(folder) / "files", 1, KINDS[1:])
+    with tempfile.TemporaryDirectory() as work, contextlib.ExitStack() as stack:
+        try:
+            open_file = stack.enter_context(browser.litert(work))
+        except UserError as error:
+            open_file = None
+            print(f"note: {error}")
+        for name, signature in ROWS.items():
+            folder = _files(name, Path(work) / name, 1, KINDS[1:])
             for path in (folder / f"{kind}.tflite" for kind in KINDS):
                 if path.exists():
-                    yield from _of_file(f"{name} {path.stem}, {signature}", path, signature)
+                    title = f"{name} {path.stem}, {signature}"
+                    yield from _of_file(title, path, signature, open_file)
 
 
-def _of_file(title, path, signature):
+def _of_file(title, path, signature, open_file):
     lite = runtimes.TFLite(path)
     if signature not in lite.signatures:
         return
@@ -68,18 +75,14 @@ def _of_file(title, path, signature):
             f"{title}, {threads} threads: compiled model / interpreter",
             {(side, False): _call(one, signature, inputs) for side, one in sides.items()},
         )
-    try:
-        with browser.litert(path.parent) as open_file:
-            tab = open_file(path)
-            yield (
-                f"{title}, 1 thread: browser, with the way there and back / interpreter",
-                {
-                    ("ours", False): _call(tab, signature, inputs),
-                    ("peer", False): _call(lite, signature, inputs),
-                },
-            )
-    except UserError as error:
-        print(f"note: {error}")
+    if open_file:
+        yield (
+            f"{title}, 1 thread: browser, with the way there and back / interpreter",
+            {
+                ("ours", False): _call(open_file(path), signature, inputs),
+                ("peer", False): _call(lite, signature, inputs),
+            },
+        )
 
 
 def in_browser(export_dir, say=print) -> None:
@@ -113,8 +116,7 @@ def in_browser(export_dir, say=print) -> None:
 def _files(name, folder, batch, quantized):
     """A folder with the files of a model with its default sizes."""
     made = export.parts(name)
-    quiet = lambda line: None  # noqa: E731
-    tflite.write(made.task, made.model, made.train, folder, quiet, batch, quantized)
+    tflite.write(made.task, made.model, made.train, folder, lambda line: None, batch, quantized)
     return folder
 
 

@@ -5,12 +5,11 @@ import functools
 from kerasdl import catalog
 from kerasdl.cli.arguments import command_parser, parse_command
 from kerasdl.errors import UsageError
-from kerasdl.export import QUANTIZED
+from kerasdl.export import KINDS
 from kerasdl.recipe import flag
 from kerasdl.system.names import nearest
 from kerasdl.system.processes import quiet_tensorflow
 
-KINDS = ("float32", *QUANTIZED)
 FLAGS = {  # of what each one is
     "image_size": "model",
     "effective": "model",

@@ -5,13 +5,15 @@ Source: Microsoft, Bitmap storage (BITMAPFILEHEADER, BITMAPINFOHEADER, RGBQUAD).
 
 import tensorflow as tf
 
+from kerasdl.data.headers import bytes_at
+
 LIMIT = 2**15  # pixels of a side
 CORE = 12  # bytes of the oldest header, whose numbers are of 16 bits and colors of 24
 
 
 def has_palette(content):
     """Whether a file is a BMP of at most 8 bits per pixel: bool scalar of a string scalar."""
-    head = _bytes(content, 0, 30)
+    head = bytes_at(content, 0, 30)
     bits = tf.where(head[14] == CORE, head[24], head[28])
     return (tf.strings.substr(content, 0, 2) == b"BM") & (bits <= 8)
 
@@ -39,7 +41,7 @@ def decode(content):
         needed = stride * tf.clip_by_value(height, 1, LIMIT)
         there = tf.strings.length(content) - field["offset"]
     with tf.control_dependencies([_check((field["offset"] >= 0) & (there >= needed), "a cut BMP")]):
-        rows = _bytes(content, field["offset"], needed)
+        rows = bytes_at(content, field["offset"], needed)
     rows = tf.reshape(rows, (-1, stride, 1))
     per_byte = 8 // bits
     shift = (per_byte - 1 - tf.range(per_byte)) * bits  # the highest bits are the leftmost
@@ -47,13 +49,13 @@ def decode(content):
     index = tf.reshape(index, (-1, stride * per_byte))[:, :width]
     index = tf.cond(field["height"] > 0, lambda: index[::-1], lambda: index)  # else from the top
     entry = tf.where(field["header"] == CORE, 3, 4)
-    palette = tf.reshape(_bytes(content, 14 + field["header"], 256 * entry), (256, entry))
+    palette = tf.reshape(bytes_at(content, 14 + field["header"], 256 * entry), (256, entry))
     return tf.cast(tf.gather(palette[:, 2::-1], index), tf.uint8)  # it holds blue, green and red
 
 
 def _fields(content):
     """Numbers of the header, int32 scalars."""
-    head = _bytes(content, 0, 54)
+    head = bytes_at(content, 0, 54)
 
     def number(start, count):
         return tf.reduce_sum(head[start : start + count] * [256**i for i in range(count)])
@@ -67,13 +69,6 @@ def _fields(content):
         "bits": tf.where(core, number(24, 2), number(28, 2)),
         "compression": tf.where(core, 0, number(30, 4)),
     }
-
-
-def _bytes(content, start, count):
-    """int32 `(count,)`; zeros beyond the end."""
-    start = tf.clip_by_value(start, 0, tf.strings.length(content))
-    part = tf.strings.substr(content, start, count)
-    return tf.cast(tf.io.decode_raw(part, tf.uint8, fixed_length=count), tf.int32)
 
 
 def _check(right, message):

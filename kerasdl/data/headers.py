@@ -60,7 +60,7 @@ def pixels(content):
         return first_frame(content)[1]
 
     def others():
-        head = tf.cast(_bytes(content, 0, HEAD), tf.int64)
+        head = tf.cast(bytes_at(content, 0, HEAD), tf.int64)
         patterns, counted = (
             np.stack(x) for x in zip(*(_known(f[0]) for f in FORMATS), strict=True)
         )
@@ -83,7 +83,7 @@ def pixels(content):
 def is_deep(content):
     """Whether a file is a PNG of 16 bits per channel: bool scalar of a string scalar."""
     return tf.equal(tf.strings.substr(content, 0, len(PNG)), PNG) & tf.equal(
-        _bytes(content, DEEP, 1)[0], 16
+        bytes_at(content, DEEP, 1)[0], 16
     )
 
 
@@ -105,7 +105,7 @@ def first_frame(content):
         tf.errors.InvalidArgumentError: The picture does not end within `STEPS` steps.
     """
     length = tf.strings.length(content)
-    head = tf.cast(_bytes(content, 0, HEAD), tf.int32)
+    head = bytes_at(content, 0, HEAD)
     outside, extension, picture, ended = range(4)
 
     def table(flags):  # bytes of a table of colors
@@ -115,7 +115,7 @@ def first_frame(content):
         return (state < ended) & (place < length)
 
     def step(place, state, size):
-        ahead = tf.cast(_bytes(content, place, FULL * AHEAD), tf.int32)
+        ahead = bytes_at(content, place, FULL * AHEAD)
         first, full = ahead[0], tf.equal(ahead[::FULL], FULL - 1)
         inside = (state == extension) | (state == picture)
         run = tf.reduce_sum(tf.math.cumprod(tf.cast(full, tf.int32)))
@@ -148,7 +148,9 @@ def first_frame(content):
     return tf.where(there, cut, content), tf.reduce_prod(size)
 
 
-def _bytes(content, start, count):
-    """uint8 `(count,)`; zeros beyond the end."""
+def bytes_at(content, start, count):
+    """int32 `(count,)` of a file's bytes from a place on; zeros beyond its end."""
     start = tf.clip_by_value(start, 0, tf.strings.length(content))
-    return tf.io.decode_raw(tf.strings.substr(content, start, count), tf.uint8, fixed_length=count)
+    part = tf.strings.substr(content, start, count)
+    value = tf.io.decode_raw(part, tf.uint8, fixed_length=count)
+    return tf.cast(tf.ensure_shape(value, [count if isinstance(count, int) else None]), tf.int32)

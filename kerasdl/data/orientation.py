@@ -3,7 +3,11 @@
 Source: Exif 2.32 (JEITA CP-3451), 4.5.4 and 4.6.4 (the segment APP1, TIFF's directory, tag 274).
 """
 
+import functools
+
 import tensorflow as tf
+
+from kerasdl.data.headers import bytes_at
 
 TAG = 0x0112
 UPRIGHT = 1
@@ -25,13 +29,7 @@ def of_jpeg(content):
         int32 scalar in 1..8; 1, upright, where there is none.
     """
 
-    def numbers(start, count):  # (count,) bytes; zeros beyond the end
-        start = tf.clip_by_value(start, 0, tf.strings.length(content))
-        part = tf.strings.substr(content, start, count)
-        value = tf.io.decode_raw(part, tf.uint8, fixed_length=count)
-        return tf.cast(
-            tf.ensure_shape(value, [count if isinstance(count, int) else None]), tf.int32
-        )
+    numbers = functools.partial(bytes_at, content)
 
     def other(position, head):  # a segment of a program or a comment, but not EXIF
         marker = head[1]

@@ -167,12 +167,14 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
     )
     names = [n for n in TEST if any(n in (a["test"] or {}) for a in card["artifacts"].values())]
     head = ["file", "KiB", "largest difference", *names, "ms"]
-    head[-1:] = [f"ms, {t} thread{'s' * (t != '1')}" for t in threads] or head[-1:]
-    compiled = [(a.get("compiled_model") or {}) for a in card["artifacts"].values()]
-    device = sorted({t for one in compiled for t in one.get("latency_ms", {})}, key=int)
-    head += [f"ms, {t} thread{'s' * (t != '1')}, compiled model" for t in device]
+    head[-1:] = [_threads(t) for t in threads] or head[-1:]
+    compiled = [
+        (a.get("compiled_model") or {}).get("latency_ms", {}) for a in card["artifacts"].values()
+    ]
+    device = sorted({t for one in compiled for t in one}, key=int)
+    head += [f"{_threads(t)}, compiled model" for t in device]
     rows = []
-    for name, a in card["artifacts"].items():
+    for (name, a), more in zip(card["artifacts"].items(), compiled, strict=True):
         test = a["test"] or {}
         times = a["latency_ms"]
         if isinstance(times, dict):
@@ -180,11 +182,14 @@ def table(card: dict) -> tuple[list[str], list[list[str]]]:
         else:  # TensorFlow takes all threads
             times = [""] * (len(threads) - 1) + [f"{times:.3f}"]
         metrics = [f"{test[k]:.4f}" if k in test else "" for k in names]
-        more = (a.get("compiled_model") or {}).get("latency_ms", {})
         times += [f"{more[t]:.3f}" if t in more else "" for t in device]
         size = f"{a['bytes'] / 1024:.0f}"
         rows.append([name, size, f"{a['max_difference']:.1e}", *metrics, *times])
     return head, rows
+
+
+def _threads(count: str) -> str:
+    return f"ms, {count} thread{'s' * (count != '1')}"
 
 
 def markdown(card: dict) -> str:

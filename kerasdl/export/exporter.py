@@ -169,7 +169,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(saved_model.traced(served), folder, tokenizer)
-    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only, batch)
+    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
     requests = [
         (signature, next(proof.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
@@ -177,6 +177,7 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
     warmup.write(extra / warmup.FILE, name, requests)
     serving_page.write_requests(extra / serving_page.REQUESTS, requests)
     omitted, row = {}, catalog.row(parts.model_name)
+    described = interface(parts.task, parts.model, only, batch)
     if "tflite" in formats and row.no_tflite:
         omitted["tflite"] = row.no_tflite
     elif "tflite" in formats and not meta["tflite"]["signatures"]:
@@ -194,7 +195,6 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
             only,
             helpers.converters,
         )
-        described = interface(parts.task, parts.model, only, batch)
         tflite.describe(lite, parts.model_name, row.paper, described["tflite"])
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta, helpers.proof)
@@ -207,7 +207,6 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
-    described = interface(parts.task, parts.model, only, batch)
     metadata = card.contents(parts, name, folder, report, omitted, described, batch)
     card.write_metadata(metadata, folder / "tflite")
     return metadata | {"sha256": files.checksums(folder)}
@@ -224,7 +223,7 @@ def _publish(folder, metadata, version) -> Path:
                 raise
 
 
-def examples_of(parts, model, only=(), batch: int | None = 1) -> tuple[dict, dict]:
+def examples_of(parts, model, only=()) -> tuple[dict, dict]:
     """Inputs, the answers of `model` to them, and the metadata of `proof`.
 
     `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.

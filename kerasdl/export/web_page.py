@@ -20,7 +20,7 @@ import numpy as np
 
 from kerasdl import catalog, tasks
 from kerasdl.errors import UserError
-from kerasdl.export import QUANTIZED, card, litert_js
+from kerasdl.export import KINDS, card, litert_js
 from kerasdl.export.serving_page import REQUESTS
 from kerasdl.inference.interface import of_card
 from kerasdl.ops.boxes import windows
@@ -31,7 +31,6 @@ SOURCES = Path(__file__).parent / "web"
 SCRIPTS = ("runtime.js", "pixels.js", "images.js", "texts.js", "samples.js", "main.js")
 FOLDER = "web"  # below the version's
 RUNTIME = "runtime"  # below it
-FILES = ("float32", *QUANTIZED)
 PICTURES = 4  # of the requests, that the page shows
 PANEL = re.compile(r"^(?:async )?function (\w+)Applies\(", re.MULTILINE)
 
@@ -41,7 +40,7 @@ def write(path, kind: str = "float32", runtime=None) -> tuple[Path, str]:
 
     Args:
         path: The model's folder, or that of a version.
-        kind: Of the TFLite file, one of `FILES`.
+        kind: Of the TFLite file, one of `kerasdl.export.KINDS`.
         runtime: A `node_modules` folder with LiteRT.js, which is copied beside the page; "cdn"; or
             None for the folder of `litert_js.folder`, or else the CDN.
 
@@ -90,7 +89,7 @@ def describe(version: Path, kind: str) -> dict:
     interface, metadata = of_card(version, "tflite"), load.load_info(version)
     values = load.card_of("saved_model", version)
     try:
-        there = [name for name in FILES if (version / "tflite" / f"{name}.tflite").is_file()]
+        there = [name for name in KINDS if (version / "tflite" / f"{name}.tflite").is_file()]
         if kind not in there or f"tflite/{kind}" not in values["artifacts"]:
             why = values["omitted"].get(f"tflite/{kind}") or values["omitted"].get("tflite")
             raise UserError(

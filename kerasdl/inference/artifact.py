@@ -15,6 +15,7 @@ from kerasdl.inference.signatures import functions, tokenizer_of
 from kerasdl.metrics import exported
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.store import load
+from kerasdl.system import archives
 
 PER_CLASS = ("classes",)  # what evaluators report by class, and is printed
 LOADED = ("saved_model.pb", "variables/", "assets/", "fingerprint.pb")  # of a SavedModel
@@ -61,7 +62,7 @@ class Artifact:
         try:
             return self._opened.answer(signature, inputs)
         except (RuntimeError, ValueError, TypeError, KeyError, tf.errors.OpError) as error:
-            raise UserError(f"{self.path}: {signature} failed: {_first(error)}") from error
+            raise UserError(f"{self.path}: {signature} failed: {archives.first(error)}") from error
 
     def predict(self, image) -> dict:
         """A classifier's outputs for images.
@@ -123,12 +124,12 @@ def evaluate_artifact(path, split: str = "test", views: int | None = None, name=
     """
     kind, path = load.find(path)
     metadata = load.load_info(path)
-    exported = kind in ("saved_model", "tflite")
-    if exported:
+    is_exported = kind in ("saved_model", "tflite")
+    if is_exported:
         load.check_files(kind, path)
     task = task_of(metadata)
     source = dataset.open_data(task, metadata.fingerprint, name, [dataset.split_name(split)])
-    if exported:
+    if is_exported:
         examples = dataset.batches(source, task, split, BATCH)
         return _evaluate(open_artifact(path), task, examples, views)
     from kerasdl.inference import evaluation
@@ -227,14 +228,16 @@ def _open_saved_model(path):
             runtimes.load_text_ops()  # of wordpiece and sentencepiece
             return runtimes.SavedModel(path)
     except Exception as error:  # damaged files raise many kinds of errors
-        raise UserError(f"{path}: the SavedModel cannot be read: {_first(error)}") from None
+        raise UserError(f"{path}: the SavedModel cannot be read: {archives.first(error)}") from None
 
 
 def _open_tflite(path):
     try:
         return runtimes.TFLite(path)
     except Exception as error:  # as above
-        raise UserError(f"{path}: the TFLite file cannot be read: {_first(error)}") from None
+        raise UserError(
+            f"{path}: the TFLite file cannot be read: {archives.first(error)}"
+        ) from None
 
 
 class _KerasModel:
@@ -258,8 +261,3 @@ class _KerasModel:
         """`{output: array}`."""
         tensors = (tf.constant(inputs[name]) for name in self.inputs(signature))
         return {k: v.numpy() for k, v in self.functions[signature](*tensors).items()}
-
-
-def _first(error) -> str:
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:200]

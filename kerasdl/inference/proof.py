@@ -204,13 +204,11 @@ def _check_lite(path, examples, test, meta) -> dict:
     if path.stem in ("int8", "int8_full"):  # hold no loops
         promised = {n: promised[n] for n in promised if n in lite.signatures}
     evaluated_by = _evaluated_by({**meta["tflite"], "signatures": promised})
-    seconds = meta["latency_seconds"]
     batches = SINGLE if lite.batch == 1 else BATCHES
     metadata = check(lite, examples, promised, meta["tflite"]["without"], batches)
-    metadata |= {"signatures": lite.interface(), "operations": lite.operations()}
     main = next(iter(promised))
     inputs = _first(promised, main, examples)
-    metadata["latency_ms"] = _latencies(lites, main, inputs, seconds)
+    metadata |= _measured(lites, main, inputs, meta)
     if lite.batch:  # a compiled model takes no other sizes
         compiled = _by_threads(path, runtimes.Compiled)
         ran = check(compiled[max(lites)], examples, promised, meta["tflite"]["without"], batches)
@@ -218,7 +216,7 @@ def _check_lite(path, examples, test, meta) -> dict:
             both = (metadata[key], ran[key])
             metadata[key] = {name: worst(one[name] for one in both) for name in ran[key]}
         metadata["compiled_model"] = {
-            "latency_ms": _latencies(compiled, main, inputs, seconds),
+            "latency_ms": _latencies(compiled, main, inputs, meta),
             "all_on_gpu": runtimes.on_gpu(path),
         }
     metadata["test"] = exported.evaluate(lite, exported.split(test), evaluated_by)
@@ -235,13 +233,16 @@ def _check_mediapipe(path, examples, meta) -> dict:
     pixels = examples[f"in/{name}/{image}"]
     colored = np.repeat(pixels, 3 // pixels.shape[-1], axis=-1)
     metadata = check(lite, {**examples, f"in/{name}/{image}": colored}, promised, (), SINGLE)
-    inputs = {image: colored[:1]}
-    times = _latencies(lites, name, inputs, meta["latency_seconds"])
-    return metadata | {
+    return metadata | _measured(lites, name, {image: colored[:1]}, meta) | {"test": None}
+
+
+def _measured(lites, signature, inputs, meta) -> dict:
+    """What a file has and takes, and how long it takes to answer, by threads."""
+    lite = lites[max(lites)]
+    return {
         "signatures": lite.interface(),
         "operations": lite.operations(),
-        "latency_ms": times,
-        "test": None,
+        "latency_ms": _latencies(lites, signature, inputs, meta),
     }
 
 
@@ -250,10 +251,10 @@ def _by_threads(path, runtime=runtimes.TFLite) -> dict:
     return {n: runtime(path, n) for n in sorted({1, os.cpu_count() or 1})}
 
 
-def _latencies(by_threads, signature, inputs, seconds) -> dict:
+def _latencies(by_threads, signature, inputs, meta) -> dict:
     """`{threads: milliseconds}` of what answers with so many."""
     calls = {str(n): partial(one.answer, signature, inputs) for n, one in by_threads.items()}
-    return {n: runtimes.latency(call, seconds) for n, call in calls.items()}
+    return {n: runtimes.latency(call, meta["latency_seconds"]) for n, call in calls.items()}
 
 
 def _evaluated_by(promised):

@@ -194,7 +194,13 @@ class GenerateText(Task):
             "seed": np.array([0, 1, 2, 3], "int32"),
         }
         longest = self.info.max_length or 2 * self.prompt
-        lengths = {"token_ids_length": np.array([longest, 1, longest // 2, longest], "int32")}
+        lengths = np.array([longest, 1, longest // 2, longest], "int32")
+        device = {  # of files that are given how many of the tokens count
+            "inputs": tokens | {"token_ids_length": one},
+            "formats": ("tflite",),
+            "examples": {"token_ids_length": lengths},
+            "limits": tuple(alone),
+        }
         return [
             Signature(
                 "serving_default",
@@ -207,22 +213,12 @@ class GenerateText(Task):
                 limits=tuple(limits),
             ),
             Signature("next_token", tokens, next_token, formats=("savedmodel",)),
-            Signature(
-                "next_token",
-                tokens | {"token_ids_length": one},
-                next_token_after,
-                formats=("tflite",),
-                examples=lengths,
-                limits=tuple(alone),
-            ),
+            Signature("next_token", function=next_token_after, **device),
             Signature(
                 "greedy",
-                tokens | {"token_ids_length": one},
-                greedy,
-                formats=("tflite",),
-                examples=lengths,
+                function=greedy,
                 outputs={"token_ids": Spec((GREEDY_TOKENS,), "int32", "tokens")},
-                limits=tuple(alone),
+                **device,
             ),
         ]
 
