@@ -1,0 +1,16 @@
+"""The families of published weights, one small file for each architecture."""
+
+import functools
+import importlib
+
+FILES = ("gpt2",)
+
+
+@functools.cache
+def families() -> tuple:
+    """All of them."""
+    return tuple(
+        family
+        for name in FILES
+        for family in importlib.import_module(f"{__name__}.{name}").FAMILIES
+    )

@@ -1,0 +1,300 @@
+"""Rules that rename another library's weights to ours, and ours to theirs.
+
+A `Family` is a list of rules, data that work both ways: names of theirs, paths of ours, and what is
+done to the numbers between them. Names hold numbered places: the rule
+
+    Rule("blocks.{i}.attn.proj.weight", "backbone/block{i+1}/attention/project/kernel", "kernel")
+
+stands for every block; `{i+1}` is the same number, one higher. What is done to numbers is one of
+`kerasdl.weights.transforms`.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from kerasdl.errors import UserError
+from kerasdl.layers.classifier import Backbone
+from kerasdl.system.names import few
+from kerasdl.weights.transforms import TRANSFORMS
+
+PLACE = re.compile(r"\{(\*?)(\w+)([+-]\d+)?\}")
+SHOWN = 5  # shapes that a message names
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Some of their weights are some of ours.
+
+    Attributes:
+        theirs: Pattern of their name, or a tuple of them. `{*e}` stands for all numbers from 0 on
+            that there are.
+        ours: Pattern of our path below the model, or a tuple of them, all with the same places.
+        how: A key of `TRANSFORMS`.
+        also: Patterns of other names that hold the same numbers, as tied weights do: they may stand
+            for the first, must be equal to it, and are written as well.
+    """
+
+    theirs: str | tuple
+    ours: str | tuple
+    how: str = "same"
+    also: tuple = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """The weights of an architecture as a library names them.
+
+    Attributes:
+        name: "timm ViT" and the like, for people.
+        module: The module of its models, below `kerasdl.models`.
+        rules: Of `Rule`s, or a function of the model that makes them. Where several fit a path, the
+            first whose names are all there is read, and the first is written.
+        prefix: A beginning of names that a file may lack, as that of a bare backbone does.
+        ignored: Regular expressions of names that hold no weights: counters, masks.
+        written: A function `{name: array} -> {name: array}` of what is written besides the rules'
+            names: counters, tables that are computed there.
+        configs: `{value: function}`: which `model_type`, `_class_name` or `architecture` of a
+            `config.json` it reads, and the function `config -> (row, arguments of its builder)`;
+            a value that ends in `*` stands for all that begin so.
+        accepts: A function of the model: whether such a network exists in that library.
+    """
+
+    name: str
+    module: str
+    rules: tuple | Callable
+    prefix: str = ""
+    ignored: tuple = ()
+    written: Callable | None = None
+    configs: dict = field(default_factory=dict)
+    accepts: Callable = lambda model: True
+
+    def rules_for(self, model) -> tuple:
+        """The rules of a model."""
+        return tuple(self.rules(model) if callable(self.rules) else self.rules)
+
+
+@dataclass(frozen=True)
+class Renamed:
+    """Weights under our paths.
+
+    Attributes:
+        arrays: `{path below the model: array}`.
+        left_over: Their names that no rule took.
+        missing: Our paths that nothing was given for.
+    """
+
+    arrays: dict
+    left_over: tuple
+    missing: tuple
+
+
+def dense(theirs, ours) -> tuple:
+    """Rules of a dense layer or a convolution: `weight` and `bias`."""
+    return (
+        Rule(f"{theirs}.weight", f"{ours}/kernel", "kernel"),
+        Rule(f"{theirs}.bias", f"{ours}/bias"),
+    )
+
+
+def norm(theirs, ours) -> tuple:
+    """Rules of a layer norm or group norm."""
+    return Rule(f"{theirs}.weight", f"{ours}/gamma"), Rule(f"{theirs}.bias", f"{ours}/beta")
+
+
+def batch_norm(theirs, ours) -> tuple:
+    """Rules of a batch norm; `num_batches_tracked` is its family's to ignore."""
+    return (
+        *norm(theirs, ours),
+        Rule(f"{theirs}.running_mean", f"{ours}/moving_mean"),
+        Rule(f"{theirs}.running_var", f"{ours}/moving_variance"),
+    )
+
+
+def count_batches(arrays) -> dict:
+    """`num_batches_tracked` of every batch norm, which PyTorch asks for: 0."""
+    ending = "running_mean"
+    return {
+        name.removesuffix(ending) + "num_batches_tracked": np.zeros((), "int64")
+        for name in arrays
+        if name.endswith(ending)
+    }
+
+
+def by_path(model) -> dict:
+    """`{path below the model: weight}`; a backbone alone has them where its classifier would."""
+    before = "backbone/" if isinstance(model, Backbone) else ""
+    # A model that was loaded from a file has paths without its own name.
+    return {
+        before + v.path.removeprefix(f"{model.name}/"): v
+        for v in model.weights
+        if "seed_generator" not in v.path
+    }
+
+
+def to_ours(family, model, weights) -> Renamed:
+    """Rename another library's weights.
+
+    Args:
+        family: A `Family`.
+        model: Our model, built.
+        weights: `{name: array}`, read when asked; with `shapes`, `{name: shape}`, if it can.
+
+    Raises:
+        UserError: Tied weights that differ, or a shape that cannot be split, joined or turned.
+    """
+    paths = by_path(model)
+    names = _names(family, weights)
+    rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
+    arrays, used = {}, set()
+    for path in paths:
+        for patterns, rule in rules:
+            places = _places(patterns[0], path)
+            if path in arrays or places is None:
+                continue
+            sources = [n for p in _tuple(rule.theirs) for n in _expanded(p, places, names)]
+            others = [_format(p, places) for p in rule.also]
+            for other in others:  # a tied name may stand for the first
+                if sources == [None] and other in names:
+                    sources = [other]
+            if not sources or any(name not in names for name in sources):
+                continue
+            _check_tied(weights, names, sources[0], others)
+            ours = [_format(p, places) for p in _tuple(rule.ours)]
+            values = [weights[names[n]] for n in sources]
+            try:
+                made = TRANSFORMS[rule.how].to_ours(
+                    values, [tuple(paths[p].shape) for p in ours if p in paths], model
+                )
+            except (ValueError, IndexError) as error:
+                shapes = ", ".join(f"{n} {v.shape}" for n, v in zip(sources, values, strict=True))
+                raise UserError(
+                    f"{shapes}: does not fit {', '.join(ours)} "
+                    f"{[tuple(paths[p].shape) for p in ours if p in paths]}: {error}"
+                ) from None
+            arrays.update(zip(ours, made, strict=True))
+            used |= {names[n] for n in (*sources, *others) if n in names}
+    left = [n for n in weights if n not in used and not _is_ignored(family, n)]
+    missing = [p for p in paths if p not in arrays]
+    return Renamed(arrays, tuple(left), tuple(missing))
+
+
+def to_theirs(family, model, arrays=None) -> dict:
+    """Our weights under another library's names, the inverse of `to_ours`.
+
+    Args:
+        family: A `Family`.
+        model: Our model, built.
+        arrays: `{path: array}`; the model's own if None.
+
+    Raises:
+        UserError: The family has no name for a weight of the model.
+    """
+    paths = by_path(model)
+    if arrays is None:
+        arrays = {path: np.asarray(v) for path, v in paths.items()}
+    rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
+    result, done = {}, set()
+    for path in paths:
+        for patterns, rule in rules:
+            places = _places(patterns[0], path)
+            ours = [] if places is None else [_format(p, places) for p in _tuple(rule.ours)]
+            if path in done or not ours or any(p not in paths for p in ours):
+                continue
+            values = [np.asarray(arrays[p]) for p in ours]
+            made = TRANSFORMS[rule.how].to_theirs(values, model)
+            theirs = [n for p in _tuple(rule.theirs) for n in _numbered(p, places, len(made))]
+            result.update(zip(theirs, made, strict=True))
+            result.update({_format(p, places): made[0] for p in rule.also})
+            done.update(ours)
+    if rest := [p for p in paths if p not in done]:
+        raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
+    if family.written:
+        result |= family.written(result)
+    return {name: np.ascontiguousarray(value) for name, value in result.items()}
+
+
+def fraction(family, model, names) -> float:
+    """The fraction of their names that rules of the family take, of a model that is at hand."""
+    wanted = [
+        re.compile(re.sub(r"\\\{.*?\\\}", r"\\d+", re.escape(pattern)) + r"\Z")
+        for rule in family.rules_for(model)
+        for pattern in (*_tuple(rule.theirs), *rule.also)
+    ]
+    stripped = _names(family, dict.fromkeys(names))
+    counted = [n for n, full in stripped.items() if not _is_ignored(family, full)]
+    matched = sum(any(p.match(n) for p in wanted) for n in counted)
+    return matched / max(1, len({stripped[n] for n in counted}))
+
+
+def _names(family, weights) -> dict:
+    """`{name as the rules have it: name as the file has it}`."""
+    names = {name: name for name in weights}
+    if names and all(name.startswith("module.") for name in names):  # of a wrapped model
+        names = {name.removeprefix("module."): name for name in names}
+    if family.prefix and not any(name.startswith(family.prefix) for name in names):
+        names |= {family.prefix + short: name for short, name in names.items()}
+    return names
+
+
+def _is_ignored(family, name) -> bool:
+    return any(re.search(pattern, name) for pattern in family.ignored)
+
+
+def _tuple(patterns) -> tuple:
+    return (patterns,) if isinstance(patterns, str) else tuple(patterns)
+
+
+def _compiled(rule) -> list:
+    """A regular expression of each of our paths."""
+    result = []
+    for pattern in _tuple(rule.ours):
+        parts, end = [], 0
+        for place in PLACE.finditer(pattern):
+            parts += [re.escape(pattern[end : place.start()]), f"(?P<{place[2]}>\\d+)"]
+            end = place.end()
+        shifts = {p[2]: int(p[3] or 0) for p in PLACE.finditer(pattern)}
+        result.append((re.compile("".join(parts) + re.escape(pattern[end:]) + r"\Z"), shifts))
+    return result
+
+
+def _places(compiled, path):
+    """`{place: number}` of a path, or None where the pattern is another one."""
+    expression, shifts = compiled
+    match = expression.match(path)
+    return match and {key: int(n) - shifts[key] for key, n in match.groupdict().items()}
+
+
+def _format(pattern, places) -> str:
+    return PLACE.sub(lambda p: str(places[p[2]] + int(p[3] or 0)), pattern)
+
+
+def _expanded(pattern, places, names) -> list:
+    """The names that a pattern stands for; `[None]` where its only one is not there."""
+    star = next((p[2] for p in PLACE.finditer(pattern) if p[1]), None)
+    if star is None:
+        name = _format(pattern, places)
+        return [name if name in names else None]
+    result = []
+    while (name := _format(pattern, {**places, star: len(result)})) in names:
+        result.append(name)
+    return result
+
+
+def _numbered(pattern, places, number) -> list:
+    """The names that a pattern stands for where a transformation made so many arrays."""
+    star = next((p[2] for p in PLACE.finditer(pattern) if p[1]), None)
+    if star is None:
+        return [_format(pattern, places)]
+    return [_format(pattern, {**places, star: i}) for i in range(number)]
+
+
+def _check_tied(weights, names, first, others):
+    for other in others:
+        if other != first and other in names:
+            if not np.array_equal(weights[names[first]], weights[names[other]]):
+                raise UserError(
+                    f"{names[first]} and {names[other]} differ: here they are one weight"
+                )
