@@ -40,6 +40,7 @@ TYPES = {  # of the fields of a column, and of each value where they hold severa
     "mean": (tuple, int | float),
     "std": (tuple, int | float),
     "tokenizer": (_TEXT, str),
+    "vocab_size": (_COUNT, int),
     "max_length": (_COUNT, int),
     "tokens_per_character": (dict, str),
     "rate": (_COUNT, int),
@@ -78,7 +79,8 @@ class Column:
         class_names: Of labels and masks, one per class, in the order of the numbers.
         mean: Of images and videos in [0, 1], per channel; what the model subtracts.
         std: Per channel; what the model divides by.
-        tokenizer: Of tokens, its name in `DataInfo.tokenizers`.
+        tokenizer: Of tokens, its name in `DataInfo.tokenizers`; None where only ids are known.
+        vocab_size: Of tokens without a tokenizer, how many ids there are.
         max_length: Of tokens, at most so many.
         tokens_per_character: Of tokens, `{part: ratio}`; what bits per character are computed with.
         rate: Of audio, samples per second.
@@ -91,6 +93,7 @@ class Column:
     mean: tuple = ()
     std: tuple = ()
     tokenizer: str | None = None
+    vocab_size: int | None = None
     max_length: int | None = None
     tokens_per_character: dict = field(default_factory=dict)
     rate: int | None = None
@@ -184,8 +187,11 @@ class DataInfo:
 
     @property
     def vocab_size(self) -> int:
-        """Tokens of the tokenizer's vocabulary, 0 where there is none."""
-        return len(json.loads(self.tokenizer)["pieces"]) if self.tokenizer else 0
+        """Tokens of the vocabulary, 0 where there is none."""
+        if self.tokenizer:
+            return len(json.loads(self.tokenizer)["pieces"])
+        column = self.first("tokens")
+        return column.vocab_size or 0 if column else 0
 
     def with_input_stats(self, mean=(), std=()) -> "DataInfo":
         """The same with other statistics of its images and videos."""

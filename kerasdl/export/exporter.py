@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kerasdl import catalog
 from kerasdl.errors import ExportError, UserError
-from kerasdl.export import QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
+from kerasdl.export import CALIBRATED, QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
 from kerasdl.export.parts import Parts
 from kerasdl.inference import explain, proof, runtimes
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
@@ -184,7 +184,14 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
         omitted["tflite"] = f"{', '.join(only)}: not in TFLite files"
     elif "tflite" in formats:
         lite = folder / "tflite"
-        omitted = tflite.write(
+        if parts.made_up:
+            omitted = {
+                f"tflite/{kind}": "calibration needs data: --dataset"
+                for kind in quantized
+                if kind in CALIBRATED
+            }
+            quantized = [kind for kind in quantized if kind not in CALIBRATED]
+        omitted |= tflite.write(
             parts.task,
             parts.model,
             parts.train,
@@ -264,7 +271,7 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
                 signatures[signature]["cases"] = len(requested)
         meta[target] = {
             "signatures": signatures,
-            "evaluated_by": parts.task.evaluated_by(target),
+            "evaluated_by": None if parts.made_up else parts.task.evaluated_by(target),
             "without": [] if target == "savedmodel" else _names_of_classes(parts.task, model),
         }
     meta["latency_seconds"] = runtimes.SECONDS

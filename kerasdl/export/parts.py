@@ -140,7 +140,7 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
         if column.kind == "image":
             columns[name] = _images(examples, *column.shape, rng)
         elif column.kind == "tokens":
-            length = column.max_length
+            length = column.max_length + 1  # with the token that follows, or the end
             ids = rng.integers(0, task.info.vocab_size, (examples, length), dtype=np.int32)
             ids[:, 0], ids[:, -1] = BOS, EOS
             columns[name] = ids

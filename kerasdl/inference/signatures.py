@@ -165,6 +165,8 @@ def _endpoints(task, model, target, tokenizer=None, batch=1, only=()) -> dict:
     served, signatures = {}, list(task.signatures(model))
     if "explain" in only and explain.applies(task):  # on request
         signatures.append(explain.signature(task, getattr(model, "wrapped", model)))
+    if not task.info.tokenizer:
+        signatures = [signature.of_ids() for signature in signatures]
     for signature in signatures:
         if target not in signature.formats:
             continue

@@ -211,6 +211,7 @@ class GenerateText(Task):
                 text_outputs={"token_ids": "text"},
                 examples=examples,
                 limits=tuple(limits),
+                cases=() if self.info.tokenizer else tuple(self._requests(examples)),
             ),
             Signature("next_token", tokens, next_token, formats=("savedmodel",)),
             Signature("next_token", function=next_token_after, **device),
@@ -222,16 +223,27 @@ class GenerateText(Task):
             ),
         ]
 
+    def _requests(self, settings):
+        """Whole requests of token ids, of one prompt and of three."""
+        rng = np.random.default_rng(0)
+        for n in (1, 3):
+            ids = rng.integers(0, self.info.vocab_size, (n, self.prompt), dtype=np.int32)
+            lengths = np.maximum(1, self.prompt - np.arange(n, dtype=np.int32))
+            some = {name: values[:n] for name, values in settings.items()}
+            yield {"token_ids": ids, "token_ids_length": lengths, **some}
+
     def served(self, columns):
         ids = columns["token_ids"]
-        pieces = Pieces(self.info.tokenizer)
-        texts = [pieces.decode(row[: self.prompt]) for row in ids]
-        return {
+        served = {
             "token_ids": ids[:, :-1],
             "token_ids_length": np.full(len(ids), ids.shape[1] - 1, "int32"),
             "label": ids[:, -1],
-            "text": np.array([text.encode() for text in texts], object),
         }
+        if not self.info.tokenizer:
+            return served
+        pieces = Pieces(self.info.tokenizer)
+        texts = [pieces.decode(row[: self.prompt]) for row in ids]
+        return served | {"text": np.array([text.encode() for text in texts], object)}
 
     def evaluated_by(self, target):
         return {

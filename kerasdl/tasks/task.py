@@ -1,11 +1,11 @@
 """What a model is trained for, evaluated by and served as: the protocol of all tasks."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from keras import ops
 
-from kerasdl.columns import DataInfo
+from kerasdl.columns import DataInfo, Spec
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
 
@@ -333,3 +333,15 @@ class Signature:
     limits: tuple = ()
     examples: dict = field(default_factory=dict)
     cases: tuple = ()
+
+    def of_ids(self) -> "Signature":
+        """The same without texts, where there is no tokenizer: token ids and their lengths."""
+        lengths = {f"{name}_length": Spec((), "int32") for name in self.text_inputs}
+        ids = {name: Spec(("M",), "int32", "tokens") for name in self.text_outputs}
+        return replace(
+            self,
+            inputs={**self.inputs, **lengths},
+            outputs={**ids, **self.outputs},
+            text_inputs={},
+            text_outputs={},
+        )
