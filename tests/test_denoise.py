@@ -120,6 +120,16 @@ WAYS = {
     "euler": {"schedule": "flow", "sampler": "euler"},
     "heun": {"schedule": "flow", "sampler": "heun"},
     "ve": {"schedule": "ve", "prediction": "eps", "sampler": "heun"},
+    "discrete heun": {"sampler": "heun", "karras": True, "spacing": "leading", "steps_offset": 1},
+    "discrete euler": {"sampler": "euler", "ends_clean": False, "first_time": 0},
+    "large": {"sampler": "ddpm", "variance": "fixed_large", "spacing": "linspace"},
+    "stable": {
+        "schedule": "scaled_linear",
+        "spacing": "trailing",
+        "clip_noise": False,
+        "clip_range": 2.0,
+    },
+    "shift": {"schedule": "flow", "sampler": "euler", "shift": 3.0, "spacing": "linspace"},
 }
 
 
@@ -212,7 +222,7 @@ def test_what_is_served_is_what_is_trained_on():
         ({"steps": 1.5}, "whole number"),
         ({"label_drop": "often"}, "must be a number from 0 to 0.999"),
         ({"schedule": "ve"}, "prediction=v"),
-        ({"sampler": "heun"}, "ve and flow"),
+        ({"eta": 0.5, "sampler": "heun"}, "eta=0.5 applies to the sampler ddim only"),
         ({"stepz": 3}, "did you mean steps"),
     ],
 )
