@@ -245,7 +245,7 @@ class Sampler:
         steps: At most `N` of a discrete schedule.
         eta: Of "ddim": 0 adds no noise on the way, 1 as much as "ddpm".
         clip: Whether the image that is expected is kept in [-`clip_range`, `clip_range`].
-        spacing: Of `kerasdl.ops.spacing.SPACINGS`, which times are visited.
+        spacing: Of `kerasdl.ops.schedules.SPACINGS`, which times are visited.
         steps_offset: Of "leading": how much later they are.
         shift: Of "flow": more than 1 takes more of the steps where there is more noise.
         karras: Of "euler" and "heun": the sizes of the noise are those of Karras et al.
@@ -328,11 +328,10 @@ class Sampler:
             i = schedules.steps(self.spacing, count, whole, self.steps_offset, rounded)
             times = np.append(i, 0.0 if self.ends_clean else 1.0) / whole
         else:
-            first = (
-                schedules.shifted(1.0 / whole, self.shift) if process.schedule == "flow" else 0.0
-            )
-            times = np.append(schedules.times(self.spacing, count, first), 0.0)
-            times = schedules.shifted(times, self.shift)
+            # A published flow ends at its first step's time, which it has shifted once before.
+            first = 1.0 / whole if process.schedule == "flow" else 0.0
+            times = schedules.times(self.spacing, count, schedules.shifted(first, self.shift))
+            times = schedules.shifted(np.append(times, 0.0), self.shift)
         if self.explodes:
             table = process.table()
             sizes, places = table[:, 1] / table[:, 0], np.arange(whole + 1)
@@ -357,16 +356,11 @@ class Sampler:
         `A x + B clipped(x_0) + C z + D x_0`.
         """
         times, alphas, sigmas = self._grid()
-        t, alpha, sigma, alpha_s, sigma_s = (
-            times[:-1],
-            alphas[:-1],
-            sigmas[:-1],
-            alphas[1:],
-            sigmas[1:],
-        )
-        if self.name == "ddim" and self.diffusion.discrete and self.spacing != "even":
-            # Published samplers go so many steps on, wherever the next time is.
-            whole = self.diffusion.train_steps
+        t, alpha, sigma = times[:-1], alphas[:-1], sigmas[:-1]
+        alpha_s, sigma_s = alphas[1:], sigmas[1:]
+        published, whole = self.spacing != "even", self.diffusion.train_steps
+        if published and self.name == "ddim" and self.diffusion.discrete:
+            # DDIM's go as many steps on each time, wherever the next time is.
             i = np.round(t * whole) - whole // self.steps
             alpha_s, sigma_s = self.diffusion.levels(np.where(i < 1, times[-1], i / whole))
         of_x, of_clean, variance, step = _posterior(alpha, sigma, alpha_s, sigma_s)
@@ -374,10 +368,9 @@ class Sampler:
         last = sigma_s == 0.0
         spread[last] = 0.0
         if self.variance == "fixed_large":
-            first = (
-                last if self.spacing == "even" else np.round(t * self.diffusion.train_steps) == 1
-            )
-            spread = np.where(first, 0.0, np.sqrt(np.maximum(step, 0.0)))
+            # Published ones add noise at their last step too, unless it is the schedule's first.
+            none = np.round(t * whole) == 1 if published else last
+            spread = np.where(none, 0.0, np.sqrt(np.maximum(step, 0.0)))
         if self.name != "ddpm":
             spread = self.eta * spread
             of_x = np.sqrt(np.maximum(sigma_s**2 - spread**2, 0.0)) / sigma
