@@ -234,6 +234,18 @@ def test_paths_of_the_true_image_lead_to_it(schedule, name):
     np.testing.assert_allclose(result, image, atol=1e-6)
 
 
+@pytest.mark.parametrize("prediction", ["x", "v"])
+def test_heun_of_thousands_of_sigmas_is_exact_enough_in_float32(prediction):
+    """The cosine schedule's noise starts at 20,000 times the image."""
+    sampler = Sampler(Diffusion("cosine", prediction), "heun", 7, spacing="linspace")
+    results, eps = [], np.random.default_rng(0).standard_normal((2, 3, 3, 1))
+    for dtype in ("float32", "float64"):
+        keras.config.set_floatx(dtype)
+        x = sampler.first(ops.convert_to_tensor(eps.astype(dtype)))
+        results.append(sampler.run(lambda x, t: 0.3 * x + 0.1 * t[:, None, None, None], x))
+    close(results[0], np.asarray(results[1]))
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [

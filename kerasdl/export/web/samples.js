@@ -255,11 +255,10 @@ async function denoised(model, description, noise, {label, guidance, more, onSte
     return x.map((value, j) => a * value + b * clean[j] + d * raw[j] + (z ? c * z[j] : 0));
   };
   const heun = async (x, i) => {
-    const now = sigmas[i], then = sigmas[i + 1], [clean] = await cleanAt(x, table[i]);
-    const slope = x.map((value, j) => (value - clean[j]) / now);
-    const y = x.map((value, j) => value + (then - now) * slope[j]);
-    const [other] = await cleanAt(y, table[i + 1]);
-    return x.map((value, j) => value + (then - now) * (slope[j] + (y[j] - other[j]) / then) / 2);
+    const [, , , a, b] = table[i], [clean] = await cleanAt(x, table[i]);
+    const y = x.map((value, j) => a * value + b * clean[j]);
+    const [other] = await cleanAt(y, table[i + 1]), half = (sigmas[i] / sigmas[i + 1] - 1) / 2;
+    return y.map((value, j) => value + half * (other[j] - clean[j]));
   };
   let x = noise.map((value) => sampler.first * value);
   for (let i = 0; i < sampler.steps; i++) {
