@@ -113,6 +113,30 @@ def test_an_exploding_variance_is_scaled_before_the_network():
     assert np.asarray(seen[0]).std() == pytest.approx(0.8, abs=0.15)
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({}, lambda t: t),
+        ({"first_time": 0}, lambda t: t - 0.001),
+        ({"first_time": 0, "train_steps": 400}, lambda t: (400 * t - 1) / 1000),
+        ({"schedule": "flow", "train_steps": 400}, lambda t: 0.4 * t),
+    ],
+)
+def test_what_time_a_network_is_told(settings, told):
+    """In thousands of steps, in training and in sampling, from the first that it counts."""
+    task, seen = make(steps=4, **settings), []
+
+    def model(x, training):
+        seen.append(np.asarray(x["time"]))
+        return ops.zeros_like(x["image"])
+
+    prepared = task.prepare(batch())
+    task.losses(model, prepared)
+    np.testing.assert_allclose(seen.pop(), told(np.asarray(prepared["time"])), atol=1e-6)
+    task.sampler.states(task._predictor(model, None, 1.0), ops.ones((1, 8, 8, 2)))
+    np.testing.assert_allclose(np.ravel(seen), told(task.sampler.times()[:-1]), atol=1e-6)
+
+
 WAYS = {
     "ddpm": {"sampler": "ddpm"},
     "ddim": {"sampler": "ddim"},
@@ -120,6 +144,16 @@ WAYS = {
     "euler": {"schedule": "flow", "sampler": "euler"},
     "heun": {"schedule": "flow", "sampler": "heun"},
     "ve": {"schedule": "ve", "prediction": "eps", "sampler": "heun"},
+    "discrete heun": {"sampler": "heun", "karras": True, "spacing": "leading", "steps_offset": 1},
+    "discrete euler": {"sampler": "euler", "ends_clean": False, "first_time": 0},
+    "large": {"sampler": "ddpm", "variance": "fixed_large", "spacing": "linspace"},
+    "stable": {
+        "schedule": "scaled_linear",
+        "spacing": "trailing",
+        "clip_noise": False,
+        "clip_range": 2.0,
+    },
+    "shift": {"schedule": "flow", "sampler": "euler", "shift": 3.0, "spacing": "linspace"},
 }
 
 
@@ -212,7 +246,7 @@ def test_what_is_served_is_what_is_trained_on():
         ({"steps": 1.5}, "whole number"),
         ({"label_drop": "often"}, "must be a number from 0 to 0.999"),
         ({"schedule": "ve"}, "prediction=v"),
-        ({"sampler": "heun"}, "ve and flow"),
+        ({"eta": 0.5, "sampler": "heun"}, "eta=0.5 applies to the sampler ddim only"),
         ({"stepz": 3}, "did you mean steps"),
     ],
 )

@@ -56,7 +56,7 @@ def _predict_loop(model, task, count):
     """As in tutorials: every step a call of `predict`, the update in numpy."""
     x = np.random.default_rng(0).standard_normal((count, *DIGITS.image_shape)).astype("float32")
     label = np.zeros(count, "int32")
-    for t, p, q, of_x, of_clean, _ in task.sampler.table().astype("float32"):
+    for t, p, q, of_x, of_clean, *_ in task.sampler.table().astype("float32"):
         inputs = {"image": x, "time": np.full(count, t), "label": label}
         predicted = model.predict(inputs, batch_size=count, verbose=0)
         clean = np.clip(p * x + q * predicted, -1, 1)

@@ -237,18 +237,17 @@ def _sampler(metadata) -> dict | None:
         return None
     task = tasks.get(task)(metadata.info, metadata.recipe)
     sampler = task.sampler
-    sigmas = task.diffusion.levels(sampler.times())[1]
     return {
         "name": sampler.name,
         "steps": sampler.steps,
-        "clip": sampler.clip,
+        "clip": sampler.clip_range if sampler.clip else 0,
         "adds_noise": sampler.adds_noise,
         "classes": task.num_classes or 0,
         "guides": task.guides,
         "guidance": float(task.settings["guidance"]),
         "first": float(sampler.first(np.float64(1.0))),
         "table": sampler.table().tolist(),
-        "sigmas": np.asarray(sigmas).tolist(),
+        "sigmas": sampler.sigmas().tolist(),
     }
 
 

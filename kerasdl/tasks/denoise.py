@@ -1,27 +1,36 @@
 """Diffusion: take away the noise that was added, and so sample images from noise."""
 
+from dataclasses import fields, replace
+
 import numpy as np
 from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.errors import UserError
 from kerasdl.ops import diffusion, noise
+from kerasdl.ops.schedules import BETAS, SPACINGS, T
 from kerasdl.tasks.sampling import sample_signature
 from kerasdl.tasks.task import Limit, Noise, Number, Signature, Task
 
 # Streams of an example's key; the sampler's steps have one each, from STEPS on.
 EPS, TIME, DROP, STEPS = 0, 1, 2, 8
 ROWS, FRAMES = 8, 10  # of the pictures
+PROCESS = ("schedule", "prediction", "beta_start", "beta_end", "train_steps", "first_time")
+SAMPLING = tuple(f.name for f in fields(diffusion.Sampler))[2:]  # all but the process and the name
 
 
 class Denoise(Task):
     """Images `x_0`, scaled to [-1, 1], with noise on them: `x_t = alpha_t x_0 + sigma_t eps`.
 
-    Settings of the training: `schedule` (linear, cosine, ve, flow), `prediction` (eps, x, v),
-    `time` (uniform, logit_normal), `weight` of the loss (simple, min_snr, vlb), `conditional`,
-    whether the model is told the class, and `label_drop`, how often not, which guidance needs. Of
-    sampling: `sampler` (ddpm, ddim, euler, heun), `steps`, `eta` of ddim, `clip`, and the
-    `guidance` of pictures and evaluated samples. See `kerasdl.ops.diffusion`.
+    Settings of the training: `schedule` (linear, scaled_linear, cosine, ve, flow), `beta_start`
+    and `beta_end` of linear ones, `train_steps`, `first_time` (1, or 0 as published networks
+    count), `prediction` (eps, x, v), `time` (uniform, logit_normal), `weight` of the loss (simple,
+    min_snr, vlb), `conditional`, whether the model is told the class, and `label_drop`, how often
+    not, which guidance needs. Of sampling: `sampler` (ddpm, ddim, euler, heun), `steps`, `spacing`
+    of their times (even, leading, linspace, trailing), `steps_offset` of leading, `shift` of flow,
+    `karras` (sizes of the noise, of euler and heun), `variance` of ddpm (fixed_small, fixed_large),
+    `eta` of ddim, `clip`, `clip_range`, `clip_noise`, `ends_clean`, and the `guidance` of pictures
+    and evaluated samples. See `kerasdl.ops.diffusion`.
 
     Metrics: `loss`, the mean squared error of the prediction, weighted; `noise_error`, that of
     `eps`, whatever is predicted.
@@ -32,6 +41,10 @@ class Denoise(Task):
     optional = ("label",)
     settings = {
         "schedule": "cosine",
+        "beta_start": BETAS[0],
+        "beta_end": BETAS[1],
+        "train_steps": T,
+        "first_time": 1,
         "prediction": "v",
         "time": "uniform",
         "weight": "simple",
@@ -39,12 +52,24 @@ class Denoise(Task):
         "label_drop": 0.1,
         "sampler": "ddim",
         "steps": 50,
+        "spacing": "even",
+        "steps_offset": 0,
+        "shift": 1.0,
+        "karras": False,
+        "variance": "fixed_small",
         "eta": 0.0,
         "clip": True,
+        "clip_range": 1.0,
+        "clip_noise": True,
+        "ends_clean": True,
         "guidance": 2.0,
     }
     allowed = {
         "schedule": diffusion.SCHEDULES,
+        "beta_start": Number(1e-6, 0.999),
+        "beta_end": Number(1e-6, 0.999),
+        "train_steps": Number(1, 10_000, whole=True),
+        "first_time": Number(0, 1, whole=True),
         "prediction": diffusion.PREDICTIONS,
         "time": diffusion.TIMES,
         "weight": diffusion.WEIGHTS,
@@ -52,11 +77,19 @@ class Denoise(Task):
         "label_drop": Number(0, 0.999),
         "sampler": diffusion.SAMPLERS,
         "steps": Number(1, 10_000, whole=True),
+        "spacing": SPACINGS,
+        "steps_offset": Number(0, 9_999, whole=True),
+        "shift": Number(0.01, 100),
+        "karras": (False, True),
+        "variance": diffusion.VARIANCES,
         "eta": Number(0, 1),
         "clip": (False, True),
+        "clip_range": Number(0.01, 1000),
+        "clip_noise": (False, True),
+        "ends_clean": (False, True),
         "guidance": Number(0, 100),
     }
-    changeable = ("sampler", "steps", "eta", "clip")
+    changeable = ("sampler", *SAMPLING)
     metrics = ("loss", "noise_error")
     monitor = "-loss"
     served_examples = 512
@@ -70,12 +103,13 @@ class Denoise(Task):
             raise UserError("--task-kwargs conditional=true: the data have no classes")
         self.guides = bool(s["conditional"] and s["label_drop"])
         try:
-            self.diffusion = diffusion.Diffusion(s["schedule"], s["prediction"])
-            self.sampler = diffusion.Sampler(
-                self.diffusion, s["sampler"], s["steps"], s["eta"], s["clip"]
-            )
-            plain = "ddim" if self.sampler.adds_noise else s["sampler"]
-            self.noiseless = diffusion.Sampler(self.diffusion, plain, s["steps"], clip=s["clip"])
+            self.diffusion = diffusion.Diffusion(**{name: s[name] for name in PROCESS})
+            settings = {name: s[name] for name in SAMPLING}
+            self.sampler = diffusion.Sampler(self.diffusion, s["sampler"], **settings)
+            self.noiseless = self.sampler
+            if self.sampler.adds_noise:
+                plain = {"name": "ddim", "eta": 0.0, "variance": "fixed_small"}
+                self.noiseless = replace(self.sampler, **plain)
         except ValueError as error:
             raise UserError(f"--task-kwargs {error}") from None
 
@@ -119,7 +153,8 @@ class Denoise(Task):
 
     def _inputs(self, x, t, label):
         scale = self.diffusion.scale(t)
-        inputs = {"image": x if scale is None else scale[:, None, None, None] * x, "time": t}
+        image = x if scale is None else scale[:, None, None, None] * x
+        inputs = {"image": image, "time": self.diffusion.network_time(t)}
         if self.num_classes:
             inputs["label"] = label
         return inputs
@@ -229,7 +264,7 @@ class Denoise(Task):
         """`(images, times, H, W, C)` on the way from noise."""
         predict = self._predictor(model, label, guidance)
         x = self.sampler.first(self._noise(key))
-        sigma = self.diffusion.levels(self.sampler.times())[1]
+        sigma = self.sampler.sigmas()
         ends = [round(self.sampler.steps * i / FRAMES) for i in range(FRAMES + 1)]
         frames = [x]
         for start, stop in zip(ends, ends[1:], strict=False):

@@ -172,6 +172,29 @@ def test_a_tflite_file_samples_the_same_images(sampled):
             sampling.sample_images(folder / "tflite" / "int8.tflite")
 
 
+@pytest.mark.slow
+def test_published_samplers_are_served(tmp_path):
+    """Heun's method along an exploding variance, by the SavedModel and by TFLite."""
+    settings = {"sampler": "heun", "karras": True, "spacing": "leading", "steps_offset": 1}
+    settings |= {"schedule": "scaled_linear", "first_time": 0, "steps": STEPS}
+    name = "ddpm_unet_small"
+    parts = make_parts(name, task_kwargs=settings, **catalog.module_of(name).TINY[name])
+    rng = np.random.default_rng(0)
+    for weight in parts.model.trainable_variables:
+        weight.assign(weight + 0.05 * rng.standard_normal(weight.shape))
+    signatures = ("denoise", "sample", "sample_from")
+    card = exporter.export(parts, ("tflite",), tmp_path, None, quiet, (), signatures)
+    requested = request_of(name, 3, (0, 7))
+    here = SavedModel(card["folder"]).answer("sample", requested)["image"]
+    key = noise.sample_keys(requested["seed"], 3)
+    expected = parts.task.sample(parts.model, key, requested["label"], 2.0)
+    np.testing.assert_allclose(here, expected, atol=1e-4)
+    assert here.std() > 0.05
+    file = Path(card["folder"]) / "tflite" / "float32.tflite"
+    drawn = sampling.sample_images(file, {"num": 2, "seed": 7, "label": "0", "guidance": 2.0})
+    np.testing.assert_allclose(drawn[0], here[0], atol=1e-3)
+
+
 def test_a_classifier_samples_nothing(exported):
     for file in ("", "tflite/float32.tflite"):
         with pytest.raises(ValueError, match="resnet20 samples no images"):

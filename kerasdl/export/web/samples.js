@@ -243,22 +243,22 @@ async function denoised(model, description, noise, {label, guidance, more, onSte
     const given = await once(x, t, label);
     return without.map((u, i) => u + guidance * (given[i] - u));
   };
-  const cleanAt = async (x, [t, p, q]) => {
-    const prediction = await predict(x, t);
-    const clean = x.map((value, i) => p * value + q * prediction[i]);
-    return sampler.clip ? clean.map((value) => Math.min(Math.max(value, -1), 1)) : clean;
+  const cleanAt = async (x, [t, p, q, , , , , k]) => {
+    const prediction = await predict(k === 1 ? x : x.map((value) => k * value), t);
+    const raw = x.map((value, i) => p * value + q * prediction[i]), range = sampler.clip;
+    const clipped = (value) => Math.min(Math.max(value, -range), range);
+    return [range ? raw.map(clipped) : raw, raw];
   };
   const plain = async (x, i) => {
-    const [, , , a, b, c] = table[i], clean = await cleanAt(x, table[i]);
+    const [, , , a, b, c, d] = table[i], [clean, raw] = await cleanAt(x, table[i]);
     const z = sampler.adds_noise && c ? more(i) : null;
-    return x.map((value, j) => a * value + b * clean[j] + (z ? c * z[j] : 0));
+    return x.map((value, j) => a * value + b * clean[j] + d * raw[j] + (z ? c * z[j] : 0));
   };
   const heun = async (x, i) => {
-    const now = sigmas[i], then = sigmas[i + 1], clean = await cleanAt(x, table[i]);
-    const slope = x.map((value, j) => (value - clean[j]) / now);
-    const y = x.map((value, j) => value + (then - now) * slope[j]);
-    const other = await cleanAt(y, table[i + 1]);
-    return x.map((value, j) => value + (then - now) * (slope[j] + (y[j] - other[j]) / then) / 2);
+    const [, , , a, b] = table[i], [clean] = await cleanAt(x, table[i]);
+    const y = x.map((value, j) => a * value + b * clean[j]);
+    const [other] = await cleanAt(y, table[i + 1]), half = (sigmas[i] / sigmas[i + 1] - 1) / 2;
+    return y.map((value, j) => value + half * (other[j] - clean[j]));
   };
   let x = noise.map((value) => sampler.first * value);
   for (let i = 0; i < sampler.steps; i++) {
