@@ -213,7 +213,7 @@ def to_theirs(family, model, arrays=None) -> dict:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
     if family.written:
         result |= family.written(result)
-    return {name: np.ascontiguousarray(value) for name, value in result.items()}
+    return {name: np.asarray(value, order="C") for name, value in result.items()}
 
 
 def fraction(family, model, names) -> float:

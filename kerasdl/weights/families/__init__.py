@@ -3,7 +3,7 @@
 import functools
 import importlib
 
-FILES = ("gpt2",)
+FILES = ("densenet", "gpt2", "resnet", "resnet_v2", "vgg")
 
 
 @functools.cache
