@@ -22,3 +22,17 @@ def load(path):
     from kerasdl.store import load as loading
 
     return loading.load(path)
+
+
+def from_pretrained(where, **kwargs):
+    """The model that published weights are for, with them; see `kerasdl.store.published`."""
+    from kerasdl.store import published
+
+    return published.from_pretrained(where, **kwargs)
+
+
+def load_weights(model, where):
+    """Give a model published weights; see `kerasdl.store.published.load_weights`."""
+    from kerasdl.store import published
+
+    return published.load_weights(model, where)

@@ -20,7 +20,7 @@ from kerasdl import catalog, tasks
 from kerasdl.columns import DataInfo
 from kerasdl.layers import remat
 from kerasdl.recipe import Recipe
-from kerasdl.store.initial import in_head, is_backbone
+from kerasdl.store.copying import in_head, is_backbone
 from kerasdl.training import optimizers
 
 ROOT = Path(__file__).parents[1]

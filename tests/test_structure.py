@@ -39,7 +39,8 @@ ALLOWED = {
     "metrics": {*_KERAS, "keras_cv", OTHERS},
     "tasks": {*_KERAS, "layers", "metrics", "recipe"},
     "data": {*_KERAS, "tensorflow", "keras_cv", "keras_hub", "tasks.task", OTHERS},
-    "weights": {*_KERAS, "catalog", OTHERS},
+    # One function reads torch's files where torch is installed, one gets presets of KerasHub.
+    "weights": {*_KERAS, "catalog", "torch", "keras_hub", OTHERS},
     "store": _RUN - {"store"},
     "training": {*_RUN, "data"},
     "inference": {*_RUN, "data", "metrics"},

@@ -60,6 +60,12 @@ def nearest_flag(text, names) -> str:
     result = nearest(text.replace("_", "-"), names)
     return result.replace("mean ", "mean --") if result else "; --help lists them"
 
+# Published weights, as `kerasdl.store.published` reads them
+WHERE = (
+    "published weights: a folder with a config.json, hf:ORG/REPO[@REVISION], timm:NAME, "
+    "hub:PRESET_OR_FOLDER or keras:NAME; or a .keras file"
+)
+
 
 def read_pairs(setting: str, words) -> dict:
     """The `name=value` words of a setting.
@@ -105,7 +111,7 @@ def table(heads, cells, markdown=False) -> str:
 
 
 def source_arguments(parser) -> None:
-    """Add `--run` and `--saved-model`, of which one must be given."""
+    """Add `--run`, `--saved-model` and `--initial-checkpoint`, of which one must be given."""
     group = parser.add_mutually_exclusive_group(required=True)
     group.add_argument("--run", metavar="DIR", help="a run's folder")
     group.add_argument(
@@ -113,3 +119,4 @@ def source_arguments(parser) -> None:
         metavar="DIR",
         help="an exported model's folder, or a .tflite or .keras file",
     )
+    group.add_argument("--initial-checkpoint", metavar="WHERE", help=WHERE)

@@ -3,6 +3,7 @@
 import json
 
 from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, source_arguments
+from kerasdl.errors import UsageError
 from kerasdl.recipe import TTA
 from kerasdl.system.processes import quiet_tensorflow
 
@@ -27,6 +28,10 @@ def main(argv) -> None:
     with notes_to_stderr():
         if args.run:
             metrics = {"checkpoint": artifact.evaluate_artifact(args.run, *how)}
+        elif args.initial_checkpoint:
+            if not args.dataset:
+                raise UsageError("--initial-checkpoint needs --dataset: published weights have none")
+            metrics = {"checkpoint": artifact.evaluate_artifact(args.initial_checkpoint, *how)}
         elif args.saved_model.endswith(".tflite"):
             metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, *how)}
         else:

@@ -1,12 +1,16 @@
-"""`export`: export a run's model and print its card."""
+"""`export`: export a run's model, or published weights, and print the card."""
 
 import json
-from pathlib import Path
-
-from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, read_pairs
+from kerasdl.cli.arguments import (
+    WHERE,
+    command_parser,
+    notes_to_stderr,
+    parse_command,
+    read_pairs,
+)
 from kerasdl.errors import UsageError
 from kerasdl.export import QUANTIZED
-from kerasdl.recipe import Recipe
+from kerasdl.recipe import CHOICES, Recipe
 from kerasdl.system.processes import quiet_tensorflow
 
 MAX_BATCH = 1024  # examples
@@ -15,9 +19,15 @@ MAX_BATCH = 1024  # examples
 def main(argv) -> None:
     """Run the command."""
     parser = command_parser("export")
-    parser.add_argument("--run", metavar="DIR", required=True, help="a run's folder")
+    which = parser.add_mutually_exclusive_group(required=True)
+    which.add_argument("--run", metavar="DIR", help="a run's folder")
+    which.add_argument("--initial-checkpoint", metavar="WHERE", help=WHERE)
     parser.add_argument(
-        "--export", nargs="+", default=["savedmodel", "tflite"], choices=("savedmodel", "tflite")
+        "--dataset",
+        help="of --initial-checkpoint: data that the files are calibrated with and evaluated on",
+    )
+    parser.add_argument(
+        "--export", nargs="+", default=["savedmodel", "tflite"], choices=CHOICES["export"]
     )
     parser.add_argument(
         "--quantize",
@@ -56,17 +66,23 @@ def main(argv) -> None:
         raise UsageError(
             f"--tflite-batch {batch}: must be a whole number from 1 to {MAX_BATCH}, or dynamic"
         )
+    if args.run and args.dataset:
+        raise UsageError("--dataset applies to --initial-checkpoint only: a run has its own")
+    if args.initial_checkpoint and args.weights:
+        raise UsageError("--weights applies to --run only")
     quiet_tensorflow()
     from kerasdl.export import worker
 
     with notes_to_stderr():
         card = worker.export_run(
-            Path(args.run),
+            args.run or args.initial_checkpoint,
             args.export,
             args.export_dir,
             args.export_name,
             args.weights,
             settings,
+            is_run=bool(args.run),
+            dataset=args.dataset,
             quantized=[kind for kind in args.quantize if kind != "none"],
             signatures=args.signatures,
             batch=None if batch == "dynamic" else int(batch),

@@ -37,7 +37,7 @@ def main(argv) -> None:
     quiet_tensorflow()
     from kerasdl.inference import predict, sampling, texts
 
-    where = args.run or args.saved_model
+    where = args.run or args.saved_model or args.initial_checkpoint
     settings = {name: getattr(args, name) for name in (*texts.SETTINGS, "long_prompts")}
     drawing = {name: getattr(args, name) for name in sampling.SETTINGS}
     if not args.inputs:

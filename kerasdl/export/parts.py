@@ -2,12 +2,20 @@
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
 from kerasdl.inference.dataset import examined, open_data, take
+from kerasdl.inference.artifact import task_of
+from kerasdl.ops.text import BOS, EOS
 from kerasdl.recipe import Recipe
+from kerasdl.store import load
 from kerasdl.system.names import nearest
+
+MADE_UP = 64  # examples where there are no data
+WAVES = 6  # of a made-up image, and of each channel
 
 
 @dataclass
@@ -25,6 +33,8 @@ class Parts:
         model_arguments: What the model was built with.
         metrics: Of the training run, for the card.
         parts: `{part: {"examples", "digest"}}` of the data, see `kerasdl.data.fingerprint`.
+        made_up: Whether the examples are no data: nothing is calibrated or evaluated on them.
+        names: The `kerasdl.weights.rename.Family` of the weights, None for the model's first.
     """
 
     model: object
@@ -37,6 +47,8 @@ class Parts:
     model_arguments: dict = field(default_factory=dict)
     metrics: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
+    made_up: bool = False
+    names: object = None
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -52,16 +64,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         UserError: A setting that cannot be changed after training.
     """
     model, task = run.restore(weights=weights, dtype="float32", say=say)
-    for name in settings or ():
-        if name not in task.changeable:
-            raise UserError(
-                f"--task-kwargs {name}: cannot be changed after training"
-                f"{nearest(name, task.changeable)}; "
-                f"these can: {', '.join(task.changeable) or 'none'}"
-            )
-    if settings:
-        recipe = replace(run.recipe, task_kwargs={**run.recipe.task_kwargs, **settings})
-        task = type(task)(task.info, recipe)
+    task = changed(task, settings)
     before = run.data.get("fingerprint")
     source = open_data(task, before)
     maximum = examined(task, source.test)
@@ -79,3 +82,80 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         metrics={k: v for k, v in metrics.items() if not isinstance(v, list) and k != "classes"},
         parts=(before or {}).get("parts", {}),
     )
+
+
+def parts_of_model(where, dataset: str | None = None, settings: dict | None = None):
+    """The `Parts` of published weights, or of a `.keras` file, which have no run.
+
+    Args:
+        where: What `kerasdl.store.load.find` finds.
+        dataset: Examples that the files are calibrated with and evaluated on; made-up ones prove
+            them if None.
+        settings: Of the task, in place of those that stand there.
+
+    Raises:
+        UserError: Nothing is there, or the data are others than the model's.
+    """
+    model, metadata = load.load(where), load.load_info(where)
+    task = changed(task_of(metadata), settings)
+    if dataset:
+        source = open_data(task, None, dataset)
+        maximum = examined(task, source.test)
+        train = take(source, task, "train", min(maximum, CALIBRATION))
+        test = take(source, task, "test", maximum)
+    else:
+        train = test = made_up(task)
+    return Parts(
+        model=model,
+        model_name=metadata.model,
+        task=task,
+        info=metadata.info,
+        recipe=replace(task.run_recipe, dataset=dataset),
+        train=train,
+        test=test,
+        model_arguments=metadata.arguments,
+        made_up=not dataset,
+    )
+
+
+def changed(task, settings):
+    """A task with other settings, of those that an export may change."""
+    for name in settings or ():
+        if name not in task.changeable:
+            raise UserError(
+                f"--task-kwargs {name}: cannot be changed after training"
+                f"{nearest(name, task.changeable)}; "
+                f"these can: {', '.join(task.changeable) or 'none'}"
+            )
+    if not settings:
+        return task
+    recipe = replace(task.run_recipe, task_kwargs={**task.run_recipe.task_kwargs, **settings})
+    return type(task)(task.info, recipe)
+
+
+def made_up(task, examples=MADE_UP, seed=0) -> dict:
+    """Inputs of a task's signatures that are no data: smooth images, random tokens."""
+    rng, columns = np.random.default_rng(seed), {}
+    for name, column in task.info.columns.items():
+        if column.kind == "image":
+            columns[name] = _images(examples, *column.shape, rng)
+        elif column.kind == "tokens":
+            length = column.max_length
+            ids = rng.integers(0, task.info.vocab_size, (examples, length), dtype=np.int32)
+            ids[:, 0], ids[:, -1] = BOS, EOS
+            columns[name] = ids
+        elif column.kind == "label":
+            columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))
+    return task.served(columns | {"number": np.arange(examples)})
+
+
+def _images(n, height, width, channels, rng):
+    """float32 `(n, H, W, C)` in [0, 1]: sums of waves of random directions."""
+    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    image = np.zeros((n, height, width, channels), np.float32)
+    for _ in range(WAVES):
+        (fy, fx), phase = rng.normal(0, 12, (2, n, channels)), rng.uniform(0, 6.3, (n, channels))
+        angle = fy[:, None, None] * y[..., None] + fx[:, None, None] * x[..., None]
+        image += np.sin(angle + phase[:, None, None])
+    low, high = (f(image, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
+    return ((image - low) / (high - low + 1e-6)).astype(np.float32)

@@ -54,16 +54,20 @@ class Export:
         weights: str | None = None,
         settings: dict | None = None,
         say=print,
+        is_run: bool = True,
+        dataset: str | None = None,
         **options,
     ) -> dict:
-        """Export a run, once.
+        """Export a run, or published weights, once.
 
         Args:
-            folder: The run's folder.
+            folder: The run's folder; or what `parts.parts_of_model` takes.
             export_name: Name of the exported model; the catalogue's if None.
             weights: "best" or "last"; the run's own setting if None.
             settings: Of the task, in place of the run's; those of `Task.changeable`.
             say: Called with a line of progress.
+            is_run: Which of the two `folder` is.
+            dataset: Of published weights, what the files are calibrated with and evaluated on.
             **options: `quantized`, `signatures`, `version` and `batch` of `exporter.export`.
 
         Returns:
@@ -80,6 +84,8 @@ class Export:
             "name": export_name,
             "weights": weights,
             "settings": settings,
+            "is_run": is_run,
+            "dataset": dataset,
             "options": options,
         }
         self.start()
@@ -136,8 +142,7 @@ def _outcome(result, status, step, log) -> dict:
 def main(*formats) -> int:
     """The process of an `Export`; returns its exit status."""
     with processes.importing():
-        from kerasdl.export import exporter, parts
-        from kerasdl.store.runs import open_run
+        from kerasdl.export import exporter
 
     def say(line):
         print(line, flush=True)
@@ -151,11 +156,9 @@ def main(*formats) -> int:
         if request is None:  # nothing is to be exported after all
             return 0
         try:
-            run = open_run(request["folder"])
             name, export_dir = request["name"], request["export_dir"]
-            serving.check_writable(export_dir, name or run.model_name)
             card = exporter.export(
-                parts.parts_of(run, request["weights"], request["settings"]),
+                _parts(request),
                 request["formats"],
                 export_dir,
                 name,
@@ -170,6 +173,21 @@ def main(*formats) -> int:
             result = {"failed": str(error)}
     say(RESULT + json.dumps(result))
     return 0 if "card" in result else 2
+
+
+def _parts(request):
+    """The `Parts` that a request names; its folder can be written."""
+    from kerasdl.export import parts
+    from kerasdl.store import load
+    from kerasdl.store.runs import open_run
+
+    folder, name, export_dir = request["folder"], request["name"], request["export_dir"]
+    if request["is_run"]:
+        run = open_run(folder)
+        serving.check_writable(export_dir, name or run.model_name)
+        return parts.parts_of(run, request["weights"], request["settings"])
+    serving.check_writable(export_dir, name or load.load_info(folder).model)
+    return parts.parts_of_model(folder, request["dataset"], request["settings"])
 
 
 if __name__ == "__main__":

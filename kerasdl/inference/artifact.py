@@ -26,7 +26,7 @@ class Artifact:
     """A model in any format, called by signature.
 
     Args:
-        kind: "keras", "run", "saved_model" or "tflite".
+        kind: "keras", "run", "published", "saved_model" or "tflite".
         path: What it was opened from; of a folder of versions, the newest.
         opened: The loaded model, with `answer(signature, inputs)` and `inputs(signature)`.
 
@@ -43,7 +43,7 @@ class Artifact:
     @cached_property
     def interface(self) -> interface.Interface:
         """Its inputs and outputs; of an exported file by its card only."""
-        if self.kind in ("keras", "run"):
+        if self.kind in ("keras", "run", "published"):
             return self._opened.interface
         target = "tflite" if self.kind == "tflite" else "savedmodel"
         result = interface.of_card(self.path, target)

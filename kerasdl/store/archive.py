@@ -37,7 +37,6 @@ REFUSED = {  # classes of Keras
 LARGEST = 2**20  # width, depth, side, vocabulary, ...
 LONGEST = 2**12  # values of one argument
 PIXELS = 2**27  # numbers in one image
-DEPTH = 32  # of groups of weights
 SHOWN = 80  # characters of a name
 
 
@@ -180,49 +179,15 @@ def _stored(path) -> dict:
     Raises:
         UserError: They are anything but arrays of numbers, each in one piece.
     """
-    import h5py
+    from kerasdl.weights import hdf5
 
     with archives.opened(path, MEMBERS) as archive:
         if WEIGHTS not in archive.namelist():
             raise UserError(f"{path}: holds no {WEIGHTS}")
         content = archive.read(WEIGHTS)  # which compares its checksum
-    shapes, total = {}, 0
     try:
-        with h5py.File(io.BytesIO(content), "r") as file:
-            for name, dataset in _arrays(h5py, file, "", DEPTH, set()):
-                _check_array(name, dataset)
-                total += dataset.nbytes
-                if total > len(content):
-                    raise UserError(f"{name} and those before it are larger than their file")
-                if not name.startswith("optimizer/"):
-                    shapes[name] = dataset.shape
+        with hdf5.opened(io.BytesIO(content)) as file:
+            stored = hdf5.arrays_of(file, len(content))
+            return {name: d.shape for name, d in stored if not name.startswith("optimizer/")}
     except Exception as error:  # damaged files raise many kinds of errors
         raise UserError(f"{path}: its {WEIGHTS} cannot be read: {archives.first(error)}") from None
-    return shapes
-
-
-def _arrays(h5py, group, place, depth, seen):
-    """`(path, dataset)` of all below a group."""
-    if not depth:
-        raise UserError(f"more than {DEPTH} groups are in one another")
-    for name in group:
-        one = group[name] if isinstance(group.get(name, getlink=True), h5py.HardLink) else None
-        address = one and h5py.h5o.get_info(one.id).addr
-        if not address or address in seen:
-            raise UserError(f"{place}{name}: is a link")
-        seen.add(address)
-        if isinstance(one, h5py.Group):
-            yield from _arrays(h5py, one, f"{place}{name}/", depth - 1, seen)
-        elif isinstance(one, h5py.Dataset):
-            yield f"{place}{name}", one
-        else:
-            raise UserError(f"{place}{name}: is no array")
-
-
-def _check_array(name, dataset):
-    if dataset.is_virtual or dataset.external:
-        raise UserError(f"{name}: stands in another file")
-    if dataset.dtype.kind not in "fiub" or dataset.shape is None:
-        raise UserError(f"{name}: holds no numbers")
-    if dataset.chunks is not None or dataset.id.get_storage_size() != dataset.nbytes:
-        raise UserError(f"{name}: does not stand there as it is")

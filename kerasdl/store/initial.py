@@ -1,20 +1,15 @@
-"""Start from weights that are already trained: of a run, a `.keras` file, `keras.applications`."""
+"""Start from weights that are already trained: of a run, a `.keras` file, or published ones."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from kerasdl import catalog, tasks
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import Backbone
 from kerasdl.layers.core import Normalize
-from kerasdl.store import runs
-from kerasdl.system.names import few, nearest
-
-PREFIX = "keras:"
-ANEW = "but for the head, which starts anew"
-NOT_COMPARED = "class names were not compared"
+from kerasdl.store import load, published, runs
+from kerasdl.store.copying import Initial
+from kerasdl.weights.rename import by_path
 
 
 def open_initial(name: str):
@@ -22,7 +17,7 @@ def open_initial(name: str):
 
     Args:
         name: A run's folder (its best weights, or else its last), a `.keras` file, an exported
-            model, or `keras:ResNet50` and the like.
+            model, or published weights: see `kerasdl.store.published`.
 
     Returns:
         An object with `input_stats`, `(mean, std)` of the inputs that the weights are for, or None
@@ -32,194 +27,13 @@ def open_initial(name: str):
     Raises:
         ValueError: Nothing of these is there, or it cannot be read.
     """
-    if name.startswith(PREFIX):
-        from kerasdl.weights import keras_applications
-
-        key = name.removeprefix(PREFIX)
-        if key not in keras_applications.NAMES:
-            known = [f"{PREFIX}{n}" for n in keras_applications.NAMES]
-            raise UserError(
-                f"--initial-checkpoint {name}: no such weights{nearest(name, known)}; "
-                f"there are {', '.join(known)}"
-            )
-        return Downloaded(key, keras_applications.INPUT[key])
-    from kerasdl.store import load
-
     try:
         kind, path = load.find(name)
+        if kind == "published":
+            return published.open_published(name)
     except ValueError as error:
-        raise UserError(f"--initial-checkpoint {error}, or {PREFIX}NAME") from None
+        raise UserError(f"--initial-checkpoint {error}") from None
     return _of_run(path) if kind == "run" else _of_keras(name, load.keras_file(kind, path))
-
-
-@dataclass(frozen=True)
-class Downloaded:
-    """Weights of `keras.applications`, got when they are copied.
-
-    Attributes:
-        name: There.
-        input_stats: `(mean, std)` per channel.
-    """
-
-    name: str
-    input_stats: tuple
-
-    def copy_to(self, model, class_names=()) -> str:
-        """Give `model` the weights; returns a line for the user. No class names are compared.
-
-        Raises:
-            ValueError: They are of another architecture, or cannot be had.
-        """
-        from kerasdl.weights import keras_applications
-
-        with_head = keras_applications.load(self.name, model)
-        head = f"its head too; {NOT_COMPARED}" if with_head else ANEW
-        return f"{PREFIX}{self.name}: took all weights, {head}"
-
-
-@dataclass(frozen=True)
-class Initial:
-    """Weights by their paths below a model.
-
-    Attributes:
-        name: Where they are from.
-        model_name: Of the model that they were trained in.
-        arrays: `{path without the model's own name: array}`.
-        input_stats: `(mean, std)` per channel; empty ones where inputs are not normalized.
-        class_names: Of the classes that the last axis of the head stands for; () where they are not
-            known.
-    """
-
-    name: str
-    model_name: str
-    arrays: dict
-    input_stats: tuple | None
-    class_names: tuple = ()
-
-    def copy_to(self, model, class_names=()) -> str:
-        """Give `model` the weights of the same paths; returns a line for the user.
-
-        What a head, or an auxiliary one, holds for a class is taken by the class's name; new
-        classes keep their fresh weights. So does a head whose shape differs where names are not
-        known. Another weight is made to fit where the model can (`adapt_weight`). Nothing is
-        assigned if it raises.
-
-        Args:
-            model: The model.
-            class_names: Of the classes that the last axis of its head stands for, or ().
-
-        Raises:
-            ValueError: The backbones are not of one architecture, or a shape differs.
-        """
-        variables = by_path(model)
-        self._check_backbones(model, variables)
-        places = {name: i for i, name in enumerate(self.class_names)}
-        source = np.array([places.get(name, -1) for name in class_names], int)
-        values, fresh_head, compared, heads = {}, False, False, 0  # heads: weights by class
-        for path, variable in variables.items():
-            value, shape = self.arrays.get(path), tuple(variable.shape)
-            if value is not None and self._is_by_class(path, value, shape, class_names):
-                compared = True
-                value = taken_by_class(value, np.asarray(variable), source)
-            elif value is not None and value.shape != shape:
-                value = None if in_head(path) else self._adapt(model, path, value, shape)
-            if value is not None:
-                values[path] = value
-                heads += of_classes(path)
-            elif in_head(path):
-                fresh_head = True
-        if not values:
-            raise UserError(
-                f"--initial-checkpoint {self.name}: no weight of {self.model_name} "
-                f"has its like in {model.name}" + " and no class has the same name" * compared
-            )
-        for path, value in values.items():
-            variables[path].assign(value)
-        line = f"{self.name}: took {len(values)} of {len(variables)} weights"
-        if compared and heads:
-            line += _by_name(source, class_names)
-            return line + ("; another head starts anew" if fresh_head else "")
-        if fresh_head:
-            line += "; the head starts anew"
-            return line + (": no class has the same name" if compared else "")
-        return line + (f"; {NOT_COMPARED}" if heads and class_names else "")
-
-    def _is_by_class(self, path, value, shape, class_names):
-        """Whether the last axis of a weight stands for classes, all of whose names are known."""
-        known = bool(self.class_names and class_names) and of_classes(path)
-        shapes = ((*shape[:-1], len(names)) for names in (self.class_names, class_names))
-        return known and (value.shape, shape) == tuple(shapes)
-
-    def _check_backbones(self, model, variables):
-        """Refuse half a backbone: it would train, and be worse for no visible reason."""
-        here, there = ({p for p in d if is_backbone(p)} for d in (variables, self.arrays))
-        if not here or not there or here == there:
-            return
-        lacking = f"{model.name} has no" if there - here else f"{self.model_name} has no"
-        raise UserError(
-            f"--initial-checkpoint {self.name}: {self.model_name} and {model.name} are not of one "
-            f"architecture: {lacking} {min(there - here or here - there)}"
-        )
-
-    def _adapt(self, model, path, value, shape):
-        adapt = getattr(model, "adapt_weight", None)
-        adapted = adapt(path, value, shape) if adapt else None
-        if adapted is None or tuple(adapted.shape) != shape:
-            raise UserError(
-                f"--initial-checkpoint {self.name}: {path} has shape {value.shape} there and "
-                f"{shape} in {model.name}"
-            )
-        return adapted
-
-
-def by_path(model) -> dict:
-    """`{path below the model: weight}`; a backbone alone has them where its classifier would."""
-    before = "backbone/" if isinstance(model, Backbone) else ""
-    # A model that was loaded from a file has paths without its own name.
-    return {before + v.path.removeprefix(f"{model.name}/"): v for v in model.weights}
-
-
-def is_backbone(path: str) -> bool:
-    """Whether a weight belongs to the backbone."""
-    return path.startswith("backbone/")
-
-
-def in_head(path: str) -> bool:
-    """Whether a weight belongs to the head or an auxiliary head."""
-    return path.startswith(("head", "aux"))
-
-
-def of_classes(path: str) -> bool:
-    """Whether the last axis of a weight is a head's or an auxiliary head's: of its last layer."""
-    return in_head(path) and path.split("/")[-2:-1] == ["head"]
-
-
-def taken_by_class(value, fresh, source):
-    """A head's weight with what another one holds for the same classes.
-
-    Args:
-        value: The other one, `(..., J)`.
-        fresh: `(..., K)`, for classes that the other one does not have.
-        source: int `(K,)`, where each class stands in the other one; -1 where it does not.
-
-    Returns:
-        `(..., K)`, or None where no class is in both.
-    """
-    there = source >= 0
-    if not there.any():
-        return None
-    result = np.array(fresh, value.dtype)
-    result[..., there] = value[..., source[there]]
-    return result
-
-
-def _by_name(source, class_names):
-    """What is said of a head whose classes were compared; `source` as in `taken_by_class`."""
-    k, new = len(source), [n for n, i in zip(class_names, source, strict=True) if i < 0]
-    if new:
-        return f"; took {k - len(new)} of {k} classes of the head by name (new: {few(new)})"
-    order = "" if (np.diff(source) > 0).all() else ", in another order"
-    return f"; took all {k} classes of the head by name{order}"
 
 
 def _of_run(folder: Path) -> Initial:
@@ -243,8 +57,6 @@ def _head_classes(model_name, info) -> tuple:
 
 
 def _of_keras(name: str, path: Path) -> Initial:
-    from kerasdl.store import load
-
     model = load.load_keras(path)
     arrays = {path: np.asarray(v) for path, v in by_path(model).items()}
     try:

@@ -5,13 +5,13 @@ the data must fit the model.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from kerasdl import recipe as recipes
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
-from kerasdl.store import archive, fit
+from kerasdl.store import archive, fit, published
 from kerasdl.store.archive import MEMBER, load_keras
 from kerasdl.system import archives, files
 
@@ -29,12 +29,14 @@ class Metadata:
         info: What the data are.
         recipe: The settings of the run.
         fingerprint: Of the data, see `kerasdl.data.fingerprint`; None where it is not kept.
+        arguments: What the model was built with.
     """
 
     model: str
     info: DataInfo
     recipe: recipes.Recipe
     fingerprint: dict | None = None
+    arguments: dict = field(default_factory=dict)
 
     def to_json(self) -> str:
         """JSON text; `from_json` is the inverse."""
@@ -66,6 +68,8 @@ def load(path):
             holds a Lambda layer.
     """
     kind, path = find(path)
+    if kind == "published":
+        return published.from_pretrained(path)
     if kind == "run":
         from kerasdl.store.runs import open_run
 
@@ -83,20 +87,28 @@ def load_info(path) -> Metadata:
         ValueError: Nothing is there, or a `.keras` file that this project did not write.
     """
     kind, path = find(path)
+    if kind == "published":
+        one = published.open_published(path)
+        one.check_known()
+        return Metadata(one.row, one.info(), one.recipe(), arguments=one.all_arguments)
     if kind == "run":
         from kerasdl.store.runs import open_run
 
         run = open_run(path)
         run.check_fit()
-        return Metadata(run.model_name, run.info, run.recipe, run.data.get("fingerprint"))
+        fingerprint = run.data.get("fingerprint")
+        return Metadata(run.model_name, run.info, run.recipe, fingerprint, run.model_arguments)
     if kind != "keras":
         card = card_of(kind, path)
         try:
             info = DataInfo.from_dict(card["data"])
             fingerprint = {"parts": card["parts"]} if card.get("parts") else None
             fit.check_fingerprint(fingerprint)
-            metadata = Metadata(card["model"], info, recipes.stored(card["recipe"]), fingerprint)
-            fit.check(metadata.model, metadata.info, metadata.recipe, card["model_arguments"])
+            arguments = card["model_arguments"]
+            metadata = Metadata(
+                card["model"], info, recipes.stored(card["recipe"]), fingerprint, arguments
+            )
+            fit.check(metadata.model, metadata.info, metadata.recipe, arguments)
             return metadata
         except fit.DAMAGED as error:
             raise UserError(f"{path}: its card.json cannot be used: {fit.said(error)}") from None
@@ -106,7 +118,7 @@ def load_info(path) -> Metadata:
     try:
         metadata = Metadata.from_json(text)
         fit.check(metadata.model, metadata.info, metadata.recipe, config["config"])
-        return metadata
+        return replace(metadata, arguments=config["config"])
     except fit.DAMAGED as error:
         raise UserError(f"{path}: its {MEMBER} cannot be used: {fit.said(error)}") from None
 
@@ -151,10 +163,12 @@ def card_of(kind: str, path: Path) -> dict:
 
 
 def find(path) -> tuple[str, Path]:
-    """What lies at `path`: `("keras" | "tflite" | "saved_model" | "run", path)`.
+    """What lies at `path`: `("keras" | "tflite" | "saved_model" | "run" | "published", path)`.
 
-    A folder of versions gives its newest version.
+    A folder of versions gives its newest version; published weights give what was given.
     """
+    if published.is_place(path):
+        return "published", path
     path = Path(path)
     if path.is_file() and path.suffix in (".keras", ".tflite"):
         return path.suffix[1:], path

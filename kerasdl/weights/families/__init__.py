@@ -3,7 +3,13 @@
 import functools
 import importlib
 
+from kerasdl.errors import UserError
+from kerasdl.system.names import few, nearest
+from kerasdl.weights import rename
+
 FILES = ("densenet", "gpt2", "resnet", "resnet_v2", "vgg")
+ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
+KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
 
 
 @functools.cache
@@ -14,3 +20,74 @@ def families() -> tuple:
         for name in FILES
         for family in importlib.import_module(f"{__name__}.{name}").FAMILIES
     )
+
+
+def of_model(model) -> list:
+    """The families whose library has such a network as `model`."""
+    module = type(model).__module__
+    return [
+        f
+        for f in families()
+        if module in (f"kerasdl.models.{f.module}", f"kerasdl.{f.module}") and f.accepts(model)
+    ]
+
+
+def of_config(config) -> tuple:
+    """The family that a `config.json` belongs to, and the function that reads it.
+
+    Args:
+        config: A `Config`.
+
+    Raises:
+        UserError: None of them.
+    """
+    key = next((k for k in KEYS if isinstance(config.values.get(k), str)), None)
+    if key is None:
+        raise UserError(f"{config.name}: its config has none of {', '.join(KEYS)}")
+    value, known = config.values[key], []
+    for family in families():
+        for pattern, function in family.configs.items():
+            if pattern == value or pattern[-1] == "*" and value.startswith(pattern[:-1]):
+                return family, function
+            known.append(pattern)
+    raise UserError(
+        f"{config.name}: {key} {value!r} is none of those that can be read"
+        f"{nearest(value, known)}: {few(sorted(set(known)), 40)}"
+    )
+
+
+def choose(model, weights, name: str):
+    """The family that a file of weights for `model` is of.
+
+    Args:
+        model: Ours, built.
+        weights: `{name: array}`.
+        name: Of the file, for messages.
+
+    Raises:
+        UserError: None; names those that the file looks like.
+    """
+    candidates = of_model(model)
+    if not candidates:
+        rows = sorted({f.module.rpartition(".")[2] for f in families()})
+        raise UserError(f"{name}: {model.name} takes no published weights; those that do: {rows}")
+    fitting = {f.name: rename.fraction(f, model, weights) for f in candidates}
+    best = max(fitting, key=fitting.get)
+    if fitting[best] < ENOUGH:
+        others = looks_like(weights)
+        raise UserError(
+            f"{name}: is of another architecture than {model.name}, which takes "
+            f"{few(fitting)}: it has {few(weights, 3)}"
+            + (f"; it looks like {few(others)}" if others else "")
+        )
+    return next(f for f in candidates if f.name == best)
+
+
+def looks_like(weights) -> list:
+    """Names of the families whose rules take most of the names of a file, best first."""
+    scores = {}
+    for family in families():
+        if not callable(family.rules):
+            scores[family.name] = rename.fraction(family, None, weights)
+    best = max(scores.values(), default=0)
+    return [n for n, s in scores.items() if s >= max(ENOUGH, best - 0.05)]

@@ -1,0 +1,298 @@
+"""Weights that others published: which model they are for, what it was made for, and its copy.
+
+A place is a file of weights or a folder with a `config.json`, or `hf:`, `timm:` or `hub:` and a
+name, as `kerasdl.weights.places` has it; or `keras:` and a name of `keras.applications`.
+"""
+
+import inspect
+from dataclasses import dataclass, field, replace
+
+from kerasdl import catalog, tasks
+from kerasdl.columns import Column, DataInfo
+from kerasdl.errors import UserError
+from kerasdl.recipe import Recipe
+from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, in_head
+from kerasdl.system.names import few, nearest
+from kerasdl.weights import families, image_facts, keras_applications, places, rename
+from kerasdl.weights.configs import Config
+
+SHAPES = 5  # that a message names
+KERAS = "keras:"
+PREPROCESSOR = "preprocessor_config.json"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of weights.
+
+    Attributes:
+        family: Whose names they had.
+        taken: Our paths that were given a value.
+        anew: Those that were not: of a head for other classes.
+        left_over: Their names that nothing was made of.
+        line: All of it in one line.
+    """
+
+    family: str
+    taken: tuple
+    anew: tuple
+    left_over: tuple
+    line: str
+
+    def __str__(self):
+        return self.line
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a place says of its weights; none of them is read yet.
+
+    Attributes:
+        name: The place, as it was given.
+        place: A `places.Place`; None of `keras:`.
+        row: The model of the catalogue, or None where the place does not say it.
+        arguments: Of its builder.
+        family: The `Family` of its names, or None where the names have to tell.
+        facts: Of `image_facts`: what the images have to be like, and the names of the classes.
+        tokenizer: As JSON, or None.
+        task_kwargs: Settings of the task that the place states.
+    """
+
+    name: str
+    place: object
+    row: str | None = None
+    arguments: dict = field(default_factory=dict)
+    family: object = None
+    facts: dict = field(default_factory=dict)
+    tokenizer: str | None = None
+    task_kwargs: dict = field(default_factory=dict)
+
+    @property
+    def all_arguments(self) -> dict:
+        """The arguments of the builder, with the defaults of those that the place does not say."""
+        builder = getattr(catalog.module_of(self.row), self.row)
+        defaults = {
+            name: parameter.default
+            for name, parameter in inspect.signature(builder).parameters.items()
+            if parameter.default is not parameter.empty
+        }
+        return defaults | self.arguments
+
+    def check_known(self) -> None:
+        """Refuse weights of which it is not said what model they are for.
+
+        Raises:
+            UserError: Says what to do.
+        """
+        if self.row is None:
+            raise UserError(
+                f"{self.name}: has no config.json, which says what model it is for: create one, "
+                "and give it these weights by load_weights or --initial-checkpoint"
+            )
+
+    def recipe(self) -> Recipe:
+        """The settings that a run with these weights and without training would have."""
+        more = {}
+        if "crop_fraction" in self.facts:
+            more = {"crop_fraction": self.facts["crop_fraction"], "resize": "crop"}
+        return Recipe(model=self.row, task_kwargs=dict(self.task_kwargs), **more)
+
+    def info(self) -> DataInfo:
+        """What the data are that the weights were made for, as far as the place says it."""
+        task_class = tasks.get(catalog.row(self.row).task)
+        columns = {
+            name: self._column(spec.kind)
+            for name, spec in {**task_class.inputs, **task_class.targets}.items()
+            if name not in task_class.optional
+        }
+        tokenizers = {"text": self.tokenizer} if self.tokenizer else {}
+        info = DataInfo(columns, tokenizers)
+        wanted = self.all_arguments.get("max_length")
+        if info.first("tokens") and wanted:
+            # A task may add tokens of its own to those of the data.
+            more = task_class(info, self.recipe()).arguments().get("max_length", wanted) - wanted
+            columns = {
+                name: replace(c, max_length=wanted - more) if c.kind == "tokens" else c
+                for name, c in columns.items()
+            }
+        return replace(info, columns=columns)
+
+    def _column(self, kind) -> Column:
+        arguments = self.all_arguments
+        if kind == "image":
+            shape = tuple(arguments["image_shape"])
+            mean, std = self.input_stats or ((), ())
+            return Column(kind, shape, mean=mean, std=std)
+        if kind == "label":
+            names = self.facts.get("class_names") or range(arguments["num_classes"])
+            return Column(kind, (), tuple(map(str, names)))
+        if kind == "tokens":
+            named = {"tokenizer": "text"} if self.tokenizer else {}
+            named |= {} if self.tokenizer else {"vocab_size": arguments["vocab_size"]}
+            return Column(kind, ("N",), max_length=arguments["max_length"], **named)
+        raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
+
+    @property
+    def input_stats(self):
+        """`(mean, std)` of the inputs, or None where they are not known."""
+        if "input_mean" not in self.facts:
+            return None
+        return tuple(self.facts["input_mean"]), tuple(self.facts["input_std"])
+
+    def copy_to(self, model, class_names=()) -> str:
+        """Give `model` the weights; returns a line of what it did: see `Initial.copy_to`.
+
+        Raises:
+            UserError: They are of another architecture, or of other sizes; nothing is assigned.
+        """
+        return self.fill(model, class_names).line
+
+    def fill(self, model, class_names=()) -> Report:
+        """As `copy_to`; returns all that became of them."""
+        if self.place is None:
+            with_head = keras_applications.load(self.name.removeprefix(KERAS), model)
+            head = f"its head too; {NOT_COMPARED}" if with_head else ANEW
+            paths = tuple(rename.by_path(model))
+            anew = () if with_head else tuple(p for p in paths if in_head(p))
+            taken = tuple(p for p in paths if p not in anew)
+            line = f"{self.name}: took all weights, {head}"
+            return Report("keras.applications", taken, anew, (), line)
+        weights = self.place.weights()
+        target = model if families.of_model(model) else getattr(model, "backbone", model)
+        family = self.family if self.family in families.of_model(target) else None
+        family = family or families.choose(target, weights, self.name)
+        try:
+            renamed = rename.to_ours(family, target, weights)
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        self._check(model, target, renamed, family)
+        names = tuple(self.facts.get("class_names") or ())
+        initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+        variables = rename.by_path(model)
+        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays)}
+        line = initial.copy_to(model, class_names)
+        left = renamed.left_over
+        line += f"; left over: {few(left, SHAPES)}" if left else ""
+        taken = tuple(p for p in variables if p not in fresh)
+        return Report(family.name, taken, tuple(fresh), left, line)
+
+    def _check(self, model, target, renamed, family):
+        """Refuse other sizes, and missing weights but for those of the head."""
+        variables = rename.by_path(target)
+        adapt = getattr(model, "adapt_weight", lambda path, value, shape: None)
+        other = [
+            f"{path} is {renamed.arrays[path].shape} there and {tuple(v.shape)} here"
+            for path, v in variables.items()
+            if not in_head(path)
+            and path in renamed.arrays
+            and renamed.arrays[path].shape != tuple(v.shape)
+            and adapt(path, renamed.arrays[path], tuple(v.shape)) is None
+        ]
+        if other:
+            more = f"; and {len(other) - SHAPES} more" if len(other) > SHAPES else ""
+            raise UserError(
+                f"{self.name}: {model.name} has other sizes: {'; '.join(other[:SHAPES])}{more}"
+            )
+        if missing := [p for p in renamed.missing if not in_head(p)]:
+            raise UserError(
+                f"{self.name}: has nothing for {few(missing, SHAPES)} of {model.name} "
+                f"(read as {family.name})"
+            )
+
+
+def _fits(path, variable, arrays) -> bool:
+    """Whether a weight is taken from `arrays`, as it is or adapted."""
+    return path in arrays and (not in_head(path) or arrays[path].shape == tuple(variable.shape))
+
+
+def is_place(where) -> bool:
+    """Whether `where` names published weights, not a run or a file of this project."""
+    return str(where).startswith(KERAS) or places.is_place(where)
+
+
+def open_published(where) -> Published:
+    """Read what a place says of its weights.
+
+    Args:
+        where: See the module; or a dict `{name: array}`.
+
+    Raises:
+        UserError: Nothing is there, it cannot be had, or its configuration is none that we know.
+    """
+    name = "weights" if isinstance(where, dict) else str(where)
+    if name.startswith(KERAS):
+        return _of_keras(name)
+    place = places.locate(where)
+    if place.config is None:
+        return Published(name, place)
+    config = Config(name, place.config)
+    family, read = families.of_config(config)
+    row, arguments = read(config)
+    facts = _image_facts(place, config)
+    known = {"input_mean": facts.get("input_mean"), "input_std": facts.get("input_std")}
+    if facts.get("image_size"):
+        known["image_shape"] = (*facts["image_size"], config.get("num_channels", 3))
+    if catalog.row(row).task == "classify":
+        arguments = {k: v for k, v in known.items() if v is not None} | arguments
+    return Published(name, place, row, arguments, family, facts)
+
+
+def _image_facts(place, config) -> dict:
+    """What a place says of its images and their classes; {} where it says nothing."""
+    if "architecture" in config.values:
+        return image_facts.of_timm(config)
+    preprocessor = place.read_json(PREPROCESSOR)
+    facts = image_facts.of_preprocessor(preprocessor, PREPROCESSOR) if preprocessor else {}
+    if "id2label" in config.values:
+        facts["class_names"] = image_facts.labels(config)[1]
+    return facts
+
+
+def _of_keras(name):
+    key = name.removeprefix(KERAS)
+    if key not in keras_applications.NAMES:
+        known = [f"{KERAS}{n}" for n in keras_applications.NAMES]
+        raise UserError(
+            f"{name}: no such weights{nearest(name, known)}; there are {', '.join(known)}"
+        )
+    mean, std = keras_applications.INPUT[key]
+    facts = {"input_mean": mean, "input_std": std}
+    return Published(name, None, keras_applications.NAMES[key], dict(facts), None, facts)
+
+
+def from_pretrained(where, **kwargs):
+    """The model that a place holds, with its weights.
+
+    Args:
+        where: A folder with a `config.json`, or `hf:ORG/REPO[@REVISION]`, `timm:NAME`,
+            `hub:PRESET_OR_FOLDER`, `keras:NAME`.
+        **kwargs: Arguments of the model's builder in place of the configuration's, such as
+            `num_classes` or `image_shape`: a head for other classes then starts anew.
+
+    Returns:
+        A built Keras model.
+
+    Raises:
+        UserError: See `open_published` and `Published.copy_to`.
+    """
+    published = open_published(where)
+    published.check_known()
+    model = catalog.build(published.row, **{**published.arguments, **kwargs})
+    published.fill(model)
+    return model
+
+
+def load_weights(model, where) -> Report:
+    """Give a model the weights of a place.
+
+    Args:
+        model: A built model or backbone of this project.
+        where: A file of weights, or what `from_pretrained` takes; or a dict `{name: array}`.
+
+    Returns:
+        What was taken, what starts anew (a head for other classes), and what was left over.
+
+    Raises:
+        UserError: They are of another architecture or of other sizes; nothing is assigned then.
+    """
+    return open_published(where).fill(model)
