@@ -4,14 +4,15 @@ Source: https://huggingface.co/docs/timm/models; kernels of BiT are stored as th
         are standardized.
 """
 
-import re
-
 from kerasdl.weights import image_facts
 from kerasdl.weights.rename import Family, Rule, batch_norm, count_batches
 
 BLOCK, OURS = "stages.{s}.blocks.{b}", "backbone/stage{s+2}_block{b+1}"
-ROWS = {f"resnetv2_{n}": f"resnet{n}v2" for n in (18, 34, 50, 101, 152)}
-BIT = tuple(f"resnetv2_{n}_bit" for n in ("50x1", "50x3", "101x1", "101x3", "152x2", "152x4"))
+# Theirs: our row
+PLAIN = {f"resnetv2_{n}": f"resnet{n}v2" for n in (18, 34, 50, 101, 152)}
+BIT = {f"resnetv2_{n}_bit": "bit_r50x1" for n in ("50x1", "50x3")}
+BIT |= {f"resnetv2_{n}_bit": "bit_r101x1" for n in ("101x1", "101x3", "152x2", "152x4")}
+ROWS = {**PLAIN, **BIT}
 BASIC = ("resnetv2_18", "resnetv2_34")
 WIDTHS = {True: (64, 128, 256, 512), False: (256, 512, 1024, 2048)}
 KNOWN = ("layers", "channels", "stem_chs", "width_factor", "bottle_ratio", "basic", "stem_type")
@@ -31,10 +32,9 @@ def of_timm(config):
     options = image_facts.check_options(config, KNOWN)
     options.only(stem_type=("", "fixed", None))
     name = config.get("architecture", kind=str)
-    is_bit = name.endswith("_bit")
-    depth, factor = re.fullmatch(r"resnetv2_(\d+)x?(\d+)?(?:_bit)?", name).groups("1")
+    factor = int(name.removesuffix("_bit").rpartition("x")[2] or 1) if name in BIT else 1
     basic = options.get("basic", name in BASIC)
-    factor = options.get("width_factor", int(factor), (int, float))
+    factor = options.get("width_factor", factor, (int, float))
     widths = image_facts.sizes(options, "channels", WIDTHS[name in BASIC])
     widths = tuple(divisible(w * factor) for w in widths)
     ratio = options.get("bottle_ratio", 1.0 if name in BASIC else 0.25, float)
@@ -43,18 +43,17 @@ def of_timm(config):
         "filters": widths,
         "stem_filters": divisible(options.get("stem_chs", 64) * factor),
         "bottleneck": not basic,
-        "pads_with_zeros": options.get("stem_type", "fixed" if is_bit else "") == "fixed",
+        "pads_with_zeros": options.get("stem_type", "fixed" if name in BIT else "") == "fixed",
     }
     if basic:
         options.only(bottle_ratio=(1.0, 1, None))
     else:
         inner = tuple(divisible(w * ratio) for w in widths)
         arguments |= {"inner": inner, "stride_in_3x3": True, "projects_first": True}
-    if depths := image_facts.sizes(options, "layers"):
+    deeper = (3, 8, 36, 3) if name.startswith("resnetv2_152x") else None  # no row of its own
+    if depths := image_facts.sizes(options, "layers", deeper):
         arguments["depths"] = depths
-    if is_bit:
-        arguments |= {"norm": "group", "kernel_epsilon": 1e-8}
-    return f"resnet{depth}v2", arguments | image_facts.drop_rate(options)
+    return ROWS[name], arguments | image_facts.drop_rate(options)
 
 
 def _accepts(model):
@@ -77,7 +76,7 @@ FAMILIES = (
         ),
         ignored=(r"num_batches_tracked$",),
         written=count_batches,
-        configs=dict.fromkeys((*ROWS, *BIT), of_timm),
+        configs=dict.fromkeys(ROWS, of_timm),
         accepts=_accepts,
     ),
 )
