@@ -60,6 +60,7 @@ class Family:
             `config.json` it reads, and the function `config -> (row, arguments of its builder)`;
             a value that ends in `*` stands for all that begin so.
         accepts: A function of the model: whether such a network exists in that library.
+        needs: What `accepts` asks of a model, for people.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Family:
     written: Callable | None = None
     configs: dict = field(default_factory=dict)
     accepts: Callable = lambda model: True
+    needs: str = ""
 
     def rules_for(self, model) -> tuple:
         """The rules of a model."""

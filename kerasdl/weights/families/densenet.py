@@ -66,6 +66,7 @@ FAMILIES = tuple(
         written=written,
         configs=configs,
         accepts=lambda model: not getattr(model, "backbone", model).small,
+        needs="small=False",
     )
     for name, dot, written, configs in (
         ("torchvision and timm DenseNet", "", count_batches, dict.fromkeys(NAMES, of_timm)),

@@ -105,6 +105,7 @@ FAMILIES = (
         written=count_batches,
         configs=dict.fromkeys(NAMES, of_timm),
         accepts=_is_torchvision,
+        needs="small=False and, of bottlenecks, stride_in_3x3=True",
     ),
     Family(
         name="transformers ResNet",
@@ -132,5 +133,6 @@ FAMILIES = (
         written=count_batches,
         configs={"resnet": of_transformers},
         accepts=_is_large,
+        needs="small=False",
     ),
 )

@@ -78,5 +78,6 @@ FAMILIES = (
         written=count_batches,
         configs=dict.fromkeys(ROWS, of_timm),
         accepts=_accepts,
+        needs="small=False and, of bottlenecks, stride_in_3x3=True",
     ),
 )

@@ -63,7 +63,8 @@ FAMILIES = (
         rules=of_torchvision,
         ignored=(r"num_batches_tracked$",),
         written=count_batches,
-        # Another map it pools to 7x7 first
-        accepts=lambda model: getattr(model, "backbone", model).last_map() == (7, 7),
+        # A map of another size it pools to 7x7 first
+        accepts=lambda model: not hasattr(model, "fc1") or model.backbone.last_map() == (7, 7),
+        needs="images whose last map is 7x7, as that of 224x224 pixels is",
     ),
 )
