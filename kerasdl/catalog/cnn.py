@@ -91,6 +91,14 @@ PAPERS = (
         image_sizes={f"resnet{n}v2": 32 for n in (18, 34, 50, 101, 152)},
     ),
     Paper(
+        "cnn.bit",
+        "classify",
+        "Kolesnikov et al. 2020",
+        "https://arxiv.org/abs/1912.11370",
+        {"bit_r50x1": 25_549_352, "bit_r101x1": 44_541_480},
+        image_sizes={"bit_r50x1": 32, "bit_r101x1": 32},
+    ),
+    Paper(
         "cnn.densenet",
         "classify",
         "Huang et al. 2016",

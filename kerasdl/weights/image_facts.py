@@ -55,10 +55,10 @@ def arguments_of_timm(config) -> dict:
         UserError: As `of_timm`; or statistics of another number of channels.
     """
     facts, channels = of_timm(config), _input_size(config)[0]
-    result = {
-        "image_shape": (*facts["image_size"], channels),
-        "num_classes": _classes(config),
-    }
+    classes = _classes(config)
+    if classes < 1:
+        raise UserError(f"{config.name}: {classes} classes; a classifier has some")
+    result = {"image_shape": (*facts["image_size"], channels), "num_classes": classes}
     for key in ("input_mean", "input_std"):
         if len(facts[key]) not in (1, channels):
             raise UserError(
@@ -134,9 +134,11 @@ def check_options(config, known=()) -> Config:
         known: Names that the caller reads, besides those of every model.
 
     Raises:
-        UserError: Names one that is not known, and those that are.
+        UserError: Names one that is not known, and those that are; or another pooling.
     """
     options = _options(config)
+    for owner in (config, options):
+        owner.only(global_pool=("avg", None))
     of_all = ("num_classes", "in_chans", "img_size", "global_pool", "drop_rate")
     known = (*of_all, *known)
     # Of training alone; null is what it would be without
@@ -220,3 +222,21 @@ def _size(config, key):
     if value is None or len(value) != 2 or not all(map(_is_count, value)):
         return None
     return tuple(value)
+
+
+def sizes(config, key, default=None):
+    """A tuple of an option that is a list of numbers from 1 on.
+
+    Raises:
+        UserError: It is none.
+    """
+    value = config.get(key, default, (list, tuple))
+    if value is not None and not (value and all(map(_is_count, value))):
+        raise UserError(f"{config.name}: {key} cannot be {printable(str(value))[:80]}")
+    return value and tuple(value)
+
+
+def drop_rate(options) -> dict:
+    """The argument `drop_rate`, where there is one."""
+    rate = options.get("drop_rate", None, float)
+    return {} if rate is None else {"drop_rate": float(rate)}

@@ -60,6 +60,7 @@ class Family:
             `config.json` it reads, and the function `config -> (row, arguments of its builder)`;
             a value that ends in `*` stands for all that begin so.
         accepts: A function of the model: whether such a network exists in that library.
+        needs: What `accepts` asks of a model, for people.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Family:
     written: Callable | None = None
     configs: dict = field(default_factory=dict)
     accepts: Callable = lambda model: True
+    needs: str = ""
 
     def rules_for(self, model) -> tuple:
         """The rules of a model."""
@@ -213,7 +215,7 @@ def to_theirs(family, model, arrays=None) -> dict:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
     if family.written:
         result |= family.written(result)
-    return {name: np.ascontiguousarray(value) for name, value in result.items()}
+    return {name: np.asarray(value, order="C") for name, value in result.items()}
 
 
 def fraction(family, model, names) -> float:

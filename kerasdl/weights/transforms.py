@@ -55,11 +55,30 @@ def _split(arrays, model):
     return [part.T for part in parts]
 
 
+def _unflattened(arrays, shapes, model):
+    """Dense kernels `(O, I h w)` over a flattened map as kernels of convolutions."""
+    value, (height, width, channels, _) = arrays[0], shapes[0]
+    return [kernel(value.reshape(len(value), channels, height, width))]
+
+
+def _flattened(arrays, model):
+    value = kernel_back(arrays[0])
+    return [value.reshape(len(value), -1)]
+
+
+def _dense(arrays, shapes, model):
+    """Kernels `(O, I, 1, 1)` of 1x1 convolutions as dense ones."""
+    (value,) = arrays
+    return [value.reshape(value.shape[:2]).T]
+
+
 TRANSFORMS = {
     "same": Transform(lambda arrays, shapes, model: arrays, lambda arrays, model: arrays),
     "kernel": Transform(
         lambda arrays, shapes, model: [kernel(a) for a in arrays],
         lambda arrays, model: [kernel_back(a) for a in arrays],
     ),
+    "flattened": Transform(_unflattened, _flattened),
+    "pointwise": Transform(_dense, lambda arrays, model: [arrays[0].T[..., None, None]]),
     "join": Transform(_joined, _split),  # q, k and v, of kernels and biases
 }

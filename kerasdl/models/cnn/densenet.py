@@ -23,7 +23,6 @@ from kerasdl.layers.core import (
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.remat import Block
 
-BOTTLENECK = 4  # channels of a 1x1 convolution over k
 COMPRESSION = 0.5  # theta, channels kept by a transition
 
 
@@ -34,6 +33,7 @@ class DenseLayer(Block):
     Args:
         growth_rate: `k`, channels that it adds.
         drop_rate: Dropout after each convolution.
+        bottleneck: Channels of the 1x1 convolution, over `k`.
 
     Call arguments:
         x: float `(B, H, W, C)`.
@@ -43,10 +43,10 @@ class DenseLayer(Block):
         float `(B, H, W, C + k)`.
     """
 
-    def __init__(self, growth_rate, drop_rate=0.0, **kwargs):
+    def __init__(self, growth_rate, drop_rate=0.0, bottleneck=4, **kwargs):
         super().__init__(**kwargs)
         self.norm1 = BatchNorm(name="norm1")
-        self.conv1 = Conv(BOTTLENECK * growth_rate, 1, use_bias=False, name="conv1")
+        self.conv1 = Conv(bottleneck * growth_rate, 1, use_bias=False, name="conv1")
         self.drop1 = Dropout(drop_rate, name="drop1")
         self.norm2 = BatchNorm(name="norm2")
         self.conv2 = Conv(growth_rate, 3, use_bias=False, name="conv2")
@@ -61,7 +61,7 @@ class DenseLayer(Block):
         return (*input_shape[:-1], input_shape[-1] + self.conv2.filters)
 
     def call(self, x, training=False):
-        y = self.conv1(ops.relu(self.norm1(x, training=training)))  # (B, H, W, 4 k)
+        y = self.conv1(ops.relu(self.norm1(x, training=training)))  # (B, H, W, b k)
         y = self.drop1(y, training=training)
         y = self.conv2(ops.relu(self.norm2(y, training=training)))  # (B, H, W, k)
         y = self.drop2(y, training=training)
@@ -111,9 +111,11 @@ class DenseNetBackbone(Backbone):
     Args:
         image_shape: `(H, W, C)`.
         depths: Dense layers per block.
-        growth_rate: `k`; the stem has `2 k` channels.
+        growth_rate: `k`.
         small: A 3x3 stem at stride 1, instead of a 7x7 one at stride 2 with max pooling.
         drop_rate: Dropout after each convolution but the stem's.
+        stem_filters: Channels of the stem; `2 k` if None.
+        bottleneck: Channels of a dense layer's 1x1 convolution, over `k`.
         input_mean, input_std: Per channel, of images in [0, 1].
     """
 
@@ -124,6 +126,8 @@ class DenseNetBackbone(Backbone):
         growth_rate=32,
         small=False,
         drop_rate=0.0,
+        stem_filters=None,
+        bottleneck=4,
         input_mean=0.0,
         input_std=1.0,
         **kwargs,
@@ -133,28 +137,27 @@ class DenseNetBackbone(Backbone):
         self.small = small
         self.depths = tuple(depths)
         first, stride = (1, 1) if small else (2, 4)
+        c = stem_filters or 2 * growth_rate
         if small:  # the first dense layer normalizes it
-            self.stem = Conv(2 * growth_rate, 3, use_bias=False, name="stem")
+            self.stem = Conv(c, 3, use_bias=False, name="stem")
         else:
-            self.stem = ConvNorm(2 * growth_rate, 7, 2, activation="relu", name="stem")
+            self.stem = ConvNorm(c, 7, 2, activation="relu", name="stem")
         # flat lists: Keras loses weights in nested ones
         self.dense_layers, self.norms, self.transitions = [], [], []
         self.stages = tuple(f"stage{first + s}" for s in range(len(depths)))
-        self.strides, self.channels = {}, {}
-        c = 2 * growth_rate
+        self.strides = {} if small else {"stage1": 2}
+        self.channels = {} if small else {"stage1": c}
         for s, (stage, depth) in enumerate(zip(self.stages, depths, strict=True)):
             for i in range(depth):
                 name = f"{stage}_layer{i + 1}"
-                self.dense_layers.append(DenseLayer(growth_rate, drop_rate, name=name))
+                layer = DenseLayer(growth_rate, drop_rate, bottleneck, name=name)
+                self.dense_layers.append(layer)
             self.norms.append(BatchNorm(name=f"{stage}_norm"))
             if s < len(depths) - 1:
                 self.transitions.append(Transition(drop_rate, name=f"{stage}_transition"))
             c += depth * growth_rate
             self.strides[stage], self.channels[stage] = stride * 2**s, c
             c = int(COMPRESSION * c)
-        if not small:
-            self.strides = {"stage1": 2, **self.strides}
-            self.channels = {"stage1": 2 * growth_rate, **self.channels}
 
     def build(self, input_shape):
         shape = build_chain(input_shape, self.normalize, self.stem)
@@ -168,9 +171,9 @@ class DenseNetBackbone(Backbone):
         x = self.normalize(x)
         features = {}
         if self.small:
-            x = self.stem(x)  # (B, H, W, 2 k)
+            x = self.stem(x)  # (B, H, W, c)
         else:
-            x = features["stage1"] = self.stem(x, training=training)  # (B, H/2, W/2, 2 k)
+            x = features["stage1"] = self.stem(x, training=training)  # (B, H/2, W/2, c)
             x = ops.max_pool(pad2d(x, 1), 3, 2)  # zeros are right: x >= 0
         layers = iter(self.dense_layers)
         for s, stage in enumerate(self.stages):
@@ -236,7 +239,10 @@ def densenet_bc_40_12(image_shape=(32, 32, 3), num_classes=10, **kwargs):
 
 _TINY = {"num_classes": 7, "depths": (1, 2), "growth_rate": 4, "drop_rate": 0.1}
 TINY = {
-    **{name: {**_TINY, "image_shape": (32, 40, 1)} for name in IMAGENET},
+    **{
+        name: {**_TINY, "image_shape": (32, 40, 1), "stem_filters": 6, "bottleneck": 3}
+        for name in IMAGENET
+    },
     "densenet_bc_100_12": {**_TINY, "image_shape": (8, 12, 1)},
     "densenet_bc_40_12": {**_TINY, "image_shape": (8, 12, 1)},
 }

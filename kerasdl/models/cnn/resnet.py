@@ -113,10 +113,12 @@ class ResNetBackbone(Backbone):
         image_shape: `(H, W, C)`.
         depths: Blocks per stage.
         block: "basic" or "bottleneck".
-        filters: Channels inside the first stage's blocks; they double with each stage.
+        filters: Channels inside the first stage's blocks, which double with each stage; or those
+            of each stage.
         small: A 3x3 stem at stride 1 and option A shortcuts (section 4.2), instead of a 7x7 stem
             at stride 2 with max pooling and option B.
         stride_in_3x3: Of bottlenecks.
+        stem_filters: Channels of the stem; those of the first stage if None.
         input_mean, input_std: Per channel, of images in [0, 1].
     """
 
@@ -128,6 +130,7 @@ class ResNetBackbone(Backbone):
         filters=64,
         small=False,
         stride_in_3x3=False,
+        stem_filters=None,
         input_mean=0.0,
         input_std=1.0,
         **kwargs,
@@ -135,15 +138,19 @@ class ResNetBackbone(Backbone):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
         check_size(self.image_shape, 2 ** (len(depths) - 1) * (1 if small else 4), "ResNet")
         self.small = small
+        self.strides_in_1x1 = block == "bottleneck" and not stride_in_3x3
         first, stride = (1, 1) if small else (2, 4)
+        if isinstance(filters, int):
+            filters = tuple(filters * 2**s for s in range(len(depths)))
+        stem_filters = stem_filters or filters[0]
         self.stem = ConvNorm(
-            filters, 3 if small else 7, 1 if small else 2, activation="relu", name="stem"
+            stem_filters, 3 if small else 7, 1 if small else 2, activation="relu", name="stem"
         )
         self.blocks, self.stage_of = [], []  # a flat list: Keras loses weights in nested ones
         self.strides = {} if small else {"stage1": 2}
-        self.channels = {} if small else {"stage1": filters}
-        for s, depth in enumerate(depths):
-            stage, d = f"stage{first + s}", filters * 2**s
+        self.channels = {} if small else {"stage1": stem_filters}
+        for s, (depth, d) in enumerate(zip(depths, filters, strict=True)):
+            stage = f"stage{first + s}"
             for b in range(depth):
                 name = f"{stage}_block{b + 1}"
                 step = 2 if s and not b else 1
@@ -241,7 +248,10 @@ def resnet110(image_shape=(32, 32, 3), num_classes=10, **kwargs):
 
 _TINY = {"image_shape": (32, 40, 1), "num_classes": 7, "depths": (1, 2), "filters": 8}
 TINY = {
-    **{name: {**_TINY, "drop_rate": 0.1} for name in ("resnet18", "resnet34")},
+    **{
+        name: {**_TINY, "filters": (8, 12), "stem_filters": 6, "drop_rate": 0.1}
+        for name in ("resnet18", "resnet34")
+    },
     **{
         name: {**_TINY, "drop_rate": 0.1, "stride_in_3x3": True}
         for name in ("resnet50", "resnet101", "resnet152")

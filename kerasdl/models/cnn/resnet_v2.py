@@ -10,16 +10,46 @@ Differs: the first block adds its raw input where no projection is needed, and t
 
 from keras import ops
 
+from kerasdl.errors import UserError
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import (
     BatchNorm,
     Conv,
     build_chain,
+    pad2d,
     padded_shortcut,
     register,
     strided,
 )
+from kerasdl.layers.norm import GroupNorm
 from kerasdl.layers.remat import Block
+
+NORMS = ("batch", "group")
+
+
+@register
+class StandardizedConv(Conv):
+    """A convolution whose kernel has mean 0 and variance 1 for each channel that it makes.
+
+    Args:
+        *args, **kwargs: Of `Conv`.
+        epsilon: Added to the variance.
+
+    Source: Qiao et al. 2019, https://arxiv.org/abs/1903.10520, equations 6 to 9.
+    """
+
+    def __init__(self, *args, epsilon=1e-8, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.epsilon = epsilon
+
+    def convolution_op(self, inputs, kernel):
+        k = ops.cast(kernel, self.variable_dtype)
+        mean, variance = ops.moments(k, axes=(0, 1, 2), keepdims=True)
+        k = (k - mean) * ops.rsqrt(variance + self.epsilon)
+        return super().convolution_op(inputs, ops.cast(k, kernel.dtype))
+
+    def get_config(self):
+        return {**super().get_config(), "epsilon": self.epsilon}
 
 
 @register
@@ -34,8 +64,11 @@ class PreActBlock(Block):
         filters: Channels of the output, `D`.
         inner: Channels inside a bottleneck; None for two 3x3 convolutions.
         stride: Stride `s` of the first convolution and of the shortcut.
-        projects: Whether shapes are changed by a convolution.
+        projects: Whether shapes are changed by a convolution; "always" has one where they agree
+            too.
         stride_in_3x3: Put a bottleneck's stride into the 3x3 convolution.
+        conv: Makes a convolution of channels, kernel size and stride.
+        norm: Makes a norm.
 
     Call arguments:
         x: float `(B, H, W, C)`.
@@ -45,7 +78,17 @@ class PreActBlock(Block):
         float `(B, ceil(H/s), ceil(W/s), D)`.
     """
 
-    def __init__(self, filters, inner=None, stride=1, projects=True, stride_in_3x3=False, **kwargs):
+    def __init__(
+        self,
+        filters,
+        inner=None,
+        stride=1,
+        projects=True,
+        stride_in_3x3=False,
+        conv=Conv,
+        norm=BatchNorm,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.filters = filters
         self.stride = stride
@@ -55,16 +98,18 @@ class PreActBlock(Block):
         self.norms, self.convs = [], []
         for i, (d, kernel_size) in enumerate(shapes):
             step = stride if i == at else 1
-            self.norms.append(BatchNorm(name=f"norm{i + 1}"))
-            self.convs.append(Conv(d, kernel_size, step, use_bias=False, name=f"conv{i + 1}"))
+            self.norms.append(norm(name=f"norm{i + 1}"))
+            self.convs.append(conv(d, kernel_size, step, use_bias=False, name=f"conv{i + 1}"))
+        self.conv = conv
         self.project = None  # made in build(), once C is given
 
     def build(self, input_shape):
         shape = input_shape
         for norm, conv in zip(self.norms, self.convs, strict=True):
             shape = build_chain(shape, norm, conv)
-        if self.projects and (self.stride > 1 or input_shape[-1] != self.filters):
-            self.project = Conv(self.filters, 1, self.stride, use_bias=False, name="project")
+        changes = self.stride > 1 or input_shape[-1] != self.filters
+        if self.projects == "always" or (self.projects and changes):
+            self.project = self.conv(self.filters, 1, self.stride, use_bias=False, name="project")
             self.project.build(input_shape)
 
     def compute_output_shape(self, input_shape):
@@ -98,6 +143,13 @@ class ResNetV2Backbone(Backbone):
         small: A 3x3 stem at stride 1, and shortcuts without weights unless there are bottlenecks,
             instead of a 7x7 stem at stride 2 with max pooling.
         stride_in_3x3: Of bottlenecks.
+        projects_first: Whether the first block of every stage projects, even where its shapes
+            agree.
+        norm: "batch", or "group" (Wu and He 2018, https://arxiv.org/abs/1803.08494).
+        groups: Of group norm.
+        kernel_epsilon: Where given, kernels are standardized, with this added to their variance
+            (Qiao et al. 2019, https://arxiv.org/abs/1903.10520).
+        pads_with_zeros: Whether the stem's max pooling pads with zeros, which may be the largest.
         input_mean, input_std: Per channel, of images in [0, 1].
     """
 
@@ -111,16 +163,34 @@ class ResNetV2Backbone(Backbone):
         inner=None,
         small=False,
         stride_in_3x3=False,
+        projects_first=False,
+        norm="batch",
+        groups=32,
+        kernel_epsilon=None,
+        pads_with_zeros=False,
         input_mean=0.0,
         input_std=1.0,
         **kwargs,
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
+        if norm not in NORMS:
+            raise UserError(f"norm {norm!r}: must be one of {', '.join(NORMS)}")
+
+        def make_norm(name):
+            return BatchNorm(name=name) if norm == "batch" else GroupNorm(groups, 1e-5, name=name)
+
+        def make_conv(*args, **kwargs):
+            if kernel_epsilon is None:
+                return Conv(*args, **kwargs)
+            return StandardizedConv(*args, epsilon=kernel_epsilon, **kwargs)
+
         check_size(self.image_shape, 2 ** (len(depths) - 1) * (1 if small else 4), "ResNet v2")
         self.small = small
         first, stride = (1, 1) if small else (2, 4)
         size, step = (3, 1) if small else (7, 2)
-        self.stem = Conv(stem_filters, size, step, use_bias=False, name="stem")
+        self.pads_with_zeros = pads_with_zeros
+        self.strides_in_1x1 = bottleneck and not stride_in_3x3
+        self.stem = make_conv(stem_filters, size, step, use_bias=False, name="stem")
         self.blocks, self.stage_of = [], []  # a flat list: Keras loses weights in nested ones
         self.strides = {} if small else {"stage1": 2}
         self.channels = {} if small else {"stage1": stem_filters}
@@ -132,15 +202,17 @@ class ResNetV2Backbone(Backbone):
                     d,
                     inner[s] if bottleneck else None,
                     2 if s and not b else 1,
-                    bottleneck or not small,
+                    "always" if projects_first and not b else bottleneck or not small,
                     stride_in_3x3,
+                    make_conv,
+                    make_norm,
                     name=f"{stage}_block{b + 1}",
                 )
                 self.blocks.append(block)
                 self.stage_of.append(stage)
             self.strides[stage] = stride * 2**s
             self.channels[stage] = d
-        self.norm = BatchNorm(name="norm")
+        self.norm = make_norm(name="norm")
 
     def build(self, input_shape):
         shape = build_chain(input_shape, self.normalize, self.stem)
@@ -151,8 +223,10 @@ class ResNetV2Backbone(Backbone):
         features = {}
         if not self.small:
             features["stage1"] = x  # (B, H/2, W/2, D)
-            # What a mirror shows lies in the window: as if padding were never the largest
-            x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
+            if self.pads_with_zeros:
+                x = pad2d(x, 1)
+            else:  # what a mirror shows lies in the window: as if padding were never the largest
+                x = ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode="reflect")
             x = ops.max_pool(x, 3, 2)
         for stage, block in zip(self.stage_of, self.blocks, strict=True):
             x = features[stage] = block(x, training=training)

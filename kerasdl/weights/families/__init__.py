@@ -7,7 +7,7 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import rename
 
-FILES = ("gpt2",)
+FILES = ("densenet", "gpt2", "resnet", "resnet_v2", "vgg")
 ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
 KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
 
@@ -24,11 +24,13 @@ def families() -> tuple:
 
 def of_model(model) -> list:
     """The families whose library has such a network as `model`."""
+    return [f for f in _of_module(model) if f.accepts(model)]
+
+
+def _of_module(model) -> list:
     module = type(model).__module__
     return [
-        f
-        for f in families()
-        if module in (f"kerasdl.models.{f.module}", f"kerasdl.{f.module}") and f.accepts(model)
+        f for f in families() if module in (f"kerasdl.models.{f.module}", f"kerasdl.{f.module}")
     ]
 
 
@@ -68,6 +70,13 @@ def choose(model, weights, name: str):
         UserError: None; names those that the file looks like.
     """
     candidates = of_model(model)
+    fitting = {f.name: rename.fraction(f, model, weights) for f in _of_module(model)}
+    best = max(fitting, key=fitting.get, default=None)
+    closest = next((f for f in _of_module(model) if f.name == best), None)
+    if closest and closest not in candidates and fitting[best] >= ENOUGH:
+        raise UserError(
+            f"{name}: holds weights of a {best}, which {model.name} is only with {closest.needs}"
+        )
     if not candidates:
         rows = sorted({f.module.rpartition(".")[2] for f in families()})
         raise UserError(f"{name}: {model.name} takes no published weights; those that do: {rows}")
