@@ -3,7 +3,7 @@
 import functools
 import importlib
 
-FILES = ("gpt2",)
+FILES = ("gpt2", "vit")
 
 
 @functools.cache
