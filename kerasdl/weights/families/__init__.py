@@ -3,7 +3,7 @@
 import functools
 import importlib
 
-FILES = ("gpt2", "vit")
+FILES = ("ddpm", "gpt2", "vit")
 
 
 @functools.cache
