@@ -88,6 +88,8 @@ def test_other_sizes_go_there_and_back(golden):
         ({"attention_head_dim": 8}, "attention_head_dim is 8"),
         ({"down_block_types": ["DownBlock2D", "SkipDownBlock2D"]}, "'SkipDownBlock2D'"),
         ({"up_block_types": ["AttnUpBlock2D", "UpBlock2D", "UpBlock2D"]}, "up_block_types"),
+        ({"sample_size": [16, "12"]}, "sample_size cannot be"),
+        ({"sample_size": [16]}, "sample_size cannot be"),
         ({"out_channels": 6}, "out_channels must be in_channels 3"),
     ],
 )

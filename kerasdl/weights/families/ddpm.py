@@ -108,6 +108,11 @@ def of_config(config):
         raise UserError(f"{config.name}: out_channels must be in_channels {channels} in its config")
     size = config.get("sample_size", kind=(int, list))
     sides = (size, size) if isinstance(size, int) else tuple(size)
+    for key, values in (("sample_size", sides), ("block_out_channels", widths)):
+        if not all(type(n) is int and 0 < n < 2**16 for n in values):
+            raise UserError(f"{config.name}: {key} cannot be {printable(repr(values))[:80]}")
+    if len(sides) != 2:
+        raise UserError(f"{config.name}: sample_size cannot be {printable(repr(size))[:80]}")
     return "ddpm_unet", {
         "image_shape": (*sides, channels),
         "dim": widths[0],
