@@ -19,7 +19,7 @@ CASES = {
     "activation.PReLU": [({}, (4, 6)), ({}, (5, 4, 6))],
     "attention.CrossAttention": [({"num_heads": 2, "drop_rate": 0.1}, (5, 6))],
     "attention.SelfAttention": [
-        ({"num_heads": 2, "drop_rate": 0.1}, (5, 6)),
+        ({"num_heads": 2, "drop_rate": 0.1, "project_bias": False}, (5, 6)),
         (
             {
                 "num_heads": 4,
@@ -49,13 +49,18 @@ CASES = {
     "mlp.MLP": [
         ({"hidden_dim": 9, "activation": "prelu", "drop_rate": 0.1}, (5, 6)),
         ({"hidden_dim": 9, "activation": "gelu_tanh", "stddevs": (0.2, 0.1)}, (5, 6)),
+        ({"hidden_dim": 9, "activation": "quick_gelu", "use_bias": False}, (5, 6)),
     ],
-    "mlp.SwiGLU": [({"hidden_dim": 9, "stddevs": (0.2, 0.1)}, (5, 6))],
+    "mlp.SwiGLU": [
+        ({"hidden_dim": 9, "stddevs": (0.2, 0.1)}, (5, 6)),
+        ({"hidden_dim": 9, "use_bias": True}, (5, 6)),
+    ],
     "moe.MixtureOfExperts": [
         ({"num_experts": 4, "hidden_dim": 9, "top_k": 3, "stddevs": (0.2, 0.1)}, (5, 6)),
     ],
     "minibatch.MinibatchStd": [({"momentum": 0.8}, (4, 6))],
     "norm.GroupNorm": [({"groups": 3, "epsilon": 1e-4}, (4, 4, 6))],
+    "norm.LayerScale": [({"init": 0.3}, (5, 6))],
     "norm.LocalResponseNorm": [({"size": 3, "alpha": 0.1, "beta": 0.5, "k": 2.0}, (4, 4, 6))],
     "norm.RMSNorm": [({"epsilon": 1e-4}, (5, 6))],
     "position.GridPosition": [

@@ -17,4 +17,12 @@ PAPERS = (
         },
         image_sizes={f"vit_{size}16": 32 for size in ("ti", "s", "b", "l")},
     ),
+    Paper(
+        "vision_transformer.vit",
+        "classify",
+        "Oquab et al. 2023",
+        "https://arxiv.org/abs/2304.07193",
+        {"dinov2_s14": 22_397_800},
+        image_sizes={"dinov2_s14": 28},
+    ),
 )

@@ -21,6 +21,7 @@ ACTIVATIONS = (
     "elu",
     "gelu",
     "gelu_tanh",
+    "quick_gelu",
     "silu",
     "maxout",
     "tanh",
@@ -32,7 +33,8 @@ ACTIVATIONS = (
 class Activation(keras.layers.Layer):
     """An elementwise activation without weights: any of `ACTIVATIONS` but `prelu` and `maxout`.
 
-    `gelu` is the exact form, `x Phi(x)`, and `gelu_tanh` the approximation that GPT-2 used.
+    `gelu` is the exact form, `x Phi(x)`, `gelu_tanh` the approximation that GPT-2 used, and
+    `quick_gelu` that by a sigmoid, `x sigmoid(1.702 x)`.
     `leaky_relu` has the slope 0.01 of its paper.
 
     Args:
@@ -56,6 +58,8 @@ class Activation(keras.layers.Layer):
     def call(self, x):
         if self.function in ("gelu", "gelu_tanh"):
             return ops.gelu(x, approximate=self.function == "gelu_tanh")
+        if self.function == "quick_gelu":
+            return x * ops.sigmoid(1.702 * x)
         if self.function == "leaky_relu":
             return ops.leaky_relu(x, negative_slope=0.01)
         return getattr(ops, self.function)(x)

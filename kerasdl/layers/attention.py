@@ -112,6 +112,7 @@ class SelfAttention(keras.layers.Layer):
         rotary: Whether query and key are turned by their positions.
         use_bias: Whether the projections have biases.
         stddevs: Of the two kernels at the start; Glorot's if None.
+        project_bias: Whether the last projection has one; as `use_bias` says if None.
 
     Call arguments:
         x: float `(B, N, D)`.
@@ -140,6 +141,7 @@ class SelfAttention(keras.layers.Layer):
         rotary=False,
         use_bias=True,
         stddevs=None,
+        project_bias=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -148,6 +150,7 @@ class SelfAttention(keras.layers.Layer):
         self.causal = causal
         self.rotary = rotary
         self.use_bias = use_bias
+        self.project_bias = use_bias if project_bias is None else project_bias
         self.stddevs = stddevs or (None, None)
         self.drop = Dropout(drop_rate, name="drop")
         self.qkv = self.project = None  # made in build(), once D is given
@@ -157,7 +160,7 @@ class SelfAttention(keras.layers.Layer):
         check_heads(self.num_heads, dim, self.num_kv_heads, self.rotary)
         units = dim + 2 * self.num_kv_heads * (dim // self.num_heads)
         self.qkv = dense(units, "qkv", self.stddevs[0], self.use_bias)
-        self.project = dense(dim, "project", self.stddevs[1], self.use_bias)
+        self.project = dense(dim, "project", self.stddevs[1], self.project_bias)
         for child in (self.qkv, self.project, self.drop):
             child.build(input_shape)
 

@@ -49,6 +49,7 @@ class MLP(keras.layers.Layer):
         activation: Of them; a name of `kerasdl.layers.activation.ACTIVATIONS`.
         drop_rate: Of both dropouts.
         stddevs: Of the two kernels at the start; Glorot's if None.
+        use_bias: Whether the two have biases.
 
     Call arguments:
         x: float `(..., D)`.
@@ -58,17 +59,20 @@ class MLP(keras.layers.Layer):
         float, the shape of `x`.
     """
 
-    def __init__(self, hidden_dim, activation="gelu", drop_rate=0.0, stddevs=None, **kwargs):
+    def __init__(
+        self, hidden_dim, activation="gelu", drop_rate=0.0, stddevs=None, use_bias=True, **kwargs
+    ):
         super().__init__(**kwargs)
         self.stddevs = stddevs or (None, None)
-        self.dense1 = dense(hidden_dim, "dense1", self.stddevs[0])
+        self.use_bias = use_bias
+        self.dense1 = dense(hidden_dim, "dense1", self.stddevs[0], use_bias)
         self.activation = make_activation(activation)
         self.drop1 = Dropout(drop_rate, name="drop1")
         self.dense2 = None  # made in build(), once D is given
         self.drop2 = Dropout(drop_rate, name="drop2")
 
     def build(self, input_shape):
-        self.dense2 = dense(input_shape[-1], "dense2", self.stddevs[1])
+        self.dense2 = dense(input_shape[-1], "dense2", self.stddevs[1], self.use_bias)
         build_chain(input_shape, self.dense1, self.activation, self.drop1, self.dense2, self.drop2)
 
     def compute_output_shape(self, input_shape):
@@ -81,12 +85,13 @@ class MLP(keras.layers.Layer):
 
 @register
 class SwiGLU(keras.layers.Layer):
-    """A gated perceptron without biases: `y = (silu(x W) * (x V)) W2`.
+    """A gated perceptron: `y = (silu(x W) * (x V)) W2`.
 
     Args:
         hidden_dim: Units between `W`, `V` and `W2`.
         stddevs: Of the kernels at the start, the two of `D -> hidden` and that of `hidden -> D`;
             Glorot's if None.
+        use_bias: Whether each has a bias; the paper's have none.
 
     Call arguments:
         x: float `(..., D)`.
@@ -95,16 +100,17 @@ class SwiGLU(keras.layers.Layer):
         float, the shape of `x`.
     """
 
-    def __init__(self, hidden_dim, stddevs=None, **kwargs):
+    def __init__(self, hidden_dim, stddevs=None, use_bias=False, **kwargs):
         super().__init__(**kwargs)
         self.hidden_dim = hidden_dim
         self.stddevs = stddevs or (None, None)
-        self.gate = dense(hidden_dim, "gate", self.stddevs[0], use_bias=False)
-        self.up = dense(hidden_dim, "up", self.stddevs[0], use_bias=False)
+        self.use_bias = use_bias
+        self.gate = dense(hidden_dim, "gate", self.stddevs[0], use_bias)
+        self.up = dense(hidden_dim, "up", self.stddevs[0], use_bias)
         self.down = None  # made in build(), once D is given
 
     def build(self, input_shape):
-        self.down = dense(input_shape[-1], "down", self.stddevs[1], use_bias=False)
+        self.down = dense(input_shape[-1], "down", self.stddevs[1], self.use_bias)
         self.gate.build(input_shape)
         self.up.build(input_shape)
         self.down.build((*input_shape[:-1], self.hidden_dim))

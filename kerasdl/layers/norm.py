@@ -1,4 +1,4 @@
-"""Normalizations that Keras lacks."""
+"""Normalizations that Keras lacks, and learned scales."""
 
 import keras
 from keras import ops
@@ -134,3 +134,34 @@ class GroupNorm(keras.layers.Layer):
         shift = ops.cast(self.beta, z.dtype) - mean * scale
         y = z * scale + shift
         return ops.cast(y, x.dtype)
+
+
+@register
+class LayerScale(keras.layers.Layer):
+    """Multiply every channel by a learned factor of its own.
+
+    Args:
+        init: What they all are at first.
+
+    Call arguments:
+        x: float `(..., D)`.
+
+    Returns:
+        float, the shape of `x`.
+
+    Source: Touvron et al. 2021, https://arxiv.org/abs/2103.17239, equation 4.
+    """
+
+    def __init__(self, init=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.init = init
+
+    def build(self, input_shape):
+        start = keras.initializers.Constant(self.init)
+        self.gamma = self.add_weight(shape=(input_shape[-1],), initializer=start, name="gamma")
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def call(self, x):
+        return x * self.gamma

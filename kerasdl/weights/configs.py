@@ -4,6 +4,20 @@ from kerasdl.errors import UserError
 from kerasdl.system.terminal import printable
 
 MISSING = object()
+# Names of activations in transformers and timm; ours are those of `kerasdl.layers.activation`
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "quickgelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
 
 
 class Config:
@@ -44,6 +58,16 @@ class Config:
         ):
             raise UserError(f"{self.name}: {keys[0]} cannot be {printable(repr(value))[:80]}")
         return value
+
+    def activation(self, key, default="gelu"):
+        """Our name of the activation that an option names.
+
+        Raises:
+            UserError: No layer of ours has it.
+        """
+        name = self.get(key, default, str)
+        self.only(**{key: (None, *ACTIVATIONS)})
+        return ACTIVATIONS[name]
 
     def only(self, **allowed):
         """Refuse options that change the mathematics and that no model of ours has.

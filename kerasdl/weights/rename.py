@@ -215,6 +215,8 @@ def to_theirs(family, model, arrays=None) -> dict:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
     if family.written:
         result |= family.written(result)
+    if isinstance(model, Backbone):
+        result = {name.removeprefix(family.prefix): value for name, value in result.items()}
     return {name: np.asarray(value, order="C") for name, value in result.items()}
 
 

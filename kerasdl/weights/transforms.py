@@ -5,6 +5,7 @@ there and back is bit-equal. Axis letters: `O` output channels, `I` input channe
 a token, `h` heads, `d` channels of a head.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -72,6 +73,31 @@ def _dense(arrays, shapes, model):
     return [value.reshape(value.shape[:2]).T]
 
 
+def _apart(arrays, shapes, model):
+    """One dense kernel or bias as several of equal size: the two inner ones of a SwiGLU."""
+    return [a.T for a in np.split(arrays[0], len(shapes))]
+
+
+def _grid(arrays, shapes, model):
+    """Positions `(1, P + N, D)` as those of a grid `(H, W, D)` and, if asked, the `P` before it.
+
+    The grid is the model's, or a square where that is of another size: it is interpolated then.
+    """
+    (grid, *before), value = shapes, arrays[0][0]
+    p = before[0][0] if before else 0
+    n, (h, w) = len(value) - p, grid[:2]
+    side = math.isqrt(max(0, n))
+    if n != h * w and (side == 0 or n != side**2):
+        raise ValueError(f"{len(value)} positions less {p} are neither {h} x {w} nor a square")
+    h, w = (h, w) if n == h * w else (side, side)
+    return [value[p:].reshape(h, w, -1), *([value[:p]] if before else [])]
+
+
+def _flat(arrays, model):
+    grid, *before = arrays
+    return [np.concatenate([*before, grid.reshape(-1, grid.shape[-1])])[None]]
+
+
 TRANSFORMS = {
     "same": Transform(lambda arrays, shapes, model: arrays, lambda arrays, model: arrays),
     "kernel": Transform(
@@ -81,4 +107,8 @@ TRANSFORMS = {
     "flattened": Transform(_unflattened, _flattened),
     "pointwise": Transform(_dense, lambda arrays, model: [arrays[0].T[..., None, None]]),
     "join": Transform(_joined, _split),  # q, k and v, of kernels and biases
+    "apart": Transform(
+        _apart, lambda arrays, model: [np.concatenate([a.T for a in arrays], axis=0)]
+    ),
+    "grid": Transform(_grid, _flat),  # positions of image patches
 }

@@ -45,10 +45,12 @@ def time_embedding(t, dim):
     return ops.concatenate([ops.sin(a), ops.cos(a)], axis=-1)
 
 
-def norm(channels, name):
-    """Group norm in 32 groups, or fewer, of at least 4 channels each."""
-    groups = next(g for g in range(min(32, max(1, channels // 4)), 0, -1) if channels % g == 0)
-    return GroupNorm(groups, name=name)
+def norm(channels, name, groups=None, epsilon=1e-6):
+    """Group norm in `groups`; if None in 32, or fewer, of at least 4 channels each."""
+    if groups is None:
+        most = min(32, max(1, channels // 4))
+        groups = next(g for g in range(most, 0, -1) if channels % g == 0)
+    return GroupNorm(groups, epsilon, name=name)
 
 
 def conv(filters, name, kernel_size=3, strides=1, zeros=False):
@@ -66,6 +68,7 @@ class ResBlock(Block):
     Args:
         filters: Channels of the output, `D`.
         drop_rate: Dropout before the second convolution.
+        groups, epsilon: Of the norms; see `norm`.
 
     Call arguments:
         x: float `(B, H, W, C)`.
@@ -76,19 +79,20 @@ class ResBlock(Block):
         float `(B, H, W, D)`.
     """
 
-    def __init__(self, filters, drop_rate=0.0, **kwargs):
+    def __init__(self, filters, drop_rate=0.0, groups=None, epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
+        self.norms = (groups, epsilon)
         self.conv1 = conv(filters, "conv1")
         self.time = keras.layers.Dense(filters, name="time")
-        self.norm2 = norm(filters, "norm2")
+        self.norm2 = norm(filters, "norm2", groups, epsilon)
         self.drop = Dropout(drop_rate, name="drop")
         self.conv2 = conv(filters, "conv2", zeros=True)
         self.norm1 = self.project = None  # made in build(), once C is given
 
     def build(self, x_shape, embedding_shape):
         c, inner = x_shape[-1], (*x_shape[:-1], self.filters)
-        self.norm1 = norm(c, "norm1")
+        self.norm1 = norm(c, "norm1", *self.norms)
         self.norm1.build(x_shape)
         self.conv1.build(x_shape)
         self.time.build(embedding_shape)
@@ -110,6 +114,9 @@ class ResBlock(Block):
 class AttentionBlock(Block):
     """`x + attention(norm(x))` with one head over all pixels.
 
+    Args:
+        groups, epsilon: Of the norm; see `norm`.
+
     Call arguments:
         x: float `(B, H, W, C)`.
         training: Whether to drop, of which there is none here.
@@ -118,9 +125,13 @@ class AttentionBlock(Block):
         float `(B, H, W, C)`.
     """
 
+    def __init__(self, groups=None, epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.norms = (groups, epsilon)
+
     def build(self, input_shape):
         h, w, c = input_shape[1:]
-        self.norm = norm(c, "norm")
+        self.norm = norm(c, "norm", *self.norms)
         self.attention = SelfAttention(1, stddevs=(c**-0.5, 1e-5), name="attention")
         self.norm.build(input_shape)
         self.attention.build((input_shape[0], h * w, c))
@@ -143,6 +154,11 @@ class UNet(Model):
         depth: Residual blocks per level on the way down; one more on the way up.
         attention_levels: Which levels, from 0, have attention behind each residual block.
         drop_rate: Dropout in the residual blocks.
+        groups: Of every group norm; they divide all channels. If None 32, or fewer; see `norm`.
+        epsilon: Of every group norm.
+        widths: Channels of every level, the first of them `dim`; those of `multipliers` if None.
+        first_time: What the network is told at the first of the 1,000 steps, time 0.001: 1 as in
+            the paper, or 0 as in the authors' code and published weights.
 
     Call arguments:
         x: a dict of `image`, float `(B, H, W, C)`, noisy, of images scaled to [-1, 1]; `time`,
@@ -165,13 +181,26 @@ class UNet(Model):
         depth=2,
         attention_levels=(1,),
         drop_rate=0.1,
+        groups=None,
+        epsilon=1e-6,
+        widths=None,
+        first_time=1.0,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        if widths is not None:
+            check_counts(**{f"widths[{i}]": width for i, width in enumerate(widths)})
+            multipliers = (1,) * len(widths)  # for the number of levels alone
         check_sizes(image_shape, dim, multipliers, depth, attention_levels)
         self.image_shape = tuple(image_shape)
         self.num_classes = num_classes
         self.dim = dim
+        self.first_time = first_time
+        self.groups = groups
+        self.depth = depth
+        widths = tuple(widths or (dim * m for m in multipliers))
+        self.levels = len(widths)
+        norms = {"groups": groups, "epsilon": epsilon}
         wide = keras.config.dtype_policy().variable_dtype
         self.time1 = keras.layers.Dense(4 * dim, name="time1")
         self.time2 = keras.layers.Dense(4 * dim, name="time2")
@@ -184,28 +213,26 @@ class UNet(Model):
         self.layers_down, self.layers_middle, self.layers_up = [], [], []
 
         def block(where, filters, attends, name):
-            where.append(ResBlock(filters, drop_rate, name=f"{name}_block"))
+            where.append(ResBlock(filters, drop_rate, **norms, name=f"{name}_block"))
             if attends:
-                where.append(AttentionBlock(name=f"{name}_attention"))
+                where.append(AttentionBlock(**norms, name=f"{name}_attention"))
 
-        levels = list(enumerate(multipliers))
-        for level, multiplier in levels:
+        levels = list(enumerate(widths))
+        for level, width in levels:
             for i in range(depth):
                 name = f"down{level + 1}_{i + 1}"
-                block(self.layers_down, dim * multiplier, level in attention_levels, name)
+                block(self.layers_down, width, level in attention_levels, name)
             if level < len(levels) - 1:
-                self.layers_down.append(
-                    conv(dim * multiplier, f"down{level + 1}_sample", strides=2)
-                )
-        block(self.layers_middle, dim * multipliers[-1], True, "middle1")
-        block(self.layers_middle, dim * multipliers[-1], False, "middle2")
-        for level, multiplier in reversed(levels):
+                self.layers_down.append(conv(width, f"down{level + 1}_sample", strides=2))
+        block(self.layers_middle, widths[-1], True, "middle1")
+        block(self.layers_middle, widths[-1], False, "middle2")
+        for level, width in reversed(levels):
             for i in range(depth + 1):
                 name = f"up{level + 1}_{i + 1}"
-                block(self.layers_up, dim * multiplier, level in attention_levels, name)
+                block(self.layers_up, width, level in attention_levels, name)
             if level:
-                self.layers_up.append(conv(dim * multiplier, f"up{level + 1}_sample"))
-        self.norm = norm(dim * multipliers[0], "norm")
+                self.layers_up.append(conv(width, f"up{level + 1}_sample"))
+        self.norm = norm(widths[0], "norm", **norms)
         self.head = keras.layers.Conv2D(
             image_shape[-1], 3, padding="same", kernel_initializer="zeros", dtype=wide, name="head"
         )
@@ -251,13 +278,21 @@ class UNet(Model):
 
     def embed(self, x):
         """The embedding of time and class `(B, E)` of the call's inputs."""
-        embedding = time_embedding(TIME_SCALE * x["time"], self.dim)
+        t = TIME_SCALE * x["time"]
+        if self.first_time != 1.0:
+            t = t + (self.first_time - 1.0)
+        embedding = time_embedding(t, self.dim)
         embedding = self.time2(ops.silu(self.time1(embedding)))
         if self.classes is None:
             return embedding
         return embedding + self.classes(x["label"])
 
-    def call(self, x, training=False):
+    def middle(self, x, training=False):
+        """What the way down and the middle make of the call's inputs, float `(B, h, w, C)`."""
+        return self._encoded(x, training)[0]
+
+    def _encoded(self, x, training):
+        """The middle, what is handed to the way up, and the function that applies a layer."""
         if ("label" in x) != bool(self.num_classes):
             what = "needs a label" if self.num_classes else "is unconditional and takes no label"
             raise UserError(f"{self.name} {what}")
@@ -276,6 +311,10 @@ class UNet(Model):
                 skips.append(y)
         for layer in self.layers_middle:
             y = through(layer, y)
+        return y, skips, through
+
+    def call(self, x, training=False):
+        y, skips, through = self._encoded(x, training)
         for layer in self.layers_up:
             if isinstance(layer, ResBlock):
                 y = ops.concatenate([y, skips.pop()], axis=-1)

@@ -3,7 +3,9 @@
 Paper:   An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale,
          Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929 (section 3.1, equations 1 to 4,
          table 1); the sizes Ti and S are of Touvron et al. 2020, https://arxiv.org/abs/2012.12877
-         (table 1).
+         (table 1). `dinov2_s14` is of DINOv2, Oquab et al. 2023, https://arxiv.org/abs/2304.07193;
+         registers are those of Darcet et al. 2023, https://arxiv.org/abs/2309.16588; layer scale
+         is of Touvron et al. 2021, https://arxiv.org/abs/2103.17239 (equation 4).
 Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is our size for small
          images; the head is one dense layer, the paper's for fine-tuning, and starts at Glorot's
          kernel.
@@ -17,11 +19,13 @@ from kerasdl.layers.attention import SelfAttention
 from kerasdl.layers.classifier import Backbone, Classifier, check_size, make
 from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout, DropPath
-from kerasdl.layers.mlp import MLP
+from kerasdl.layers.mlp import MLP, SwiGLU
+from kerasdl.layers.norm import LayerScale
 from kerasdl.layers.position import GridPosition, resize_grid
 from kerasdl.layers.remat import Block
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
+POOLINGS = ("cls", "mean", "cls_mean")
 
 
 @register
@@ -33,6 +37,13 @@ class EncoderBlock(Block):
         mlp_dim: Units inside the perceptron.
         drop_rate: Dropout after every dense layer but the one of query, key and value.
         drop_path: Stochastic depth of both branches.
+        epsilon: Of layer norm.
+        activation: Of the perceptron; a name of `kerasdl.layers.activation.ACTIVATIONS`.
+        gated: Whether the perceptron is a `SwiGLU` instead, of `mlp_dim` units.
+        qkv_bias: Whether query, key and value have biases.
+        mlp_bias: Whether the perceptron and the dense layer behind the heads have biases.
+        layer_scale: What each channel of both branches is multiplied by at first; None for no
+            such factors.
 
     Call arguments:
         x: float `(B, N, D)`.
@@ -43,25 +54,50 @@ class EncoderBlock(Block):
         float `(B, N, D)`; with `return_weights` also `(B, h, N, N)`.
     """
 
-    def __init__(self, num_heads, mlp_dim, drop_rate=0.0, drop_path=0.0, **kwargs):
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim,
+        drop_rate=0.0,
+        drop_path=0.0,
+        epsilon=EPSILON,
+        activation="gelu",
+        gated=False,
+        qkv_bias=True,
+        mlp_bias=True,
+        layer_scale=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.norm1 = keras.layers.LayerNormalization(epsilon=EPSILON, name="norm1")
-        self.attention = SelfAttention(num_heads, name="attention")
+        self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1")
+        self.attention = SelfAttention(
+            num_heads, use_bias=qkv_bias, project_bias=mlp_bias, name="attention"
+        )
         self.drop = Dropout(drop_rate, name="drop")
-        self.norm2 = keras.layers.LayerNormalization(epsilon=EPSILON, name="norm2")
-        self.mlp = MLP(mlp_dim, "gelu", drop_rate, name="mlp")
+        self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2")
+        if gated:
+            self.mlp = SwiGLU(mlp_dim, use_bias=mlp_bias, name="mlp")
+        else:
+            self.mlp = MLP(mlp_dim, activation, drop_rate, use_bias=mlp_bias, name="mlp")
+        self.scale1 = self.scale2 = None
+        if layer_scale is not None:
+            self.scale1 = LayerScale(layer_scale, name="scale1")
+            self.scale2 = LayerScale(layer_scale, name="scale2")
         self.drop_path1 = DropPath(drop_path, name="drop_path1")
         self.drop_path2 = DropPath(drop_path, name="drop_path2")
 
     def build(self, input_shape):
         branches = (self.norm1, self.attention, self.drop, self.norm2, self.mlp)
-        for child in (*branches, self.drop_path1, self.drop_path2):
+        scales = (self.scale1, self.scale2) if self.scale1 else ()
+        for child in (*branches, *scales, self.drop_path1, self.drop_path2):
             child.build(input_shape)
 
     def call(self, x, training=False, return_weights=False):
         y, weights = self.attention(self.norm1(x), training=training, return_weights=True)
-        x = x + self.drop_path1(self.drop(y, training=training), training=training)
+        y = self.drop(y, training=training)
+        x = x + self.drop_path1(self.scale1(y) if self.scale1 else y, training=training)
         y = self.mlp(self.norm2(x), training=training)
+        y = self.scale2(y) if self.scale2 else y
         x = x + self.drop_path2(y, training=training)
         return (x, weights) if return_weights else x
 
@@ -73,18 +109,32 @@ class Tokens(keras.layers.Layer):
     Args:
         dim: Channels of a token, `D`.
         patch_size: Side of a square patch, `P`; it divides the image.
+        class_token: Whether there is one.
+        registers: Learned tokens behind the class token, before the patches, `R`.
+        positions_before: How many of the tokens before the patches have positions, the first ones;
+            if None the class token alone.
 
     Call arguments:
         x: float `(B, H, W, C)`.
 
     Returns:
-        float `(B, 1 + H W / P^2, D)`, the class token first.
+        float `(B, 1 + R + H W / P^2, D)`, the class token first.
     """
 
-    def __init__(self, dim, patch_size, **kwargs):
+    def __init__(
+        self, dim, patch_size, class_token=True, registers=0, positions_before=None, **kwargs
+    ):
         super().__init__(**kwargs)
         self.dim = dim
         self.patch_size = patch_size
+        self.class_token = class_token
+        self.before = int(class_token) + registers  # tokens before the patches
+        self.positions_before = int(class_token) if positions_before is None else positions_before
+        if self.positions_before not in range(self.before + 1):
+            raise UserError(
+                f"positions_before {positions_before}: must be at least 0 and at most "
+                f"{self.before}, the tokens before the patches"
+            )
         self.patches = keras.layers.Conv2D(
             dim, patch_size, patch_size, kernel_initializer="lecun_normal", name="patches"
         )
@@ -92,21 +142,39 @@ class Tokens(keras.layers.Layer):
 
     def build(self, input_shape):
         _, height, width, _ = input_shape
-        self.cls = self.add_weight(shape=(1, 1, self.dim), initializer="zeros", name="cls")
+        self.cls = self.registers = None
+        if self.class_token:
+            self.cls = self.add_weight(shape=(1, 1, self.dim), initializer="zeros", name="cls")
+        if registers := self.before - int(self.class_token):
+            self.registers = self.add_weight(
+                shape=(1, registers, self.dim),
+                initializer=keras.initializers.RandomNormal(stddev=0.02),
+                name="registers",
+            )
         self.positions = GridPosition(
-            height // self.patch_size, width // self.patch_size, name="positions"
+            height // self.patch_size,
+            width // self.patch_size,
+            self.positions_before,
+            name="positions",
         )
         self.patches.build(input_shape)
         self.positions.build((None, None, self.dim))
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], 1 + self.positions.height * self.positions.width, self.dim)
+        patches = self.positions.height * self.positions.width
+        return (input_shape[0], self.before + patches, self.dim)
 
     def call(self, x):
         x = self.patches(x)  # (B, H/P, W/P, D)
         x = ops.reshape(x, (-1, x.shape[1] * x.shape[2], self.dim))
-        cls = ops.zeros_like(x[:, :1]) + ops.cast(self.cls, x.dtype)  # one per example
-        return self.positions(ops.concatenate([cls, x], axis=1))
+        zeros = ops.zeros_like(x[:, :1])  # one per example
+        before = [zeros + ops.cast(t, x.dtype) for t in (self.cls, self.registers) if t is not None]
+        p = self.positions_before
+        if p == self.before:
+            return self.positions(ops.concatenate([*before, x], axis=1))
+        before = ops.concatenate(before, axis=1)
+        x = self.positions(ops.concatenate([before[:, :p], x], axis=1))
+        return ops.concatenate([x[:, :p], before[:, p:], x[:, p:]], axis=1)
 
 
 @register
@@ -122,6 +190,10 @@ class ViTBackbone(Backbone):
         mlp_dim: Units inside each block's perceptron.
         drop_rate: Dropout of the tokens, and after the dense layers of the blocks.
         drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
+        epsilon: Of every layer norm.
+        activation, gated, qkv_bias, mlp_bias, layer_scale: Of the blocks; see `EncoderBlock`.
+        class_token, registers, positions_before: Of the tokens; see `Tokens`.
+        final_norm: Whether layer norm comes last.
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
@@ -130,7 +202,8 @@ class ViTBackbone(Backbone):
 
     Returns:
         `{"cls": (B, D), "stage1": (B, H/P, W/P, D), ...}`: the patches' tokens after each quarter
-        of the blocks, the last of them after layer norm as the class token is.
+        of the blocks, the last of them after layer norm as the class token is. `cls` is there if
+        the class token is.
     """
 
     def __init__(
@@ -143,6 +216,16 @@ class ViTBackbone(Backbone):
         mlp_dim=768,
         drop_rate=0.0,
         drop_path=0.0,
+        epsilon=EPSILON,
+        activation="gelu",
+        gated=False,
+        qkv_bias=True,
+        mlp_bias=True,
+        layer_scale=None,
+        class_token=True,
+        registers=0,
+        positions_before=None,
+        final_norm=True,
         input_mean=0.0,
         input_std=1.0,
         **kwargs,
@@ -153,8 +236,12 @@ class ViTBackbone(Backbone):
         if dim % num_heads:
             raise UserError(f"num_heads {num_heads}: must divide dim {dim}")
         self.dim = dim
+        self.num_heads = num_heads
+        self.gated = gated
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
-        self.tokens = Tokens(dim, patch_size, name="tokens")
+        self.tokens = Tokens(
+            dim, patch_size, class_token, registers, positions_before, name="tokens"
+        )
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
             EncoderBlock(
@@ -162,11 +249,19 @@ class ViTBackbone(Backbone):
                 mlp_dim,
                 drop_rate,
                 drop_path * i / max(1, depth - 1),
+                epsilon,
+                activation,
+                gated,
+                qkv_bias,
+                mlp_bias,
+                layer_scale,
                 name=f"block{i + 1}",
             )
             for i in range(depth)
         ]
-        self.norm = keras.layers.LayerNormalization(epsilon=EPSILON, name="norm")
+        self.norm = None
+        if final_norm:
+            self.norm = keras.layers.LayerNormalization(epsilon=epsilon, name="norm")
         quarters = min(4, depth)
         self.ends = {depth * (i + 1) // quarters: f"stage{i + 1}" for i in range(quarters)}
         self.strides = dict.fromkeys(self.ends.values(), patch_size)
@@ -174,19 +269,29 @@ class ViTBackbone(Backbone):
 
     def build(self, input_shape):
         build_chain(input_shape, self.normalize, self.tokens)
-        for child in (self.drop, *self.blocks, self.norm):
-            child.build((None, 1 + self.grid[0] * self.grid[1], self.dim))
+        shape = (None, self.tokens.before + self.grid[0] * self.grid[1], self.dim)
+        for child in (self.drop, *self.blocks, *filter(None, [self.norm])):
+            child.build(shape)
 
     def call(self, x, training=False):
+        x, stages = self._encoded(x, training)
+        return {**({"cls": x[:, 0]} if self.tokens.class_token else {}), **stages}
+
+    def encode(self, x, training=False):
+        """Every token after the last layer norm, float `(B, N, D)`, those of the patches last."""
+        return self._encoded(x, training)[0]
+
+    def _encoded(self, x, training):
         x = self.drop(self.tokens(self.normalize(x)), training=training)  # (B, N, D)
         stages = {}
         for i, block in enumerate(self.blocks):
             x = block(x, training=training)
-            if i + 1 == len(self.blocks):
+            if i + 1 == len(self.blocks) and self.norm:
                 x = self.norm(x)
             if i + 1 in self.ends:
-                stages[self.ends[i + 1]] = ops.reshape(x[:, 1:], (-1, *self.grid, self.dim))
-        return {"cls": x[:, 0], **stages}
+                patches = x[:, self.tokens.before :]
+                stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *self.grid, self.dim))
+        return x, stages
 
     def attention_maps(self, x):
         """The attention weights of every block; see `ViT.attention_maps`."""
@@ -206,13 +311,52 @@ class ViTBackbone(Backbone):
 
 @register
 class ViT(Classifier):
-    """A `ViTBackbone`, which has the dropout, and a dense layer on the class token (equation 4)."""
+    """A `ViTBackbone`, which has the dropout, and a dense layer on the class token (equation 4).
+
+    Args:
+        image_shape: `(H, W, C)`.
+        num_classes: `K`.
+        drop_rate: Of the backbone.
+        pooling: What the dense layer is given: "cls", the class token; "mean", that of the
+            patches; "cls_mean", both side by side.
+        pool_norm: Whether layer norm comes behind the pooling, as where `final_norm` is off.
+        **kwargs: Further arguments of the backbone.
+    """
 
     backbone_class = ViTBackbone
     drops = ("backbone",)
 
+    def __init__(
+        self,
+        image_shape=(224, 224, 3),
+        num_classes=1000,
+        drop_rate=0.0,
+        pooling="cls",
+        pool_norm=False,
+        **kwargs,
+    ):
+        super().__init__(image_shape, num_classes, drop_rate, **kwargs)
+        if pooling not in POOLINGS:
+            raise UserError(f"pooling {pooling!r}: not one of {', '.join(POOLINGS)}")
+        if "cls" in pooling and not self.backbone.tokens.class_token:
+            raise UserError(f"pooling {pooling!r}: there is no class token; take pooling='mean'")
+        self.pooling = pooling
+        self.num_heads = self.backbone.num_heads
+        self.pool_norm = None
+        if pool_norm:
+            epsilon = kwargs.get("epsilon", EPSILON)
+            self.pool_norm = keras.layers.LayerNormalization(epsilon=epsilon, name="pool_norm")
+
+    def build(self, input_shape):
+        self.backbone.build(input_shape)
+        width = self.backbone.width * (1 + (self.pooling == "cls_mean"))
+        build_chain((None, width), *filter(None, [self.pool_norm]), self.drop, self.head)
+
     def pool(self, features):
-        return features["cls"]
+        parts = [features["cls"]] if "cls" in self.pooling else []
+        parts += [super().pool(features)] if "mean" in self.pooling else []
+        x = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)
+        return self.pool_norm(x) if self.pool_norm else x
 
     def attention_maps(self, x):
         """Where each token looks, as figure 6 shows it.
@@ -278,6 +422,13 @@ def vit_l16(image_shape=(224, 224, 3), num_classes=1000, **kwargs):
     return _imagenet("vit_l16", image_shape, num_classes, kwargs)
 
 
+def dinov2_s14(image_shape=(224, 224, 3), num_classes=1000, **kwargs):
+    """DINOv2's ViT-S/14 with layer scale; its linear classifier sees class token and patches."""
+    sizes = {"patch_size": 14, "dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536}
+    sizes |= {"layer_scale": 1e-5, "pooling": "cls_mean"}
+    return make(ViT, "dinov2_s14", image_shape, num_classes, sizes, kwargs)
+
+
 def vit_digits(image_shape=(8, 8, 1), num_classes=10, **kwargs):
     """A ViT for images of 8x8 pixels: 2x2 patches, 4 blocks of 64 channels."""
     sizes = {"patch_size": 2, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
@@ -298,6 +449,15 @@ _TINY = {
     "input_std": 0.3,
 }
 TINY = {name: _TINY for name in (*SIZES, "vit_digits")}
+TINY["dinov2_s14"] = {
+    **_TINY,
+    "epsilon": 1e-5,
+    "gated": True,
+    "qkv_bias": False,
+    "layer_scale": 0.5,
+    "registers": 2,
+    "pool_norm": True,
+}
 RECIPE = {
     "vit_digits": {
         "epochs": 60,
