@@ -3,7 +3,7 @@
 import functools
 import importlib
 
-FILES = ("gpt2", "torch_recurrent")
+FILES = ("bert", "gpt2", "torch_recurrent")
 
 
 @functools.cache
