@@ -127,6 +127,8 @@ def test_exported_files_are_evaluated_by_the_chosen_tokens(rng):
     assert served["label"].shape == served["token_ids"].shape == (7, 40)
     assert ((served["label"] != ABSENT).sum(-1) == 6).all()
     assert served["text"][0].count(b"[MASK]") == (served["token_ids"][0] == MASK).sum()
+    columns = {"token_ids": np.asarray(given["token_ids"])[4:], "number": np.arange(4, 7)}
+    np.testing.assert_array_equal(task.served(columns)["token_ids"], served["token_ids"][4:])
     logits = rng.normal(size=(7, 40, V)).astype("float32")
     counted = served["label"] >= 0
     expected = exported.metrics(logits[counted], served["label"][counted])

@@ -153,7 +153,7 @@ class MaskedTokens(Task):
 
     def served(self, columns):
         ids = columns["token_ids"]
-        key = noise.keys(0, 0, np.arange(len(ids)))
+        key = noise.keys(0, 0, columns.get("number", np.arange(len(ids))))
         prepared = self.prepare({"token_ids": ops.convert_to_tensor(ids), "key": key})
         masked, chosen = (np.asarray(prepared[name]) for name in ("masked_ids", "chosen"))
         pieces = Pieces(self.info.tokenizer)
