@@ -89,6 +89,7 @@ def test_what_files_have_besides_or_lack():
     assert encoder.left_over == ()
     assert encoder.missing and all(path.startswith("head/") for path in encoder.missing)
     assert fraction(FAMILY, model, GOLDEN.weights) == fraction(FAMILY, model, bare) == 1
+    assert fraction(FAMILY, None, GOLDEN.weights) == 1
     changed = GOLDEN.weights | {tied[1]: GOLDEN.weights[tied[1]] + 1}
     with pytest.raises(UserError, match="cls.predictions.decoder.bias differ"):
         to_ours(FAMILY, model, changed)

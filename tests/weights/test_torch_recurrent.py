@@ -8,7 +8,7 @@ from kerasdl.errors import UserError
 from kerasdl.layers import recurrent
 from kerasdl.layers.recurrent import GRU, LSTM, Bidirectional, RecurrentStack, SimpleRNN
 from kerasdl.weights.families.torch_recurrent import FAMILIES
-from kerasdl.weights.rename import by_path, to_ours, to_theirs
+from kerasdl.weights.rename import by_path, fraction, to_ours, to_theirs
 from tests import goldens
 
 (FAMILY,) = FAMILIES
@@ -163,6 +163,7 @@ def test_a_stack_within_a_model(rng):
 
 
 def test_what_is_refused(rng):
+    assert fraction(FAMILY, None, goldens.read("lstm").weights) == 1
     classic = GRU(4, reset_after=False)
     classic.build((None, None, 3))
     assert not FAMILY.accepts(classic)

@@ -62,9 +62,9 @@ def of_config(config):
 
 
 def rules(model):
-    """The rules of a model: a head of its own has a kernel of its own."""
+    """The rules of a model: a head of its own has a kernel of its own. None is any model."""
     decoder = "cls.predictions.decoder"
-    tied = (f"{decoder}.weight",) if model.head.tied else ()
+    tied = (f"{decoder}.weight",) if model is None or model.head.tied else ()
     own = () if tied else (Rule(f"{decoder}.weight", "head/scores/kernel", "kernel"),)
     return (
         Rule("bert.embeddings.word_embeddings.weight", "embedding/table", also=tied),

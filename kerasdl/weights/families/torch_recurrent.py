@@ -22,8 +22,10 @@ LAYERS = {
 
 
 def rules(model):
-    """The rules of a layer: the shapes of its weights say how many gates and biases it has."""
-    shapes = {path.rpartition("/")[2]: tuple(v.shape) for path, v in by_path(model).items()}
+    """The rules of a layer: the shapes of its weights say how many gates and biases it has. None is
+    any layer."""
+    weights = by_path(model) if model is not None else {}
+    shapes = {path.rpartition("/")[2]: tuple(v.shape) for path, v in weights.items()}
     units, width = shapes.get("recurrent_kernel", (1, 1))
     gru, two = width == 3 * units, len(shapes.get("bias", ())) == 2
     kernel, bias = ("gates", "stack_gates") if gru else ("kernel", "stack" if two else "add")
