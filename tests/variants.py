@@ -61,7 +61,7 @@ def info_of(task, arguments):
             columns[name] = Column("label", (), classes)
         elif spec.kind == "tokens":
             columns[name] = Column("tokens", ("N",), tokenizer="text", max_length=longest)
-            tokenizers["text"] = letters(arguments["vocab_size"])
+            tokenizers["text"] = letters(arguments["vocab_size"], task.masks_tokens)
         elif spec.kind == "regions":
             columns[name] = Column("regions", (FREE, 4))
         elif spec.kind not in ("label", "mask"):
@@ -69,10 +69,11 @@ def info_of(task, arguments):
     return DataInfo(columns, tokenizers)
 
 
-def letters(count):
-    """A tokenizer of so many ids, as JSON."""
+def letters(count, masks=False):
+    """A tokenizer of so many ids, as JSON; the last is a mask token if `masks`."""
     pieces = ["", "", "", "?", *(chr(ord("a") + i) for i in range(count - SPECIAL))]
-    return json.dumps({"kind": "char", "pieces": pieces})
+    mask = {"mask": count - 1} if masks else {}
+    return json.dumps({"kind": "char", "pieces": pieces, **mask})
 
 
 def build(name):

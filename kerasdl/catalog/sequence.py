@@ -54,6 +54,14 @@ PAPERS = (
         "python_docs",
     ),
     Paper(
+        "sequence.bert",
+        "masked_tokens",
+        "Devlin et al. 2018",
+        "https://arxiv.org/abs/1810.04805",
+        {"bert_base": 109_514_298, "bert_small": 843_264},
+        "python_docs",
+    ),
+    Paper(
         "sequence.transformer",
         "translate",
         "Vaswani et al. 2017",

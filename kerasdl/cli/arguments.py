@@ -60,11 +60,9 @@ def nearest_flag(text, names) -> str:
     result = nearest(text.replace("_", "-"), names)
     return result.replace("mean ", "mean --") if result else "; --help lists them"
 
+
 # Published weights, as `kerasdl.store.published` reads them
-WHERE = (
-    "published weights: a folder with a config.json, hf:ORG/REPO[@REVISION], timm:NAME, "
-    "hub:PRESET_OR_FOLDER or keras:NAME; or a .keras file"
-)
+WHERE = "published weights: a folder with a config.json, or keras:NAME; or a .keras file"
 
 
 def read_pairs(setting: str, words) -> dict:

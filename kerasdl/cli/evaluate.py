@@ -30,7 +30,9 @@ def main(argv) -> None:
             metrics = {"checkpoint": artifact.evaluate_artifact(args.run, *how)}
         elif args.initial_checkpoint:
             if not args.dataset:
-                raise UsageError("--initial-checkpoint needs --dataset: published weights have none")
+                raise UsageError(
+                    "--initial-checkpoint needs --dataset: published weights have none"
+                )
             metrics = {"checkpoint": artifact.evaluate_artifact(args.initial_checkpoint, *how)}
         elif args.saved_model.endswith(".tflite"):
             metrics = {"tflite": artifact.evaluate_artifact(args.saved_model, *how)}

@@ -14,7 +14,16 @@ import tensorflow as tf
 
 from kerasdl import catalog
 from kerasdl.errors import ExportError, UserError
-from kerasdl.export import CALIBRATED, QUANTIZED, card, saved_model, serving, serving_page, tflite, warmup
+from kerasdl.export import (
+    CALIBRATED,
+    QUANTIZED,
+    card,
+    saved_model,
+    serving,
+    serving_page,
+    tflite,
+    warmup,
+)
 from kerasdl.export.parts import Parts
 from kerasdl.inference import explain, proof, runtimes
 from kerasdl.inference.signatures import functions, interface, tokenizer_of

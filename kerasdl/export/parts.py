@@ -151,7 +151,7 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
 
 def _images(n, height, width, channels, rng):
     """float32 `(n, H, W, C)` in [0, 1]: sums of waves of random directions."""
-    y, x = np.mgrid[0:1 : height * 1j, 0:1 : width * 1j]
+    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     image = np.zeros((n, height, width, channels), np.float32)
     for _ in range(WAVES):
         (fy, fx), phase = rng.normal(0, 12, (2, n, channels)), rng.uniform(0, 6.3, (n, channels))

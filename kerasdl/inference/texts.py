@@ -62,7 +62,7 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
             answer, output = {}, tokenizer.decode(whole)
         elif lite:
             ids, continued = ids[None], out_name == ids_name
-            if not continued:
+            if not continued and f"{text_name}_length" not in signature["inputs"]:
                 ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
             given_ids = {text_name: ids}
             if f"{text_name}_length" in signature["inputs"]:

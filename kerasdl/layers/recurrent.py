@@ -30,9 +30,12 @@ class _Recurrent(keras.layers.Layer):
 
     gates = states = 1
 
-    def __init__(self, units, reverse=False, stateful=False, truncate=None, **kwargs):
+    def __init__(self, units, reverse=False, stateful=False, truncate=None, biases=None, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
+        if biases not in (None, *self.allowed_biases()):
+            allowed = ", ".join(map(str, self.allowed_biases()))
+            raise UserError(f"biases {biases!r}: not one of {allowed}")
         for name, value in (("units", units), ("truncate", 1 if truncate is None else truncate)):
             if value < 1:
                 raise UserError(f"{name} {value}: must be at least 1")
@@ -40,6 +43,7 @@ class _Recurrent(keras.layers.Layer):
         self.reverse = reverse
         self.stateful = stateful
         self.truncate = truncate
+        self.biases = biases
 
     def build(self, input_shape):
         width = self.gates * self.units
@@ -47,9 +51,11 @@ class _Recurrent(keras.layers.Layer):
         self.recurrent_kernel = self.add_weight(
             shape=(self.units, width), initializer="orthogonal", name="recurrent_kernel"
         )
-        self.bias = self.add_weight(
-            shape=self._bias_shape(), initializer=self._first_bias, name="bias"
-        )
+        count = self.default_biases() if self.biases is None else self.biases
+        self.bias = None
+        if count:
+            shape = (width,) if count == 1 else (count, width)
+            self.bias = self.add_weight(shape=shape, initializer=self._first_bias, name="bias")
         if self.stateful and input_shape[0] is None:
             raise UserError(f"{self.name} is stateful, so its batch size must be static")
         self.memory = [
@@ -100,15 +106,27 @@ class _Recurrent(keras.layers.Layer):
             )
         return ops.transpose(outputs, (1, 0, 2)), state
 
-    def _bias_shape(self):
-        return (self.gates * self.units,)
+    def allowed_biases(self):
+        """What `biases` may be."""
+        return (0, 1, 2)
+
+    def default_biases(self):
+        """What `biases` are if None."""
+        return 1
 
     def _first_bias(self, shape, dtype=None):
         return ops.zeros(shape, dtype)
 
+    def _whole_bias(self):
+        """`(G U,)`: what all biases add to a gate."""
+        if self.bias is None:
+            return 0.0
+        return self.bias if len(self.bias.shape) == 1 else self.bias[0] + self.bias[1]
+
     def _project(self, x):
         """`z` of all steps, and the weights of the cell."""
-        return recurrence.project(x, self.kernel) + self.bias, [ops.copy(self.recurrent_kernel)]
+        z = recurrence.project(x, self.kernel) + self._whole_bias()
+        return z, [ops.copy(self.recurrent_kernel)]
 
 
 @register
@@ -117,11 +135,13 @@ class SimpleRNN(_Recurrent):
 
     Args:
         units: `U`.
+        activation: "tanh", or "relu" in its place.
         reverse: Read from the end; the outputs stay in the order of the inputs.
         stateful: Start each call from the state at the end of the call before, through which no
             gradient flows. The batch size is then fixed.
         truncate: No gradient flows from the step `k truncate` to the one before it, for any `k`, in
             the order of reading; None for no limit. The initial state keeps its gradient.
+        biases: How many biases: 0, 1, or 2, one of each product, which are added, as in PyTorch.
 
     Call arguments:
         x: float `(B, T, D)`.
@@ -134,10 +154,26 @@ class SimpleRNN(_Recurrent):
         Outputs `(B, T, U)` and the final state, a list of one `(B, U)`.
 
     Raises:
-        UserError: A stateful layer with a dynamic batch size; `units` or `truncate` below 1.
+        UserError: A stateful layer with a dynamic batch size; `units` or `truncate` below 1; an
+            unknown activation.
     """
 
-    cell = recurrence.SimpleCell()
+    def __init__(
+        self,
+        units,
+        reverse=False,
+        stateful=False,
+        truncate=None,
+        biases=None,
+        activation="tanh",
+        **kwargs,
+    ):
+        super().__init__(units, reverse, stateful, truncate, biases, **kwargs)
+        if activation not in recurrence.SimpleCell.activations:
+            known = ", ".join(recurrence.SimpleCell.activations)
+            raise UserError(f"activation {activation!r}: not one of {known}")
+        self.activation = activation
+        self.cell = recurrence.SimpleCell(activation)
 
 
 @register
@@ -149,7 +185,7 @@ class LSTM(_Recurrent):
     in Keras' layer. The bias of `f` starts at 1.
 
     Args:
-        units, reverse, stateful, truncate: As of `SimpleRNN`.
+        units, reverse, stateful, truncate, biases: As of `SimpleRNN`.
 
     Call arguments:
         x, initial_state, mask, training: As of `SimpleRNN`.
@@ -161,12 +197,13 @@ class LSTM(_Recurrent):
     gates, states, cell = 4, 2, recurrence.LSTMCell()
 
     def _first_bias(self, shape, dtype=None):
-        return ops.repeat(ops.convert_to_tensor([0, 1, 0, 0], dtype), self.units)
+        first = ops.repeat(ops.convert_to_tensor([0, 1, 0, 0], dtype), self.units)
+        return first if len(shape) == 1 else ops.stack([first, ops.zeros_like(first)])
 
     def _project(self, x):
         twice = ops.repeat(ops.convert_to_tensor([1, 1, 2, 1], x.dtype), self.units)
         kernel, recurrent = self.kernel * twice, self.recurrent_kernel * twice
-        return recurrence.project(x, kernel) + self.bias * twice, [recurrent]
+        return recurrence.project(x, kernel) + self._whole_bias() * twice, [recurrent]
 
 
 @register
@@ -182,6 +219,7 @@ class GRU(_Recurrent):
         units, reverse, stateful, truncate: As of `SimpleRNN`.
         reset_after: Whether `r` comes after the product, which makes one product per step of two,
             and gives the bias the shape `(2, 3 U)`.
+        biases: As of `SimpleRNN`, but of `reset_after` 0 or 2.
 
     Call arguments:
         x, initial_state, mask, training: As of `SimpleRNN`.
@@ -193,20 +231,32 @@ class GRU(_Recurrent):
     gates = 3
 
     def __init__(
-        self, units, reset_after=True, reverse=False, stateful=False, truncate=None, **kwargs
+        self,
+        units,
+        reset_after=True,
+        reverse=False,
+        stateful=False,
+        truncate=None,
+        biases=None,
+        **kwargs,
     ):
-        super().__init__(units, reverse, stateful, truncate, **kwargs)
         self.reset_after = reset_after
+        super().__init__(units, reverse, stateful, truncate, biases, **kwargs)
         self.cell = recurrence.GRUCell() if reset_after else recurrence.ClassicGRUCell()
 
-    def _bias_shape(self):
-        return (2, 3 * self.units) if self.reset_after else (3 * self.units,)
+    def allowed_biases(self):
+        return (0, 2) if self.reset_after else (0, 1, 2)
+
+    def default_biases(self):
+        return 2 if self.reset_after else 1
 
     def _project(self, x):
         z, (recurrent,) = recurrence.project(x, self.kernel), [ops.copy(self.recurrent_kernel)]
         u = 2 * self.units
         if not self.reset_after:
-            return z + self.bias, [recurrent[:, :u], recurrent[:, u:]]
+            return z + self._whole_bias(), [recurrent[:, :u], recurrent[:, u:]]
+        if self.bias is None:
+            return z, [recurrent, ops.zeros_like(recurrent[0, u:])]
         outer, inner = (ops.cast(self.bias[i], x.dtype) for i in range(2))
         # What the recurrent bias adds to the gates does not depend on the step.
         bias = outer + ops.concatenate([inner[:u], ops.zeros_like(inner[u:])])
@@ -216,14 +266,18 @@ class GRU(_Recurrent):
 KINDS = {"rnn": SimpleRNN, "lstm": LSTM, "gru": GRU}
 
 
-def make_recurrent(kind, units, **kwargs):
+def make_recurrent(kind, units, activation="tanh", **kwargs):
     """The layer of a name in `KINDS`.
 
     Raises:
-        ValueError: An unknown name.
+        ValueError: An unknown name, or another activation of gated units.
     """
     if kind not in KINDS:
         raise UserError(f"kind {kind!r}: not one of {', '.join(KINDS)}")
+    if kind == "rnn":
+        kwargs["activation"] = activation
+    elif activation != "tanh":
+        raise UserError(f"activation {activation!r}: {kind} has tanh; rnn has others")
     return KINDS[kind](units, **kwargs)
 
 
@@ -234,6 +288,7 @@ class Bidirectional(keras.layers.Layer):
     Args:
         kind: `rnn`, `lstm` or `gru`.
         units: `U`, of each direction.
+        biases, activation: Of the layers, as of `SimpleRNN`.
 
     Call arguments:
         x: float `(B, T, D)`.
@@ -246,11 +301,12 @@ class Bidirectional(keras.layers.Layer):
         Outputs `(B, T, 2 U)` and the final states, the forward layer's first.
     """
 
-    def __init__(self, kind, units, **kwargs):
+    def __init__(self, kind, units, biases=None, activation="tanh", **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
-        self.forward = make_recurrent(kind, units, name="forward")
-        self.backward = make_recurrent(kind, units, reverse=True, name="backward")
+        options = {"biases": biases, "activation": activation}
+        self.forward = make_recurrent(kind, units, name="forward", **options)
+        self.backward = make_recurrent(kind, units, reverse=True, name="backward", **options)
 
     def build(self, input_shape):
         self.forward.build(input_shape)
@@ -292,6 +348,8 @@ class RecurrentStack(keras.layers.Layer):
         num_layers: Layers.
         drop_rate: Dropout between layers.
         bidirectional: Whether each reads from both ends.
+        biases: Of each layer, as of `SimpleRNN`. With 2 it is PyTorch's stack, weight by weight.
+        activation: Of `rnn`, as of `SimpleRNN`.
 
     Call arguments:
         x: float `(B, T, D)`.
@@ -300,16 +358,29 @@ class RecurrentStack(keras.layers.Layer):
         training: Whether to drop, and the gradient is ready.
 
     Returns:
-        Outputs `(B, T, U)`, or `(B, T, 2 U)` of both directions, and the final states.
+        Outputs `(B, T, U)`, or `(B, T, 2 U)` of both directions, and the final states: of each
+        layer, and in it of each direction, `h`, which `c` follows in an LSTM. Stacked, every second
+        of an LSTM's are PyTorch's `h` and `c`, and all of the others its `h`.
     """
 
-    def __init__(self, kind, units, num_layers=1, drop_rate=0.0, bidirectional=False, **kwargs):
+    def __init__(
+        self,
+        kind,
+        units,
+        num_layers=1,
+        drop_rate=0.0,
+        bidirectional=False,
+        biases=None,
+        activation="tanh",
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.supports_masking = True
         if num_layers < 1:
             raise UserError(f"num_layers {num_layers}: must be at least 1")
         make = Bidirectional if bidirectional else make_recurrent
-        self.rnns = [make(kind, units, name=f"layer{i + 1}") for i in range(num_layers)]
+        options = {"biases": biases, "activation": activation}
+        self.rnns = [make(kind, units, name=f"layer{i + 1}", **options) for i in range(num_layers)]
         self.drops = [Dropout(drop_rate, name=f"drop{i + 1}") for i in range(num_layers - 1)]
         self.width = units * (2 if bidirectional else 1)
 

@@ -31,6 +31,7 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda
     if not evaluated_by:
         return None
     how, count, sums, pairs = evaluated_by.get("loss"), 0, Counter(), Counter()
+    weight = 0  # of what the means are of: examples, or the labels that there are
     objects = runpy.run_path(str(AVERAGE_PRECISION))["Objects"]() if how == "ap" else None
     for batch in batches:
         if evaluated_by["target"] not in batch:
@@ -46,8 +47,11 @@ def evaluate(artifact, batches, evaluated_by: dict | None, size=64, watch=lambda
         elif how == "ap":
             objects.add(outputs, batch)
         else:
-            sums.update({k: len(target) * v for k, v in _means(result, target, how).items()})
-    result = mean_iou(pairs) if how == "iou" else {k: v / count for k, v in sums.items()}
+            means = _means(result, target, how)
+            number = means.pop("examples", len(target))
+            weight += number
+            sums.update({k: number * v for k, v in means.items()})
+    result = mean_iou(pairs) if how == "iou" else {k: v / weight for k, v in sums.items()}
     return {**(objects.result() if objects else result), "examples": count} if count else None
 
 
@@ -56,7 +60,7 @@ def _means(result, target, how) -> dict:
     if how == "mse":
         return {"mse": float(np.square(result - target).mean())}
     if how:
-        return {k: v for k, v in metrics(result, target, how).items() if k != "examples"}
+        return metrics(result, target, how)
     result, target = (np.asarray(x) for x in (result, target))
     if result.dtype.kind in "OS":
         result, target = (np.char.decode(plain(x), "utf-8") for x in (result, target))
@@ -69,11 +73,14 @@ def metrics(logits, label, loss: str = "cross_entropy") -> dict:
     """`loss`, `top1` and `top5` as training reports them.
 
     Args:
-        logits: float `(N, K)`.
-        label: int `(N,)`.
+        logits: float `(N, K)`, or of tokens `(N, M, K)`.
+        label: int `(N,)`, or of tokens `(N, M)`, -1 of those that do not count.
         loss: "cross_entropy" (in nats, without smoothing) or "hinge".
     """
-    logits, label = np.asarray(logits, np.float64), np.asarray(label)
+    logits, label = np.asarray(logits), np.asarray(label)
+    if label.ndim == 2:
+        logits, label = logits[label >= 0], label[label >= 0]
+    logits = logits.astype(np.float64)
     score = np.take_along_axis(logits, label[:, None], axis=-1)  # (N, 1)
     if loss == "hinge":
         losses = np.maximum(logits - score + 1, 0).sum(-1) - 1  # the class itself gives 1

@@ -18,14 +18,26 @@ PARALLEL = 16  # steps of a loop that may overlap
 
 
 class SimpleCell:
-    """`h = tanh(z + h' U)`."""
+    """`h = tanh(z + h' U)`, or `relu` in its place.
 
+    Args:
+        activation: One of `activations`.
+    """
+
+    activations = ("tanh", "relu")
     looped = kept = (1,)  # widths, in units, of what `step` keeps for `back`; and of all it keeps
     back_kept = (1,)  # widths of what `back` keeps
 
+    def __init__(self, activation="tanh"):
+        self.activation = activation
+
     def step(self, z, state, weights, keep):
         """The new state; and a list of what is kept, of the widths `kept`, if `keep`."""
-        h = ops.tanh(z + ops.matmul(state[0], weights[0]))
+        x = z + ops.matmul(state[0], weights[0])
+        if self.activation == "relu":
+            h = ops.relu(x)
+            return [h], [ops.cast(h > 0, h.dtype)] if keep else []
+        h = ops.tanh(x)
         return [h], [1.0 - ops.square(h)] if keep else []
 
     def back(self, d_state, slopes, turned):

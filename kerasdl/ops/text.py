@@ -6,6 +6,7 @@ import numpy as np
 
 PAD, BOS, EOS, UNK = range(4)  # padding, begin, end, unknown: the first ids of every vocabulary
 SPECIAL = 4
+MASK = "[MASK]"  # how a text writes the token that stands for one to be filled in
 
 
 class Pieces:
@@ -14,13 +15,18 @@ class Pieces:
     Args:
         tokenizer: JSON of a `kerasdl.data.text.tokenizer.Tokenizer`; its `pieces` are Latin-1
             texts, one character per byte, in the order of the ids; the first three specials
-            are empty.
+            are empty. `mask` is the id of the mask token, where there is one.
+
+    Attributes:
+        pieces: The bytes of each id.
+        mask: The id of the mask token, or None.
     """
 
     def __init__(self, tokenizer: str):
         metadata = json.loads(tokenizer)
         self.pieces = [piece.encode("latin-1") for piece in metadata["pieces"]]
         self.strip = metadata.get("strip", False)
+        self.mask = metadata.get("mask")
 
     def decode(self, ids) -> str:
         """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""

@@ -1,7 +1,7 @@
 """Weights that others published: which model they are for, what it was made for, and its copy.
 
-A place is a file of weights or a folder with a `config.json`, or `hf:`, `timm:` or `hub:` and a
-name, as `kerasdl.weights.places` has it; or `keras:` and a name of `keras.applications`.
+A place is a file of weights or a folder with a `config.json`, as `kerasdl.weights.places` has it;
+or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
@@ -13,12 +13,12 @@ from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, in_head
 from kerasdl.system.names import few, nearest
-from kerasdl.weights import families, image_facts, keras_applications, places, rename
+from kerasdl.weights import families, image_facts, keras_applications, places, rename, schedulers
 from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
 KERAS = "keras:"
-PREPROCESSOR = "preprocessor_config.json"
+PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,10 @@ def open_published(where) -> Published:
         known["image_shape"] = (*facts["image_size"], config.get("num_channels", 3))
     if catalog.row(row).task == "classify":
         arguments = {k: v for k, v in known.items() if v is not None} | arguments
-    return Published(name, place, row, arguments, family, facts)
+    task_kwargs = {}
+    if catalog.row(row).task == "denoise" and (found := place.read_json(SCHEDULER)):
+        task_kwargs = schedulers.from_scheduler_config(found)
+    return Published(name, place, row, arguments, family, facts, task_kwargs=task_kwargs)
 
 
 def _image_facts(place, config) -> dict:
@@ -264,8 +267,7 @@ def from_pretrained(where, **kwargs):
     """The model that a place holds, with its weights.
 
     Args:
-        where: A folder with a `config.json`, or `hf:ORG/REPO[@REVISION]`, `timm:NAME`,
-            `hub:PRESET_OR_FOLDER`, `keras:NAME`.
+        where: A folder with a `config.json`, or `keras:NAME`.
         **kwargs: Arguments of the model's builder in place of the configuration's, such as
             `num_classes` or `image_shape`: a head for other classes then starts anew.
 

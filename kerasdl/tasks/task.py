@@ -59,6 +59,7 @@ class Task:
         updates_per_step: `{player: n}` of those that make several updates in their turn: each on
             one of the `n` parts that the batch is divided into.
         weighs_classes: Whether it takes `--class-weight`.
+        masks_tokens: Whether its tokenizer must have a mask token.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
@@ -78,6 +79,7 @@ class Task:
     players = ("model",)
     updates_per_step: dict = {}
     weighs_classes = False
+    masks_tokens = False
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)

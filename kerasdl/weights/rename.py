@@ -130,7 +130,7 @@ def by_path(model) -> dict:
     before = "backbone/" if isinstance(model, Backbone) else ""
     # A model that was loaded from a file has paths without its own name.
     return {
-        before + v.path.removeprefix(f"{model.name}/"): v
+        before + v.path.removeprefix(f"{model.path or model.name}/"): v
         for v in model.weights
         if "seed_generator" not in v.path
     }

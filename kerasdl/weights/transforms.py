@@ -98,6 +98,18 @@ def _flat(arrays, model):
     return [np.concatenate([*before, grid.reshape(-1, grid.shape[-1])])[None]]
 
 
+def turned(value):
+    """The gates z, r, g of a GRU as r, z, n and back, side by side on the last axis."""
+    first, second, third = np.split(value, 3, axis=-1)
+    return np.concatenate([second, first, third], axis=-1)
+
+
+def _added(arrays, shapes, model):
+    """Two biases that are added, as the one of ours."""
+    first, second = arrays
+    return [first + second if second.any() else first]  # what was written comes back bit by bit
+
+
 TRANSFORMS = {
     "same": Transform(lambda arrays, shapes, model: arrays, lambda arrays, model: arrays),
     "kernel": Transform(
@@ -111,4 +123,17 @@ TRANSFORMS = {
         _apart, lambda arrays, model: [np.concatenate([a.T for a in arrays], axis=0)]
     ),
     "grid": Transform(_grid, _flat),  # positions of image patches
+    "gates": Transform(  # the kernel of a GRU
+        lambda arrays, shapes, model: [turned(a.T) for a in arrays],
+        lambda arrays, model: [turned(a).T for a in arrays],
+    ),
+    "stack": Transform(  # two biases
+        lambda arrays, shapes, model: [np.stack(arrays)],
+        lambda arrays, model: list(arrays[0]),
+    ),
+    "stack_gates": Transform(  # the two of a GRU
+        lambda arrays, shapes, model: [np.stack([turned(a) for a in arrays])],
+        lambda arrays, model: [turned(a) for a in arrays[0]],
+    ),
+    "add": Transform(_added, lambda arrays, model: [arrays[0], np.zeros_like(arrays[0])]),
 }

@@ -243,11 +243,13 @@ def tokenizer_for(options, texts, kind):
     Args:
         options: Of `open_source`.
         texts: Of the training part.
-        kind: Kind of a new one where `options.tokenizer` is None.
+        kind: Kind of a new one where `options.tokenizer` is None; for a task that masks tokens it
+            has a mask token besides.
     """
     if options.info is not None and options.info.tokenizer:
         return tokenizers.Tokenizer.from_json(options.info.tokenizer)
-    return tokenizers.train(options.tokenizer or kind, texts, options.vocab_size)
+    new = tokenizers.train(options.tokenizer or kind, texts, options.vocab_size)
+    return tokenizers.with_mask(new) if getattr(options.task, "masks_tokens", False) else new
 
 
 def language_source(options, documents, notes, *, kind="char", max_length=MAX_LENGTH):
@@ -288,6 +290,8 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
     info = DataInfo.of_texts(tokenizer.to_json(), length, tokens_per_character=ratios)
 
     def baseline():
+        if getattr(options.task, "masks_tokens", False):
+            return ngram.most_frequent(splits["train"].tokens, test)
         return ngram.metrics(
             splits["train"].tokens,
             test[: len(splits["test"]) * length + 1],

@@ -56,6 +56,20 @@ class NGram:
         return result
 
 
+def most_frequent(train, test) -> dict:
+    """How often the most frequent token of a training stream is right, wherever it is guessed.
+
+    Args:
+        train: Tokens of the training stream, int `(M,)`.
+        test: Tokens of the test stream.
+
+    Returns:
+        `{"name": "the most frequent token", "accuracy": float}`.
+    """
+    token = np.bincount(train).argmax()
+    return {"name": "the most frequent token", "accuracy": float(np.mean(test == token))}
+
+
 def metrics(train, test, vocab_size: int, tokens_per_character: float = 1.0) -> dict:
     """Bits per character of a 5-gram on a test stream.
 

@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.errors import UserError
-from kerasdl.ops.text import EOS, PAD, SPECIAL, UNK, Pieces
+from kerasdl.ops.text import EOS, MASK, PAD, SPECIAL, UNK, Pieces
 from kerasdl.system.names import nearest
 
 KINDS = ("char", "byte", "bpe", "wordpiece", "sentencepiece")
@@ -42,7 +42,8 @@ class Tokenizer(tf.Module):
     Args:
         metadata: `kind`, `pieces` (see `kerasdl.ops.text.Pieces`), `strip` (whether a leading space
             is dropped), and for `bpe` the `merges`, pairs of ids in the order of their ranks; for
-            `sentencepiece` its `model`, as base64.
+            `sentencepiece` its `model`, as base64. `mask` is the id of the mask token, the last
+            one, where there is one: what a text calls `[MASK]`.
 
     Raises:
         ValueError: An unknown kind.
@@ -59,12 +60,13 @@ class Tokenizer(tf.Module):
         self._json = json.dumps(metadata)
         self._pieces = Pieces(self._json)
         self._table = None
+        known = self._pieces.pieces[: self._pieces.mask]
         if self.kind == "char":
-            self._table = _characters(self._pieces.pieces)
+            self._table = _characters(known)
         elif self.kind == "bpe":
             self._table = _merges(self._pieces.pieces, metadata["merges"])
         elif self.kind == "wordpiece":
-            self._words = _wordpiece(self._pieces.pieces)
+            self._words = _wordpiece(known)
         elif self.kind == "sentencepiece":
             self._model = base64.b64decode(metadata["model"])
 
@@ -91,6 +93,7 @@ class Tokenizer(tf.Module):
 
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that have no id, sorted; only `char` has such."""
+        text = text if self._pieces.mask is None else text.replace(MASK, "")
         return sorted(set(text) - self._known) if self.kind == "char" else []
 
     def encode(self, texts) -> list[np.ndarray]:
@@ -151,7 +154,16 @@ class Tokenizer(tf.Module):
         return tf.strings.regex_replace(text, "^ ", "") if self._pieces.strip else text
 
     def _ids(self, strings):
-        """Ragged int32 `(B, None)`."""
+        """Ragged int32 `(B, None)`; what stands between mask tokens is read by itself."""
+        if self._pieces.mask is None:
+            return self._plain_ids(strings)
+        parts = tf.strings.split(strings, MASK)
+        ids = self._plain_ids(parts.flat_values)
+        masks = tf.fill((ids.nrows(), 1), self._pieces.mask)
+        ids = parts.with_flat_values(tf.concat([ids, masks], axis=1))
+        return ids.merge_dims(1, 2)[:, :-1]
+
+    def _plain_ids(self, strings):
         if self.kind == "byte":
             return _bytes(strings) + SPECIAL
         if self.kind == "char":
@@ -185,7 +197,7 @@ class Tokenizer(tf.Module):
         ids = tf.RaggedTensor.from_row_splits(letters.flat_values + SPECIAL, ends).to_tensor(-1)
         if len(self._table[0]):
             ids, _ = tf.while_loop(
-                lambda _, rows: tf.size(rows) > 0,
+                lambda ids, rows: (tf.size(rows) > 0) & (tf.shape(ids)[1] > 1),
                 self._join,
                 (ids, tf.range(tf.shape(ids)[0])),
                 (tf.TensorShape((None, None)), tf.TensorShape((None,))),
@@ -245,6 +257,16 @@ def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
     return {"bpe": _train_bpe, "wordpiece": _train_wordpiece, "sentencepiece": _train_unigram}[
         kind
     ](texts, vocab_size or VOCAB_SIZE)
+
+
+def with_mask(tokenizer: Tokenizer) -> Tokenizer:
+    """The same tokenizer with a mask token besides: its last id."""
+    metadata = json.loads(tokenizer.to_json())
+    if "mask" in metadata:
+        return tokenizer
+    pieces = metadata["pieces"]
+    word = f" {MASK}" if tokenizer.kind == "wordpiece" else MASK  # its words begin with a space
+    return Tokenizer({**metadata, "pieces": [*pieces, word], "mask": len(pieces)})
 
 
 def _make(kind, pieces, space=b"", **more):

@@ -7,7 +7,7 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import rename
 
-FILES = ("ddpm", "densenet", "gpt2", "resnet", "resnet_v2", "vgg", "vit")
+FILES = ("bert", "ddpm", "densenet", "gpt2", "resnet", "resnet_v2", "torch_recurrent", "vgg", "vit")
 ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
 KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
 
