@@ -1,6 +1,7 @@
 """`export`: export a run's model, or published weights, and print the card."""
 
 import json
+
 from kerasdl.cli.arguments import (
     WHERE,
     command_parser,

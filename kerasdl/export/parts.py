@@ -7,8 +7,8 @@ import numpy as np
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
-from kerasdl.inference.dataset import examined, open_data, take
 from kerasdl.inference.artifact import task_of
+from kerasdl.inference.dataset import examined, open_data, take
 from kerasdl.ops.text import BOS, EOS
 from kerasdl.recipe import Recipe
 from kerasdl.store import load

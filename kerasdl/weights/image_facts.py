@@ -49,16 +49,19 @@ def arguments_of_timm(config) -> dict:
     """Arguments that every image classifier has, of a `config.json` of timm.
 
     Returns:
-        `{"image_shape", "num_classes", "input_mean", "input_std"}`.
+        `{"image_shape", "num_classes", "input_mean", "input_std"}`, and `features` of a backbone
+        alone, which has 0 classes.
 
     Raises:
         UserError: As `of_timm`; or statistics of another number of channels.
     """
     facts, channels = of_timm(config), _input_size(config)[0]
     classes = _classes(config)
-    if classes < 1:
-        raise UserError(f"{config.name}: {classes} classes; a classifier has some")
-    result = {"image_shape": (*facts["image_size"], channels), "num_classes": classes}
+    if classes < 0:
+        raise UserError(f"{config.name}: num_classes cannot be {classes}")
+    result = {"image_shape": (*facts["image_size"], channels), "num_classes": max(1, classes)}
+    if not classes:  # the backbone alone
+        result["features"] = True
     for key in ("input_mean", "input_std"):
         if len(facts[key]) not in (1, channels):
             raise UserError(

@@ -268,7 +268,7 @@ def test_configs_of_transformers():
         (resnet.of_timm, {"architecture": "resnet50", "model_args": {"aa_layer": "blur"}}, "aa_la"),
         (resnet.of_timm, {"architecture": "resnet50", "global_pool": "max"}, "global_pool"),
         (resnet.of_timm, {"architecture": "resnet50", "model_args": {"layers": [1, -2]}}, "layers"),
-        (resnet.of_timm, {"architecture": "resnet50", "num_classes": 0}, "0 classes"),
+        (resnet.of_timm, {"architecture": "resnet50", "num_classes": -1}, "num_classes"),
         (
             resnet_v2.of_timm,
             {"architecture": "resnetv2_50", "model_args": {"avg_down": True}},

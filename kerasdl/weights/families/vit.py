@@ -316,8 +316,6 @@ def of_timm(config):
         "pooling": "cls" if pooled == "token" else "mean",
         "pool_norm": pool_norm,
     }
-    if not arguments["num_classes"]:
-        arguments |= {"num_classes": 1, "features": True}
     return "vit_b16", arguments
 
 
