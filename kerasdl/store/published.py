@@ -158,7 +158,9 @@ class Published:
             line = f"{self.name}: took all weights, {head}"
             return Report("keras.applications", taken, anew, (), line)
         weights = self.place.weights()
-        target = model if families.of_model(model) else getattr(model, "backbone", model)
+        target, backbone = model, getattr(model, "backbone", None)
+        if not families.of_model(model) and backbone is not None and families.of_model(backbone):
+            target = backbone
         family = self.family if self.family in families.of_model(target) else None
         family = family or families.choose(target, weights, self.name)
         try:

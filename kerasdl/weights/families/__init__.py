@@ -78,8 +78,10 @@ def choose(model, weights, name: str):
             f"{name}: holds weights of a {best}, which {model.name} is only with {closest.needs}"
         )
     if not candidates:
-        rows = sorted({f.module.rpartition(".")[2] for f in families()})
-        raise UserError(f"{name}: {model.name} takes no published weights; those that do: {rows}")
+        others = few(looks_like(weights)) or "nothing that is known"
+        raise UserError(
+            f"{name}: {model.name} takes no published weights; these look like {others}"
+        )
     fitting = {f.name: rename.fraction(f, model, weights) for f in candidates}
     best = max(fitting, key=fitting.get)
     if fitting[best] < ENOUGH:
