@@ -37,6 +37,8 @@ setup(
         "sacrebleu>=2.6,<3",
         "pycocotools>=2.0.11,<3",
         "ai-edge-litert>=2.3,<3",
+        "h5py",
+        "ml_dtypes",
         "tensorboard>=2.20,<2.22",
         "jsonargparse>=4.53,<5",
         "docstring-parser",

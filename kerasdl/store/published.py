@@ -237,7 +237,8 @@ def open_published(where) -> Published:
     if catalog.row(row).task == "classify":
         arguments = {k: v for k, v in known.items() if v is not None} | arguments
     task_kwargs = {}
-    if catalog.row(row).task == "denoise" and (found := place.read_json(SCHEDULER)):
+    if catalog.row(row).task == "denoise":  # without a scheduler it is that of the paper
+        found = place.read_json(SCHEDULER) or {"_class_name": "DDPMScheduler"}
         task_kwargs = schedulers.from_scheduler_config(found)
     return Published(name, place, row, arguments, family, facts, task_kwargs=task_kwargs)
 

@@ -56,6 +56,23 @@ def test_what_a_folder_says_of_its_images(tmp_path):
     assert initial.input_stats == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
+def test_a_unet_is_sampled_as_its_scheduler_says(tmp_path):
+    config = {"_class_name": "UNet2DModel"}
+    path, golden = folder_of("unet_ddpm", tmp_path / "u", config)
+    x = of_nchw(golden.inputs["sample"])
+    time = (golden.inputs["timestep"] + 1).astype("float32") / 1000
+    result = kerasdl.from_pretrained(path)({"image": x, "time": time})
+    assert goldens.deviation(np.moveaxis(result, -1, 1), golden.outputs["sample"]) < 1e-4
+    settings = load.load_info(path).recipe.task_kwargs
+    expected = {"schedule": "linear", "prediction": "eps", "sampler": "ddpm", "first_time": 0}
+    assert expected.items() <= settings.items()
+    (path / "scheduler").mkdir()
+    scheduler = {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction"}
+    (path / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
+    settings = load.load_info(path).recipe.task_kwargs
+    assert {"sampler": "ddim", "prediction": "v"}.items() <= settings.items()
+
+
 def test_a_head_for_other_classes_starts_anew(tmp_path):
     path, _ = folder_of("hf_vit", tmp_path / "vit")
     model = kerasdl.from_pretrained(path, num_classes=3)
