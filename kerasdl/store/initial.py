@@ -29,10 +29,13 @@ def open_initial(name: str):
     """
     try:
         kind, path = load.find(name)
-        if kind == "published":
-            return published.open_published(name)
     except ValueError as error:
-        raise UserError(f"--initial-checkpoint {error}") from None
+        raise UserError(f"--initial-checkpoint {error}, or {published.KERAS}NAME") from None
+    if kind == "published":
+        try:
+            return published.open_published(name)
+        except UserError as error:
+            raise UserError(f"--initial-checkpoint {error}") from None
     return _of_run(path) if kind == "run" else _of_keras(name, load.keras_file(kind, path))
 
 

@@ -243,8 +243,9 @@ def test_keras_applications(monkeypatch, with_head):
     )
     result = initial.open_initial("keras:ResNet50")
     assert result.input_stats == keras_applications.INPUT["ResNet50"]
-    line = result.copy_to("a model")
-    assert requested == [("ResNet50", "a model")]
+    model = catalog.build("linear")
+    line = result.copy_to(model)
+    assert requested == [("ResNet50", model)]
     assert ("starts anew" in line) != with_head == ("names were not compared" in line)
 
 
