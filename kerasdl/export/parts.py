@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from kerasdl.columns import DataInfo
+from kerasdl.data.sources.made_up import patterns as patterns_of
 from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
 from kerasdl.inference.artifact import task_of
@@ -15,7 +16,7 @@ from kerasdl.store import load
 from kerasdl.system.names import nearest
 
 MADE_UP = 64  # examples where there are no data
-WAVES = 6  # of a made-up image, and of each channel
+NOISE = 0.1  # on patterns, so that no two images are alike
 
 
 @dataclass
@@ -34,7 +35,6 @@ class Parts:
         metrics: Of the training run, for the card.
         parts: `{part: {"examples", "digest"}}` of the data, see `kerasdl.data.fingerprint`.
         made_up: Whether the examples are no data: nothing is calibrated or evaluated on them.
-        names: The `kerasdl.weights.rename.Family` of the weights, None for the model's first.
     """
 
     model: object
@@ -48,7 +48,6 @@ class Parts:
     metrics: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
     made_up: bool = False
-    names: object = None
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -138,7 +137,10 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
     rng, columns = np.random.default_rng(seed), {}
     for name, column in task.info.columns.items():
         if column.kind == "image":
-            columns[name] = _images(examples, *column.shape, rng)
+            patterns = patterns_of(*column.shape, rng)
+            images = patterns[np.arange(examples) % len(patterns)]
+            images = images + NOISE * rng.standard_normal(images.shape)
+            columns[name] = np.clip(images, 0, 1).astype(np.float32)
         elif column.kind == "tokens":
             length = column.max_length + 1  # with the token that follows, or the end
             ids = rng.integers(0, task.info.vocab_size, (examples, length), dtype=np.int32)
@@ -147,15 +149,3 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
         elif column.kind == "label":
             columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))
     return task.served(columns | {"number": np.arange(examples)})
-
-
-def _images(n, height, width, channels, rng):
-    """float32 `(n, H, W, C)` in [0, 1]: sums of waves of random directions."""
-    y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
-    image = np.zeros((n, height, width, channels), np.float32)
-    for _ in range(WAVES):
-        (fy, fx), phase = rng.normal(0, 12, (2, n, channels)), rng.uniform(0, 6.3, (n, channels))
-        angle = fy[:, None, None] * y[..., None] + fx[:, None, None] * x[..., None]
-        image += np.sin(angle + phase[:, None, None])
-    low, high = (f(image, axis=(1, 2), keepdims=True) for f in (np.min, np.max))
-    return ((image - low) / (high - low + 1e-6)).astype(np.float32)

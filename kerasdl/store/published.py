@@ -54,7 +54,6 @@ class Published:
         arguments: Of its builder.
         family: The `Family` of its names, or None where the names have to tell.
         facts: Of `image_facts`: what the images have to be like, and the names of the classes.
-        tokenizer: As JSON, or None.
         task_kwargs: Settings of the task that the place states.
     """
 
@@ -64,7 +63,6 @@ class Published:
     arguments: dict = field(default_factory=dict)
     family: object = None
     facts: dict = field(default_factory=dict)
-    tokenizer: str | None = None
     task_kwargs: dict = field(default_factory=dict)
 
     @property
@@ -105,8 +103,7 @@ class Published:
             for name, spec in {**task_class.inputs, **task_class.targets}.items()
             if name not in task_class.optional
         }
-        tokenizers = {"text": self.tokenizer} if self.tokenizer else {}
-        info = DataInfo(columns, tokenizers)
+        info = DataInfo(columns)
         wanted = self.all_arguments.get("max_length")
         if info.first("tokens") and wanted:
             # A task may add tokens of its own to those of the data.
@@ -127,9 +124,8 @@ class Published:
             names = self.facts.get("class_names") or range(arguments["num_classes"])
             return Column(kind, (), tuple(map(str, names)))
         if kind == "tokens":
-            named = {"tokenizer": "text"} if self.tokenizer else {}
-            named |= {} if self.tokenizer else {"vocab_size": arguments["vocab_size"]}
-            return Column(kind, ("N",), max_length=arguments["max_length"], **named)
+            sizes = {name: arguments[name] for name in ("vocab_size", "max_length")}
+            return Column(kind, ("N",), **sizes)
         raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
 
     @property
@@ -157,16 +153,17 @@ class Published:
             taken = tuple(p for p in paths if p not in anew)
             line = f"{self.name}: took all weights, {head}"
             return Report("keras.applications", taken, anew, (), line)
-        weights = self.place.weights()
-        target, backbone = model, getattr(model, "backbone", None)
-        if not families.of_model(model) and backbone is not None and families.of_model(backbone):
-            target = backbone
-        family = self.family if self.family in families.of_model(target) else None
-        family = family or families.choose(target, weights, self.name)
-        try:
-            renamed = rename.to_ours(family, target, weights)
-        except UserError as error:
-            raise UserError(f"{self.name}: {error}") from None
+        targets = (model, rename.backbone_of(model))
+        target = next((one for one in targets if families.of_model(one)), model)
+        with self.place.weights() as weights:
+            if self.family in families.of_model(target):
+                family = self.family
+            else:
+                family = families.choose(target, weights, self.name)
+            try:
+                renamed = rename.to_ours(family, target, weights)
+            except UserError as error:
+                raise UserError(f"{self.name}: {error}") from None
         self._check(model, target, renamed, family)
         names = tuple(self.facts.get("class_names") or ())
         initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)

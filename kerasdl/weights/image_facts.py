@@ -8,7 +8,7 @@ Source: `pretrained_cfg` of timm, https://huggingface.co/docs/timm/reference/dat
 from kerasdl.errors import UserError
 from kerasdl.system.names import few
 from kerasdl.system.terminal import printable
-from kerasdl.weights.configs import Config
+from kerasdl.weights.configs import MISSING, Config
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: timm's own defaults
 RESAMPLE = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # by Pillow's numbers
@@ -237,6 +237,19 @@ def sizes(config, key, default=None):
     if value is not None and not (value and all(map(_is_count, value))):
         raise UserError(f"{config.name}: {key} cannot be {printable(str(value))[:80]}")
     return value and tuple(value)
+
+
+def sides(config, key, default=MISSING) -> tuple:
+    """Height and width of an option that is a number or a list of two, from 1 on.
+
+    Raises:
+        UserError: It is none, or is not there and has no default.
+    """
+    value = config.get(key, default, (int, list))
+    result = (value, value) if isinstance(value, int) else tuple(value)
+    if len(result) != 2 or not all(map(_is_count, result)):
+        raise UserError(f"{config.name}: {key} cannot be {printable(repr(value))[:80]}")
+    return result
 
 
 def drop_rate(options) -> dict:

@@ -13,6 +13,7 @@ import keras
 
 from kerasdl.errors import UserError
 from kerasdl.system.names import nearest
+from kerasdl.weights.rename import backbone_of
 
 # Names in `keras.applications`, and the models that they fit
 RESNETS = {"ResNet50": "resnet50", "ResNet101": "resnet101", "ResNet152": "resnet152"}
@@ -87,7 +88,7 @@ def copy_weights(model, source, bgr=False):
     Raises:
         ValueError: The models differ in anything but the dense layers; nothing is assigned then.
     """
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     if type(backbone).__module__ == "kerasdl.models.cnn.vgg":
         pairs, dense = _vgg(backbone), (("fc1", "fc1"), ("fc2", "fc2"), HEAD)
     else:

@@ -21,7 +21,7 @@ from kerasdl.system.names import few
 from kerasdl.weights.transforms import TRANSFORMS
 
 PLACE = re.compile(r"\{(\*?)(\w+)([+-]\d+)?\}")
-SHOWN = 5  # shapes that a message names
+COUNTER = "num_batches_tracked"  # of PyTorch's batch norms, which no model of ours has
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,17 @@ class Rule:
     also: tuple = ()
 
 
-@dataclass(frozen=True)
+def count_batches(arrays) -> dict:
+    """The counter of every batch norm, which PyTorch asks for: 0."""
+    ending = "running_mean"
+    return {
+        name.removesuffix(ending) + COUNTER: np.zeros((), "int64")
+        for name in arrays
+        if name.endswith(ending)
+    }
+
+
+@dataclass(frozen=True, eq=False)  # there is one of each
 class Family:
     """The weights of an architecture as a library names them.
 
@@ -53,9 +63,9 @@ class Family:
         rules: Of `Rule`s, or a function of the model that makes them. Where several fit a path, the
             first whose names are all there is read, and the first is written.
         prefix: A beginning of names that a file may lack, as that of a bare backbone does.
-        ignored: Regular expressions of names that hold no weights: counters, masks.
+        ignored: Regular expressions of names that hold no weights, besides counters: masks, tables.
         written: A function `{name: array} -> {name: array}` of what is written besides the rules'
-            names: counters, tables that are computed there.
+            names: the counters of batch norms, or tables that are computed there.
         configs: `{value: function}`: which `model_type`, `_class_name` or `architecture` of a
             `config.json` it reads, and the function `config -> (row, arguments of its builder)`;
             a value that ends in `*` stands for all that begin so.
@@ -68,7 +78,7 @@ class Family:
     rules: tuple | Callable
     prefix: str = ""
     ignored: tuple = ()
-    written: Callable | None = None
+    written: Callable | None = count_batches
     configs: dict = field(default_factory=dict)
     accepts: Callable = lambda model: True
     needs: str = ""
@@ -107,7 +117,7 @@ def norm(theirs, ours) -> tuple:
 
 
 def batch_norm(theirs, ours) -> tuple:
-    """Rules of a batch norm; `num_batches_tracked` is its family's to ignore."""
+    """Rules of a batch norm."""
     return (
         *norm(theirs, ours),
         Rule(f"{theirs}.running_mean", f"{ours}/moving_mean"),
@@ -115,14 +125,9 @@ def batch_norm(theirs, ours) -> tuple:
     )
 
 
-def count_batches(arrays) -> dict:
-    """`num_batches_tracked` of every batch norm, which PyTorch asks for: 0."""
-    ending = "running_mean"
-    return {
-        name.removesuffix(ending) + "num_batches_tracked": np.zeros((), "int64")
-        for name in arrays
-        if name.endswith(ending)
-    }
+def backbone_of(model):
+    """The backbone of a model, or the model itself where it is one, or has none."""
+    return getattr(model, "backbone", model)
 
 
 def by_path(model) -> dict:
@@ -244,7 +249,7 @@ def _names(family, weights) -> dict:
 
 
 def _is_ignored(family, name) -> bool:
-    return any(re.search(pattern, name) for pattern in family.ignored)
+    return name.endswith(COUNTER) or any(re.search(pattern, name) for pattern in family.ignored)
 
 
 def _tuple(patterns) -> tuple:

@@ -69,29 +69,28 @@ def choose(model, weights, name: str):
     Raises:
         UserError: None; names those that the file looks like.
     """
-    candidates = of_model(model)
-    fitting = {f.name: rename.fraction(f, model, weights) for f in _of_module(model)}
-    best = max(fitting, key=fitting.get, default=None)
-    closest = next((f for f in _of_module(model) if f.name == best), None)
-    if closest and closest not in candidates and fitting[best] >= ENOUGH:
+    fitting = {f: rename.fraction(f, model, weights) for f in _of_module(model)}
+    candidates = [f for f in fitting if f.accepts(model)]
+    closest = max(fitting, key=fitting.get, default=None)
+    if closest and closest not in candidates and fitting[closest] >= ENOUGH:
         raise UserError(
-            f"{name}: holds weights of a {best}, which {model.name} is only with {closest.needs}"
+            f"{name}: holds weights of a {closest.name}, which {model.name} is only with "
+            f"{closest.needs}"
         )
     if not candidates:
         others = few(looks_like(weights)) or "nothing that is known"
         raise UserError(
             f"{name}: {model.name} takes no published weights; these look like {others}"
         )
-    fitting = {f.name: rename.fraction(f, model, weights) for f in candidates}
-    best = max(fitting, key=fitting.get)
+    best = max(candidates, key=fitting.get)
     if fitting[best] < ENOUGH:
         others = looks_like(weights)
         raise UserError(
             f"{name}: is of another architecture than {model.name}, which takes "
-            f"{few(fitting)}: it has {few(weights, 3)}"
+            f"{few(f.name for f in candidates)}: it has {few(weights, 3)}"
             + (f"; it looks like {few(others)}" if others else "")
         )
-    return next(f for f in candidates if f.name == best)
+    return best
 
 
 def looks_like(weights) -> list:

@@ -8,6 +8,8 @@ Source: https://huggingface.co/docs/diffusers/api/models/unet2d and the files go
 
 from kerasdl.errors import UserError
 from kerasdl.system.terminal import printable
+from kerasdl.weights import image_facts
+from kerasdl.weights.configs import MISSING
 from kerasdl.weights.rename import Family, Rule, dense, norm
 
 
@@ -97,7 +99,7 @@ def of_config(config):
             )
     down = _blocks(config, "down_block_types", ("DownBlock2D", "AttnDownBlock2D"))
     up = _blocks(config, "up_block_types", ("UpBlock2D", "AttnUpBlock2D"))
-    widths = config.get("block_out_channels", kind=list)
+    widths = image_facts.sizes(config, "block_out_channels", MISSING)
     if up != down[::-1] or len(widths) != len(down):
         raise UserError(
             f"{config.name}: up_block_types and block_out_channels must be those of "
@@ -106,17 +108,10 @@ def of_config(config):
     channels = config.get("in_channels", 3)
     if config.get("out_channels", channels) != channels:
         raise UserError(f"{config.name}: out_channels must be in_channels {channels} in its config")
-    size = config.get("sample_size", kind=(int, list))
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    for key, values in (("sample_size", sides), ("block_out_channels", widths)):
-        if not all(type(n) is int and 0 < n < 2**16 for n in values):
-            raise UserError(f"{config.name}: {key} cannot be {printable(repr(values))[:80]}")
-    if len(sides) != 2:
-        raise UserError(f"{config.name}: sample_size cannot be {printable(repr(size))[:80]}")
     return "ddpm_unet", {
-        "image_shape": (*sides, channels),
+        "image_shape": (*image_facts.sides(config, "sample_size"), channels),
         "dim": widths[0],
-        "widths": tuple(widths),
+        "widths": widths,
         "depth": config.get("layers_per_block", 2),
         "attention_levels": tuple(level for level, attends in enumerate(down) if attends),
         "drop_rate": config.get("dropout", 0.0, float),

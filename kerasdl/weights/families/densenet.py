@@ -5,7 +5,7 @@ Source: https://docs.pytorch.org/vision/stable/models/densenet.html; its files o
 """
 
 from kerasdl.weights import image_facts
-from kerasdl.weights.rename import Family, Rule, batch_norm, count_batches, dense
+from kerasdl.weights.rename import Family, Rule, backbone_of, batch_norm, count_batches, dense
 
 LAYER, OURS = "features.denseblock{s}.denselayer{i}", "backbone/stage{s+1}_layer{i}"
 # Theirs: our row, and what differs from it
@@ -38,7 +38,7 @@ def rules_with(dot):
     """A function of the model that makes the rules, with a dot before numbers in dense layers."""
 
     def rules(model):
-        last = len(getattr(model, "backbone", model).depths) + 1
+        last = len(backbone_of(model).depths) + 1
         return (
             Rule("features.conv0.weight", "backbone/stem/conv/kernel", "kernel"),
             *batch_norm("features.norm0", "backbone/stem/norm"),
@@ -62,10 +62,9 @@ FAMILIES = tuple(
         name=name,
         module="cnn.densenet",
         rules=rules_with(dot),
-        ignored=(r"num_batches_tracked$",),
         written=written,
         configs=configs,
-        accepts=lambda model: not getattr(model, "backbone", model).small,
+        accepts=lambda model: not backbone_of(model).small,
         needs="small=False",
     )
     for name, dot, written, configs in (

@@ -7,7 +7,7 @@ Source: https://docs.pytorch.org/vision/stable/models/resnet.html,
 
 from kerasdl.errors import UserError
 from kerasdl.weights import image_facts
-from kerasdl.weights.rename import Family, Rule, batch_norm, count_batches, dense
+from kerasdl.weights.rename import Family, Rule, backbone_of, batch_norm, dense
 
 BLOCK, OURS = "layer{s}.{b}", "backbone/stage{s+1}_block{b+1}"
 # Theirs: our row
@@ -81,12 +81,12 @@ def of_transformers(config):
 
 def _is_large(model):
     """Whether it has the stem of ImageNet, which the small ones of CIFAR lack."""
-    return not getattr(model, "backbone", model).small
+    return not backbone_of(model).small
 
 
 def _is_torchvision(model):
     """Their bottlenecks have the stride in the 3x3 convolution."""
-    return _is_large(model) and not getattr(model, "backbone", model).strides_in_1x1
+    return _is_large(model) and not backbone_of(model).strides_in_1x1
 
 
 LAYERS = "resnet.encoder.stages.{s}.layers.{b}"
@@ -101,8 +101,6 @@ FAMILIES = (
             *conv_norm(f"{BLOCK}.downsample.0", f"{BLOCK}.downsample.1", f"{OURS}/project"),
             *dense("fc", "head"),
         ),
-        ignored=(r"num_batches_tracked$",),
-        written=count_batches,
         configs=dict.fromkeys(NAMES, of_timm),
         accepts=_is_torchvision,
         needs="small=False and, of bottlenecks, stride_in_3x3=True",
@@ -129,8 +127,6 @@ FAMILIES = (
             ),
             *dense("classifier.1", "head"),
         ),
-        ignored=(r"num_batches_tracked$",),
-        written=count_batches,
         configs={"resnet": of_transformers},
         accepts=_is_large,
         needs="small=False",

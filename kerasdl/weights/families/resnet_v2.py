@@ -5,7 +5,7 @@ Source: https://huggingface.co/docs/timm/models; kernels of BiT are stored as th
 """
 
 from kerasdl.weights import image_facts
-from kerasdl.weights.rename import Family, Rule, batch_norm, count_batches
+from kerasdl.weights.rename import Family, Rule, backbone_of, batch_norm
 
 BLOCK, OURS = "stages.{s}.blocks.{b}", "backbone/stage{s+2}_block{b+1}"
 # Theirs: our row
@@ -57,7 +57,7 @@ def of_timm(config):
 
 
 def _accepts(model):
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     return not (backbone.small or backbone.strides_in_1x1)
 
 
@@ -74,8 +74,6 @@ FAMILIES = (
             Rule("head.fc.weight", "head/kernel", "pointwise"),
             Rule("head.fc.bias", "head/bias"),
         ),
-        ignored=(r"num_batches_tracked$",),
-        written=count_batches,
         configs=dict.fromkeys(ROWS, of_timm),
         accepts=_accepts,
         needs="small=False and, of bottlenecks, stride_in_3x3=True",

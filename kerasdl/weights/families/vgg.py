@@ -6,7 +6,7 @@ Source: https://docs.pytorch.org/vision/stable/models/vgg.html and
 """
 
 from kerasdl.weights import image_facts
-from kerasdl.weights.rename import Family, Rule, batch_norm, count_batches, dense
+from kerasdl.weights.rename import Family, Rule, backbone_of, batch_norm, dense
 
 NAMES = tuple(f"vgg{n}{bn}" for n in (11, 13, 16, 19) for bn in ("", "_bn"))
 
@@ -20,7 +20,7 @@ def of_timm(config):
 
 def features(model) -> list:
     """Rules of the convolutions: theirs are numbered together with norms, ReLUs and poolings."""
-    backbone = getattr(model, "backbone", model)
+    backbone = backbone_of(model)
     rules, number, blocks = [], 0, iter(backbone.blocks)
     for depth in backbone.depths:
         for _ in range(depth):
@@ -53,16 +53,12 @@ FAMILIES = (
             *dense("pre_logits.fc{i}", "fc{i}"),
             *dense("head.fc", "head"),
         ),
-        ignored=(r"num_batches_tracked$",),
-        written=count_batches,
         configs=dict.fromkeys(NAMES, of_timm),
     ),
     Family(
         name="torchvision VGG",
         module="cnn.vgg",
         rules=of_torchvision,
-        ignored=(r"num_batches_tracked$",),
-        written=count_batches,
         # A map of another size it pools to 7x7 first
         accepts=lambda model: not hasattr(model, "fc1") or model.backbone.last_map() == (7, 7),
         needs="images whose last map is 7x7, as that of 224x224 pixels is",

@@ -13,7 +13,7 @@ import numpy as np
 from kerasdl.errors import UserError
 from kerasdl.system.terminal import printable
 from kerasdl.weights import image_facts
-from kerasdl.weights.rename import Family, Rule, dense, norm
+from kerasdl.weights.rename import Family, Rule, backbone_of, dense, norm
 
 # Of timm's names: dim, depth, heads, units of the perceptron over dim
 SIZES = {
@@ -53,7 +53,7 @@ OURS = "backbone/block{i+1}"
 
 def _positions(theirs, model):
     """The rule of the positions of the model's grid and, if there are any, those before it."""
-    before = _backbone(model).tokens.positions_before
+    before = backbone_of(model).tokens.positions_before
     ours = ("backbone/tokens/positions/grid", "backbone/tokens/positions/before")
     return Rule(theirs, ours if before else ours[:1], "grid")
 
@@ -177,12 +177,8 @@ def _mask(prefix):
     return written
 
 
-def _backbone(model):
-    return getattr(model, "backbone", model)
-
-
 def _is_timm(model) -> bool:
-    backbone, tokens = _backbone(model), _backbone(model).tokens
+    backbone, tokens = backbone_of(model), backbone_of(model).tokens
     known = {0, int(tokens.class_token), tokens.before}
     return (
         getattr(model, "pooling", "cls") != "cls_mean"
@@ -192,7 +188,7 @@ def _is_timm(model) -> bool:
 
 
 def _is_transformers(model, pooling, scaled, registers) -> bool:
-    backbone, tokens = _backbone(model), _backbone(model).tokens
+    backbone, tokens = backbone_of(model), backbone_of(model).tokens
     block = backbone.blocks[0]
     return (
         getattr(model, "pooling", pooling) == pooling
@@ -207,22 +203,16 @@ def _is_transformers(model, pooling, scaled, registers) -> bool:
     )
 
 
-def _sides(config, key, default) -> tuple:
-    """Height and width of an option that is a number or a list of two."""
-    value = config.get(key, default, (int, list))
-    sides = (value, value) if isinstance(value, int) else tuple(value)
-    if len(sides) != 2 or not all(type(n) is int and 0 < n < 2**16 for n in sides):
-        raise UserError(f"{config.name}: {key} cannot be {printable(repr(value))[:80]}")
-    return sides
-
-
 def _of_transformers(config, epsilon) -> dict:
     """Arguments of transformers' ViT and DINOv2 alike."""
-    patch = _sides(config, "patch_size", 16)
+    patch = image_facts.sides(config, "patch_size", 16)
     if patch[0] != patch[1]:
         raise UserError(f"{config.name}: patch_size is {patch}; here patches are square")
     return {
-        "image_shape": (*_sides(config, "image_size", 224), config.get("num_channels", 3)),
+        "image_shape": (
+            *image_facts.sides(config, "image_size", 224),
+            config.get("num_channels", 3),
+        ),
         "num_classes": image_facts.labels(config)[0],
         "patch_size": patch[0],
         "dim": config.get("hidden_size", 768),
