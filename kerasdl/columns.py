@@ -43,6 +43,7 @@ TYPES = {  # of the fields of a column, and of each value where they hold severa
     "vocab_size": (_COUNT, int),
     "max_length": (_COUNT, int),
     "tokens_per_character": (dict, str),
+    "specials": (dict, str),
     "rate": (_COUNT, int),
     "unit": (str, str),
 }
@@ -83,6 +84,8 @@ class Column:
         vocab_size: Of tokens without a tokenizer, how many ids there are.
         max_length: Of tokens, at most so many.
         tokens_per_character: Of tokens, `{part: ratio}`; what bits per character are computed with.
+        specials: Of tokens without a tokenizer, `kerasdl.ops.text.Specials` as a dict; those of
+            this project's tokenizers if empty.
         rate: Of audio, samples per second.
         unit: Of vectors and numbers.
     """
@@ -96,6 +99,7 @@ class Column:
     vocab_size: int | None = None
     max_length: int | None = None
     tokens_per_character: dict = field(default_factory=dict)
+    specials: dict = field(default_factory=dict)
     rate: int | None = None
     unit: str = ""
 

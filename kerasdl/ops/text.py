@@ -1,12 +1,54 @@
 """Token ids that all tokenizers have, and how ids become text again."""
 
+import dataclasses
 import json
+from dataclasses import dataclass
 
 import numpy as np
 
 PAD, BOS, EOS, UNK = range(4)  # padding, begin, end, unknown: the first ids of every vocabulary
 SPECIAL = 4
 MASK = "[MASK]"  # how a text writes the token that stands for one to be filled in
+
+
+@dataclass(frozen=True)
+class Specials:
+    """Ids of a vocabulary that stand for no text; those of this project's tokenizers by default.
+
+    Attributes:
+        pad: Fills texts up.
+        begin: Before the first token of a text that is written; None where nothing is.
+        end: Each of these ends a text.
+        unknown: Stands for what has no token; None where everything has one.
+        never: What no text that a model writes has in it; without an `end` in it, texts end there.
+    """
+
+    pad: int = PAD
+    begin: int | None = BOS
+    end: tuple = (EOS,)
+    unknown: int | None = UNK
+    never: tuple = tuple(range(SPECIAL))
+
+    def to_dict(self) -> dict:
+        """As it stands in JSON files."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "Specials":
+        """The inverse of `to_dict`; TypeError where these are no ids."""
+        specials = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        ids = (specials.pad, *specials.end, *specials.never)
+        for one in (*ids, specials.begin or 0, specials.unknown or 0):
+            if type(one) is not int or one < 0:
+                raise TypeError(f"{str(one)[:80]!r} is no id of a token")
+        return specials
+
+    @classmethod
+    def of(cls, info) -> "Specials":
+        """Those of the first text of a `DataInfo`: its tokenizer says them, or else its column."""
+        column = info.first("tokens")
+        values = json.loads(info.tokenizer).get("specials", {}) if info.tokenizer else {}
+        return cls.from_dict(values or (column.specials if column else {}))
 
 
 class Pieces:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from kerasdl import catalog, tasks
 from kerasdl.columns import Column, DataInfo
 from kerasdl.errors import UserError
+from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, in_head
 from kerasdl.system.names import few, nearest
@@ -55,6 +56,7 @@ class Published:
         family: The `Family` of its names, or None where the names have to tell.
         facts: Of `image_facts`: what the images have to be like, and the names of the classes.
         task_kwargs: Settings of the task that the place states.
+        specials: Of token ids, as `kerasdl.ops.text.Specials.to_dict` has them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Published:
     family: object = None
     facts: dict = field(default_factory=dict)
     task_kwargs: dict = field(default_factory=dict)
+    specials: dict = field(default_factory=dict)
 
     @property
     def all_arguments(self) -> dict:
@@ -125,7 +128,7 @@ class Published:
             return Column(kind, (), tuple(map(str, names)))
         if kind == "tokens":
             sizes = {name: arguments[name] for name in ("vocab_size", "max_length")}
-            return Column(kind, ("N",), **sizes)
+            return Column(kind, ("N",), **sizes, specials=self.specials)
         raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
 
     @property
@@ -237,7 +240,22 @@ def open_published(where) -> Published:
     if catalog.row(row).task == "denoise":  # without a scheduler it is that of the paper
         found = place.read_json(SCHEDULER) or {"_class_name": "DDPMScheduler"}
         task_kwargs = schedulers.from_scheduler_config(found)
-    return Published(name, place, row, arguments, family, facts, task_kwargs=task_kwargs)
+    return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(config))
+
+
+def _specials(config) -> dict:
+    """The special ids that a `config.json` of transformers names; {} where it names no end."""
+    ends = config.get("eos_token_id", (), (int, list))
+    ends = tuple(ends) if isinstance(ends, list) else (ends,) if ends != () else ()
+    if not ends:
+        return {}
+    begin = config.get(("decoder_start_token_id", "bos_token_id"), None, int)
+    pad = config.get("pad_token_id", ends[0], int)
+    try:
+        specials = Specials(pad if pad >= 0 else ends[0], begin, ends, None, ())
+        return Specials.from_dict(specials.to_dict()).to_dict()
+    except TypeError as error:
+        raise UserError(f"{config.name}: {error}") from None
 
 
 def _image_facts(place, config) -> dict:
