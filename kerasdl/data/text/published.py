@@ -1,0 +1,155 @@
+"""Tokenizers of published models in TensorFlow's graph.
+
+Their metadata, which `kerasdl.data.text.reading` makes of the published files:
+
+| key | what |
+|---|---|
+| `added` | two lists of `[text, id, lstrip, rstrip]`: found before and behind the normalizer |
+| `normalizer` | steps of `kerasdl.data.text.normalize` |
+| `prefix` | `[pattern, rewrite]` for the text that stands first; null where nothing is put there |
+| `splits` | `[pattern, [text, ...]]` pairs: the texts, with boundaries between, replace a match |
+| `model` | `[class of kerasdl.data.text.subwords, its arguments]`, or `["SentencePiece", model]` |
+| `around` | two lists of ids: before and behind every text |
+"""
+
+import base64
+
+import numpy as np
+import tensorflow as tf
+
+from kerasdl.data.text import subwords
+from kerasdl.data.text.lookup import Strings
+from kerasdl.data.text.normalize import Normalizer
+from kerasdl.data.text.patterns import SPACE, quoted
+
+BOUNDARY = b"\xff"  # stands in no valid text
+
+
+class Added:
+    """Splits texts at tokens that are looked for as they stand.
+
+    Args:
+        tokens: `[text, id, lstrip, rstrip]`; the last two say whether white space around it goes.
+    """
+
+    def __init__(self, tokens):
+        self._numbers = Strings([t.encode() for t, *_ in tokens], [n for _, n, *_ in tokens])
+        parts = []
+        for left, right in ((1, 1), (1, 0), (0, 1), (0, 0)):
+            texts = [t for t, _, before, behind in tokens if (before, behind) == (left, right)]
+            texts = "|".join(quoted(t) for t in sorted(texts, key=len, reverse=True))
+            space = f"[{SPACE}]*"
+            if texts:
+                parts.append(f"{space * left}({texts}){space * right}")
+        self._pattern = "|".join(parts)
+        groups = "".join(rf"\{i + 1}" for i in range(len(parts)))
+        self._rewrite = BOUNDARY + groups.encode() + BOUNDARY
+        self._any = bool(tokens)
+
+    def __call__(self, texts, ids, rows, head):
+        """Split texts where tokens are.
+
+        Args:
+            texts: string `(N,)`.
+            ids: int32 `(N,)`, of those that are tokens already, -1 of others.
+            rows: int64 `(N,)`, which texts they are of.
+            head: bool `(N,)`, whether they are the first of these.
+
+        Returns:
+            The same of the parts, none of them empty.
+        """
+        if not self._any:
+            return texts, ids, rows, head
+        marked = tf.strings.regex_replace(texts, self._pattern, self._rewrite)
+        parts = tf.strings.split(tf.where(ids < 0, marked, ""), BOUNDARY)
+        place = tf.ragged.range(parts.row_lengths()).flat_values
+        of = parts.value_rowids()
+        found = tf.where(place % 2 == 1, self._numbers(parts.flat_values), -1)
+        ids = tf.maximum(found, tf.gather(ids, of))
+        keep = (ids >= 0) | (parts.flat_values != "")
+        head = tf.gather(head, of) & (place == 0)
+        rows = tf.gather(rows, of)
+        return tuple(tf.boolean_mask(x, keep) for x in (parts.flat_values, ids, rows, head))
+
+
+class Pipeline:
+    """Ids of texts as a published tokenizer gives them.
+
+    Args:
+        metadata: See the module.
+    """
+
+    def __init__(self, metadata: dict):
+        self._added = [Added(tokens) for tokens in metadata["added"]]
+        self._normalizer = Normalizer(metadata["normalizer"])
+        self._prefix = metadata["prefix"]
+        self._splits = [
+            (pattern, BOUNDARY.join(text.encode() for text in texts))
+            for pattern, texts in metadata["splits"]
+        ]
+        kind, *arguments = metadata["model"]
+        self._around = metadata["around"]
+        self._sentences = kind == "SentencePiece"
+        self.needs_text_ops = self._sentences or self._normalizer.needs_text_ops
+        if self._sentences:
+            self._model = _sentencepiece(*arguments)
+        else:
+            (settings,) = arguments
+            self._model = getattr(subwords, kind)(**settings)
+
+    def __call__(self, strings):
+        """Ragged int32 `(B, None)` of strings `(B,)`, which are UTF-8."""
+        count = tf.size(strings)
+        state = strings, tf.fill((count,), -1), tf.range(tf.cast(count, tf.int64))
+        state = *state, tf.fill((count,), True)
+        before, behind = self._added
+        texts, ids, rows, head = before(*state)
+        texts = self._normalizer(texts)
+        texts, ids, rows, head = behind(texts, ids, rows, head)
+        if self._prefix:
+            pattern, rewrite = self._prefix
+            new = tf.strings.regex_replace(texts, pattern, rewrite, replace_global=False)
+            texts = tf.where(head, new, texts)
+        token = ids >= 0
+        numbers = self._numbers(tf.where(token, "", texts))
+        tokens = tf.RaggedTensor.from_row_lengths(
+            tf.boolean_mask(ids, token), tf.cast(token, tf.int64)
+        )
+        numbers = tf.concat([numbers, tokens], axis=1)
+        rows = tf.RaggedTensor.from_value_rowids(numbers, rows, tf.cast(count, tf.int64))
+        return self._framed(rows.merge_dims(1, 2), count)
+
+    def _numbers(self, texts):
+        """Ids of texts `(N,)` without added tokens: those of their words."""
+        if self._sentences:
+            return self._model(texts)
+        for pattern, rewrite in self._splits:
+            texts = tf.strings.regex_replace(texts, pattern, rewrite)
+        words = tf.strings.split(texts, BOUNDARY)
+        words = subwords.kept(words, words.flat_values != "")
+        unique, place = tf.unique(words.flat_values)
+        ids = self._model(unique)
+        return words.with_flat_values(tf.gather(ids, place)).merge_dims(1, 2)
+
+    def _framed(self, ids, count):
+        """With what stands before and behind each text."""
+        first, last = (np.array(one, np.int32) for one in self._around)
+        parts = []
+        for one in (first, None, last):
+            if one is None:
+                parts.append(ids)
+            elif len(one):
+                parts.append(tf.RaggedTensor.from_tensor(tf.tile(one[None], (count, 1))))
+        return tf.concat(parts, axis=1) if len(parts) > 1 else ids
+
+
+def _sentencepiece(model):
+    code = base64.b64decode(model)
+
+    def tokenize(texts):
+        import tensorflow_text
+
+        # Made anew each time: TensorFlow forgets the model outside of graphs when a seed is set.
+        return tensorflow_text.SentencepieceTokenizer(code, tf.int32).tokenize(texts)
+
+    return tokenize
