@@ -167,9 +167,13 @@ def _tried(text):
         steps.append(["replace", f"([{patterns.ranges(spaced)}])", r" \1 "])
         spec = spec | {"handle_chinese_chars": False}
     table = _changes(spec)
+    if gone := {c for c, new in table.items() if not new}:
+        steps.append(["replace", f"[{patterns.ranges(gone)}]", ""])
+        table = {c: new for c, new in table.items() if new}
     classes = {}
     if _orders(spec):
-        left = set(patterns.characters()) - {c for c, new in table.items() if c not in new}
+        left = set(patterns.characters()) - gone
+        left -= {c for c, new in table.items() if c not in new}
         classes = {c: k for c, k in combining_classes().items() if c in left}
     return [*steps, ["map", table, classes]]
 
@@ -186,8 +190,10 @@ def _changes(spec):
     """`{character: text}` of what a normalizer changes."""
     characters = [c for c in patterns.characters() if c != SEPARATOR]
     change = _part("normalizer", spec).normalize_str
-    new = change(SEPARATOR.join(characters)).split(SEPARATOR)
-    return {a: b for a, b in zip(characters, new, strict=True) if a != b}
+    between = change(SEPARATOR)
+    new = change(SEPARATOR.join(characters)).split(between)
+    pairs = zip([*characters, SEPARATOR], [*new, between], strict=True)
+    return {a: b for a, b in pairs if a != b}
 
 
 @functools.cache

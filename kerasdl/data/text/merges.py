@@ -46,7 +46,7 @@ class Merges:
             return ids
         # What is finished stands where its first letter stood; -1 is nothing.
         states = (tokens, words, tf.range(total), tf.fill((total,), -1))
-        shapes = [tf.TensorShape((None,))] * 4
+        shapes = (tf.TensorShape((None,)),) * 4
         *_, finished = tf.while_loop(
             lambda tokens, *_: tf.size(tokens) > 0,
             lambda *states: self._join(count, *states),

@@ -29,7 +29,13 @@ ATOM = re.compile(
     | (?P<repeat>(?:[?*+]|\{\d+(?:,\d*)?\})) | (?P<plain>[^\\\[\](){}?*+|^$])""",
     re.VERBOSE | re.DOTALL,
 )
-ASSIGNED = (range(0xD800), range(0xE000, 0x32000), range(0xE0000, 0xE0200))  # planes in use
+# All code points that are, or may soon be, characters.
+ASSIGNED = (
+    range(0xD800),
+    range(0xE000, 0x34000),
+    range(0xE0000, 0xE0200),
+    range(0xF0000, 0x110000),
+)
 
 
 def characters():

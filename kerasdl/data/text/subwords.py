@@ -133,7 +133,7 @@ class WordPiece:
             return tf.boolean_mask(rows, on), tf.boolean_mask(end, on), ids, bad
 
         states = (rows, tf.gather(starts, rows), ids, long)
-        *_, ids, bad = tf.while_loop(lambda rows, *_: tf.size(rows) > 0, step, states, [one] * 4)
+        *_, ids, bad = tf.while_loop(lambda rows, *_: tf.size(rows) > 0, step, states, (one,) * 4)
         good = points.with_flat_values(ids)
         good = kept(good, (ids >= 0) & ~tf.gather(bad, points.value_rowids()))
         unknown = tf.fill((tf.reduce_sum(tf.cast(bad, tf.int32)),), self._unknown)
@@ -159,7 +159,9 @@ class WordPiece:
         rows = tf.boolean_mask(tf.range(tf.size(places)), valid)
         states = (rows, tf.boolean_mask(places, valid), tf.boolean_mask(node, valid))
         states += (tf.fill((tf.size(places),), ABSENT), tf.identity(places))
-        *_, number, end = tf.while_loop(lambda rows, *_: tf.size(rows) > 0, step, states, [one] * 5)
+        *_, number, end = tf.while_loop(
+            lambda rows, *_: tf.size(rows) > 0, step, states, (one,) * 5
+        )
         return number, end
 
 
@@ -223,7 +225,7 @@ class Unigram:
                 lambda node, *_: tf.size(node) > 0,
                 longer,
                 (*state, score, back, piece, single),
-                [one] * 8,
+                (one,) * 8,
             )
             lone = tf.boolean_mask(place, ~tf.gather(single, place))
             none = tf.fill((tf.size(lone),), self._unknown)
@@ -236,7 +238,7 @@ class Unigram:
             lambda position, rows, *_: tf.size(rows) > 0,
             forward,
             states,
-            [tf.TensorShape(()), one, one, one, one],
+            (tf.TensorShape(()), one, one, one, one),
         )
         return self._backward(points, starts, lengths, back, piece)
 
@@ -267,7 +269,7 @@ class Unigram:
             lambda places, taken: tf.size(places) > 0,
             step,
             (places, tf.fill(tf.shape(back), ABSENT)),
-            [one, one],
+            (one, one),
         )
         rows = tf.RaggedTensor.from_row_lengths(taken, points.row_lengths() + 1)[:, :-1]
         ids = rows.flat_values

@@ -68,7 +68,7 @@ class Tokenizer(tf.Module):
         self._json = json.dumps(metadata)
         self._pieces = Pieces(self._json)
         self.specials = Specials.from_dict(metadata.get("specials", {}))
-        self._table = None
+        self._table, self._encoded = None, self._ids
         known = self._pieces.pieces[: self._pieces.mask]
         if self.kind == "char":
             self._table = _characters(known)
@@ -80,6 +80,10 @@ class Tokenizer(tf.Module):
             self._model = base64.b64decode(metadata["model"])
         elif self.kind == PUBLISHED:
             self._pipeline = Pipeline(metadata)
+            spec = [tf.TensorSpec((None,), tf.string)]
+            graph = tf.function(self._ids, spec, autograph=False)
+            # No part of the module: a SavedModel holds signatures.
+            self._encoded = lambda strings: graph(strings)
 
     def to_json(self) -> str:
         return self._json
@@ -128,7 +132,7 @@ class Tokenizer(tf.Module):
         return result + (self._arrays(chunk) if chunk else [])
 
     def _arrays(self, texts):
-        ids = self._ids(tf.constant(texts, tf.string))
+        ids = self._encoded(tf.constant(texts, tf.string))
         return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
 
     def decode(self, ids) -> str:
