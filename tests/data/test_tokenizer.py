@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.data.text import tokenizer as tokenizers
 from kerasdl.data.text.convert import byte_names
 from kerasdl.data.text.tokenizer import KINDS, SPLIT, Tokenizer, train
 from kerasdl.ops.text import BOS, EOS, PAD, SPECIAL, UNK

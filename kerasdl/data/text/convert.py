@@ -9,6 +9,7 @@ import functools
 import json
 
 from kerasdl.data.text import patterns
+from kerasdl.data.text.merges import packed
 from kerasdl.data.text.patterns import ISOLATED, SPACE, quoted
 from kerasdl.errors import UserError
 from kerasdl.system.terminal import printable
@@ -361,16 +362,13 @@ def _bpe(model, size, of_bytes):
         letters = {str(byte[t]): i for t, i in vocabulary.items() if t in byte}
     else:
         letters = {t: i for t, i in vocabulary.items() if len(t) == 1}
-    whole = model.get("ignore_merges", False)
-    if whole:
-        whole = {t: i for t, i in vocabulary.items() if t}
-        if of_bytes:
-            known = {t: i for t, i in whole.items() if set(t) <= byte.keys()}
-            whole = {"".join(chr(byte[c]) for c in t): i for t, i in known.items()}
+    whole = {}
+    if model.get("ignore_merges"):  # of bytes, the pieces themselves
+        whole = True if of_bytes else {t: i for t, i in vocabulary.items() if t}
     unknown = model.get("unk_token")
     settings = {
         "letters": letters,
-        "merges": [[vocabulary[a], vocabulary[b], vocabulary[a + b]] for a, b in order],
+        "merges": packed([[vocabulary[a], vocabulary[b], vocabulary[a + b]] for a, b in order]),
         "vocab_size": size,
         "of_bytes": of_bytes,
         "fallback": _fallback(model, vocabulary),

@@ -3,11 +3,15 @@
 Source: Sennrich et al. 2016, https://arxiv.org/abs/1508.07909, algorithm 1.
 """
 
+import base64
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
 from kerasdl.data.text.lookup import Table
 
+LARGEST = 2**26  # bytes of merges
 NONE = np.int32(2**31 - 1)  # rank of a pair that is never joined
 
 
@@ -82,3 +86,15 @@ class Merges:
         finished = tf.tensor_scatter_nd_update(finished, ends, tf.boolean_mask(tokens, ~goes_on))
         stay = goes_on & ~tf.concat([[False], joins[:-1]], axis=0)
         return *(tf.boolean_mask(one, stay) for one in (tokens, words, places)), finished
+
+
+def packed(merges) -> str:
+    """Triples of ids as a text."""
+    numbers = np.array(merges, "<i4").reshape(-1, 3)
+    return base64.b64encode(zlib.compress(numbers.T.tobytes())).decode()
+
+
+def unpacked(text: str):
+    """int32 `(N, 3)`, what `packed` was given."""
+    content = zlib.decompressobj().decompress(base64.b64decode(text), LARGEST)
+    return np.frombuffer(content, "<i4").reshape(3, -1).T

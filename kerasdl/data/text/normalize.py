@@ -4,8 +4,10 @@ A step is a JSON list: `["replace", pattern of RE2, rewrite]`; `["map", {charact
 {character: combining class}]`, where those of a class stay in order; `["unicode", form]`.
 """
 
-import tensorflow as tf
+import itertools
+
 import numpy as np
+import tensorflow as tf
 
 from kerasdl.data.text.lookup import Table
 
@@ -27,7 +29,7 @@ class Mapping:
         starts = np.cumsum(lengths) - lengths
         keys = np.array([*map(ord, table)], np.int32)
         self._rows = Table(keys, np.stack([lengths, starts], 1).astype(np.int32))
-        self._targets = np.array([*sum(targets, []), 0], np.int32)
+        self._targets = np.array([*itertools.chain(*targets), 0], np.int32)
         marks = np.array([*map(ord, classes)], np.int32)
         self._classes = Table(marks, np.array([*classes.values()], np.int64), 0)
 

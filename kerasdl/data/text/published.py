@@ -8,8 +8,11 @@ Their metadata, which `kerasdl.data.text.reading` makes of the published files:
 | `normalizer` | steps of `kerasdl.data.text.normalize` |
 | `prefix` | `[pattern, rewrite]` for the text that stands first; null where nothing is put there |
 | `splits` | `[pattern, [text, ...]]` pairs: the texts, with boundaries between, replace a match |
-| `model` | `[class of kerasdl.data.text.subwords, its arguments]`, or `["SentencePiece", model]` |
+| `model` | `[class of kerasdl.data.text.subwords, its arguments]`, or sentencepiece's, see below |
 | `around` | two lists of ids: before and behind every text |
+
+A model of sentencepiece is `["SentencePiece", model in base64]`, with a list of texts and the id of
+unknown ones behind it where its pieces have other ids.
 """
 
 import base64
@@ -95,6 +98,9 @@ class Pipeline:
             self._model = _sentencepiece(*arguments)
         else:
             (settings,) = arguments
+            if settings.get("whole") is True:
+                words = enumerate(metadata["pieces"])
+                settings = settings | {"whole": {word: i for i, word in words if word}}
             self._model = getattr(subwords, kind)(**settings)
 
     def __call__(self, strings):
@@ -143,13 +149,20 @@ class Pipeline:
         return tf.concat(parts, axis=1) if len(parts) > 1 else ids
 
 
-def _sentencepiece(model):
+def _sentencepiece(model, texts=None, unknown=None):
+    """A function of texts: ragged ids of a model's pieces, or their places in `texts`."""
     code = base64.b64decode(model)
+    places = texts and Strings([text.encode() for text in texts], [*range(len(texts))])
 
-    def tokenize(texts):
+    def tokenize(strings):
         import tensorflow_text
 
         # Made anew each time: TensorFlow forgets the model outside of graphs when a seed is set.
-        return tensorflow_text.SentencepieceTokenizer(code, tf.int32).tokenize(texts)
+        kind = tf.string if texts else tf.int32
+        pieces = tensorflow_text.SentencepieceTokenizer(code, kind).tokenize(strings)
+        if not texts:
+            return pieces
+        found = places(pieces.flat_values)
+        return pieces.with_flat_values(tf.where(found < 0, unknown, found))
 
     return tokenize

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from kerasdl.data.text.lookup import Strings, Table, Trie
-from kerasdl.data.text.merges import Merges
+from kerasdl.data.text.merges import Merges, unpacked
 
 ABSENT = -1
 UNKNOWN_COST = 10.0  # below the worst score of a unigram model, for a character without a piece
@@ -36,7 +36,7 @@ class Bpe:
 
     Args:
         letters: `{letter: id}`: of bytes, numbers as texts, or characters.
-        merges: `[first, second, joined]` ids, in the order of their ranks.
+        merges: `[first, second, joined]` ids, in the order of their ranks, `packed`.
         vocab_size: Ids are below it.
         of_bytes: Whether letters are bytes.
         fallback: Ids of the 256 bytes, for characters that are no letters; () where they have none.
@@ -53,7 +53,7 @@ class Bpe:
         keys = [int(letter) if of_bytes else ord(letter) for letter in letters]
         ids = np.array([*letters.values()], np.int32)
         self._letters = Table(np.array(keys, np.int32), ids)
-        merges = np.array(merges, np.int64).reshape(-1, 3)
+        merges = unpacked(merges)
         self._merges = Merges(merges[:, :2], merges[:, 2], vocab_size)
         self._whole = None
         if whole:
