@@ -5,10 +5,13 @@ or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
+import json
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import Column, DataInfo
+from kerasdl.data.text import reading
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
@@ -19,6 +22,7 @@ from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
 KERAS = "keras:"
+TEXT = "text"  # the name of a tokenizer
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 
 
@@ -91,6 +95,20 @@ class Published:
                 "and give it these weights by load_weights or --initial-checkpoint"
             )
 
+    @cached_property
+    def tokenizer(self) -> str | None:
+        """The tokenizer that the place has, as JSON, or None.
+
+        Raises:
+            UserError: One that has something in it that is not known, or more tokens than the model.
+        """
+        folder = getattr(self.place, "folder", None)
+        size = self.all_arguments.get("vocab_size") if self.row else None
+        if folder is None or size is None:
+            return None
+        metadata = reading.read_tokenizer(folder, self.specials, size)
+        return metadata and json.dumps(metadata)
+
     def recipe(self) -> Recipe:
         """The settings that a run with these weights and without training would have."""
         more = {}
@@ -106,7 +124,8 @@ class Published:
             for name, spec in {**task_class.inputs, **task_class.targets}.items()
             if name not in task_class.optional
         }
-        info = DataInfo(columns)
+        texts = any(column.tokenizer for column in columns.values())
+        info = DataInfo(columns, {TEXT: self.tokenizer} if texts else {})
         wanted = self.all_arguments.get("max_length")
         if info.first("tokens") and wanted:
             # A task may add tokens of its own to those of the data.
@@ -127,6 +146,9 @@ class Published:
             names = self.facts.get("class_names") or range(arguments["num_classes"])
             return Column(kind, (), tuple(map(str, names)))
         if kind == "tokens":
+            if self.tokenizer:
+                named = {"tokenizer": TEXT, "max_length": arguments["max_length"]}
+                return Column(kind, ("N",), **named)
             sizes = {name: arguments[name] for name in ("vocab_size", "max_length")}
             return Column(kind, ("N",), **sizes, specials=self.specials)
         raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
