@@ -23,6 +23,7 @@ class Initial:
         input_stats: `(mean, std)` per channel; empty ones where inputs are not normalized.
         class_names: Of the classes that the last axis of the head stands for; () where they are not
             known.
+        published: What `source` gives, of weights that were published.
     """
 
     name: str
@@ -30,6 +31,15 @@ class Initial:
     arrays: dict
     input_stats: tuple | None
     class_names: tuple = ()
+    published: dict | None = None
+
+    def source(self, model) -> dict | None:
+        """Where a model's weights are from, as `kerasdl.store.published.Published.source`."""
+        return self.published
+
+    def arguments_of(self, row: str) -> dict:
+        """Arguments of a builder that follow from the weights: none that its run does not say."""
+        return {}
 
     def copy_to(self, model, class_names=()) -> str:
         """Give `model` the weights of the same paths; returns a line for the user.
@@ -50,7 +60,8 @@ class Initial:
         self._check_backbones(model, variables)
         places = {name: i for i, name in enumerate(self.class_names)}
         source = np.array([places.get(name, -1) for name in class_names], int)
-        values, fresh_head, compared, heads = {}, False, False, 0  # heads: weights by class
+        values, adapted, fresh_head, compared = {}, [], False, False
+        heads = 0  # weights by class
         for path, variable in variables.items():
             value, shape = self.arrays.get(path), tuple(variable.shape)
             if value is not None and self._is_by_class(path, value, shape, class_names):
@@ -58,6 +69,7 @@ class Initial:
                 value = taken_by_class(value, np.asarray(variable), source)
             elif value is not None and value.shape != shape:
                 value = None if in_head(path) else self._adapt(model, path, value, shape)
+                adapted += [] if value is None else [path]
             if value is not None:
                 values[path] = value
                 heads += of_classes(path)
@@ -71,6 +83,7 @@ class Initial:
         for path, value in values.items():
             variables[path].assign(value)
         line = f"{self.name}: took {len(values)} of {len(variables)} weights"
+        line += f" ({few(adapted)} of another shape, adapted)" if adapted else ""
         if compared and heads:
             line += _by_name(source, class_names)
             return line + ("; another head starts anew" if fresh_head else "")
@@ -97,14 +110,40 @@ class Initial:
         )
 
     def _adapt(self, model, path, value, shape):
-        adapt = getattr(model, "adapt_weight", None)
-        adapted = adapt(path, value, shape) if adapt else None
+        adapted = adapted_weight(model, path, value, shape)
         if adapted is None or tuple(adapted.shape) != shape:
             raise UserError(
                 f"--initial-checkpoint {self.name}: {path} has shape {value.shape} there and "
                 f"{shape} in {model.name}"
             )
         return adapted
+
+
+def adapted_weight(model, path, value, shape):
+    """A weight made to fit another shape, or None where it cannot be.
+
+    The model's own way is tried, `adapt_weight`; then the first kernel is made one of images of
+    another number of channels, so that it answers to gray images as to the same with three
+    channels alike.
+    """
+    adapt = getattr(model, "adapt_weight", None)
+    adapted = adapt(path, value, shape) if adapt else None
+    if adapted is None and value.ndim == len(shape) == 4:
+        height, width, channels, filters = value.shape
+        if (height, width, filters) == (*shape[:2], shape[3]):
+            if shape[2] == 1:
+                adapted = value.sum(axis=2, keepdims=True)
+            elif channels == 1:
+                adapted = np.repeat(value / shape[2], shape[2], axis=2)
+    return adapted
+
+
+def for_channels(values, channels: int) -> tuple:
+    """Statistics per channel for images of another number of channels: their mean, for each."""
+    values = tuple(values)
+    if len(values) in (0, 1, channels):
+        return values
+    return (float(np.mean(values)),) * channels
 
 
 def is_backbone(path: str) -> bool:
