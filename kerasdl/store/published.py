@@ -164,12 +164,12 @@ class Published:
                 renamed = rename.to_ours(family, target, weights)
             except UserError as error:
                 raise UserError(f"{self.name}: {error}") from None
-        self._check(model, target, renamed, family)
-        names = tuple(self.facts.get("class_names") or ())
-        initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            self._check(model, target, renamed, family)
+            names = tuple(self.facts.get("class_names") or ())
+            initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            line = initial.copy_to(model, class_names)
         variables = rename.by_path(model)
-        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays)}
-        line = initial.copy_to(model, class_names)
+        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays.shapes)}
         left = renamed.left_over
         line += f"; left over: {few(left, SHAPES)}" if left else ""
         taken = tuple(p for p in variables if p not in fresh)
@@ -177,14 +177,14 @@ class Published:
 
     def _check(self, model, target, renamed, family):
         """Refuse other sizes, and missing weights but for those of the head."""
-        variables = rename.by_path(target)
+        variables, shapes = rename.by_path(target), renamed.arrays.shapes
         adapt = getattr(model, "adapt_weight", lambda path, value, shape: None)
         other = [
-            f"{path} is {renamed.arrays[path].shape} there and {tuple(v.shape)} here"
+            f"{path} is {shapes[path]} there and {tuple(v.shape)} here"
             for path, v in variables.items()
             if not in_head(path)
-            and path in renamed.arrays
-            and renamed.arrays[path].shape != tuple(v.shape)
+            and path in shapes
+            and shapes[path] != tuple(v.shape)
             and adapt(path, renamed.arrays[path], tuple(v.shape)) is None
         ]
         if other:
@@ -199,9 +199,9 @@ class Published:
             )
 
 
-def _fits(path, variable, arrays) -> bool:
-    """Whether a weight is taken from `arrays`, as it is or adapted."""
-    return path in arrays and (not in_head(path) or arrays[path].shape == tuple(variable.shape))
+def _fits(path, variable, shapes) -> bool:
+    """Whether a weight is taken from arrays of `shapes`, as it is or adapted."""
+    return path in shapes and (not in_head(path) or shapes[path] == tuple(variable.shape))
 
 
 def is_place(where) -> bool:

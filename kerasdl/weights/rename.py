@@ -10,8 +10,9 @@ stands for every block; `{i+1}` is the same number, one higher. What is done to 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -93,14 +94,43 @@ class Renamed:
     """Weights under our paths.
 
     Attributes:
-        arrays: `{path below the model: array}`.
+        arrays: `{path below the model: array}`; see `Arrays`.
         left_over: Their names that no rule took.
         missing: Our paths that nothing was given for.
     """
 
-    arrays: dict
+    arrays: Mapping
     left_over: tuple
     missing: tuple
+
+
+class Arrays(Mapping):
+    """`{path: array}` of which each array is read and made when it is asked for, and not kept.
+
+    Attributes:
+        shapes: `{path: shape}`.
+    """
+
+    def __init__(self):
+        self.shapes, self._makers = {}, {}
+
+    def add(self, paths, make):
+        """Let `make()` give the arrays of `paths`; it is called once for their shapes."""
+        for i, (path, array) in enumerate(zip(paths, make(), strict=True)):
+            self.shapes[path], self._makers[path] = array.shape, (make, i)
+
+    def __getitem__(self, path):
+        make, i = self._makers[path]
+        return make()[i]
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __contains__(self, path):
+        return path in self.shapes
 
 
 def dense(theirs, ours) -> tuple:
@@ -147,7 +177,8 @@ def to_ours(family, model, weights) -> Renamed:
     Args:
         family: A `Family`.
         model: Our model, built.
-        weights: `{name: array}`, read when asked; with `shapes`, `{name: shape}`, if it can.
+        weights: `{name: array}`; each is read when it is needed, once to be checked and once more
+            whenever its array is asked for.
 
     Raises:
         UserError: Tied weights that differ, or a shape that cannot be split, joined or turned.
@@ -155,7 +186,7 @@ def to_ours(family, model, weights) -> Renamed:
     paths = by_path(model)
     names = _names(family, weights)
     rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
-    arrays, used = {}, set()
+    arrays, used = Arrays(), set()
     for path in paths:
         for patterns, rule in rules:
             places = _places(patterns[0], path)
@@ -170,22 +201,23 @@ def to_ours(family, model, weights) -> Renamed:
                 continue
             _check_tied(weights, names, sources[0], others)
             ours = [_format(p, places) for p in _tuple(rule.ours)]
-            values = [weights[names[n]] for n in sources]
-            try:
-                made = TRANSFORMS[rule.how].to_ours(
-                    values, [tuple(paths[p].shape) for p in ours if p in paths], model
-                )
-            except (ValueError, IndexError) as error:
-                shapes = ", ".join(f"{n} {v.shape}" for n, v in zip(sources, values, strict=True))
-                raise UserError(
-                    f"{shapes}: does not fit {', '.join(ours)} "
-                    f"{[tuple(paths[p].shape) for p in ours if p in paths]}: {error}"
-                ) from None
-            arrays.update(zip(ours, made, strict=True))
+            shapes = [tuple(paths[p].shape) for p in ours if p in paths]
+            make = partial(_made, rule, model, weights, [names[n] for n in sources], ours, shapes)
+            arrays.add(ours, make)
             used |= {names[n] for n in (*sources, *others) if n in names}
     left = [n for n in weights if n not in used and not _is_ignored(family, n)]
     missing = [p for p in paths if p not in arrays]
     return Renamed(arrays, tuple(left), tuple(missing))
+
+
+def _made(rule, model, weights, sources, ours, shapes):
+    """The arrays that a rule makes of those of `sources`."""
+    values = [weights[name] for name in sources]
+    try:
+        return TRANSFORMS[rule.how].to_ours(values, shapes, model)
+    except (ValueError, IndexError) as error:
+        given = ", ".join(f"{n} {v.shape}" for n, v in zip(sources, values, strict=True))
+        raise UserError(f"{given}: does not fit {', '.join(ours)} {shapes}: {error}") from None
 
 
 def to_theirs(family, model, arrays=None) -> dict:
