@@ -61,8 +61,9 @@ class Family:
     Attributes:
         name: "timm ViT" and the like, for people.
         module: The module of its models, below `kerasdl.models`.
-        rules: Of `Rule`s, or a function of the model that makes them. Where several fit a path, the
-            first whose names are all there is read, and the first is written.
+        rules: Of `Rule`s, or a function that makes those of a model, or of any if it is None. Where
+            several fit a path, the first whose names are all there is read, and the first is
+            written.
         prefix: A beginning of names that a file may lack, as that of a bare backbone does.
         ignored: Regular expressions of names that hold no weights, besides counters: masks, tables.
         written: A function `{name: array} -> {name: array}` of what is written besides the rules'
@@ -85,7 +86,7 @@ class Family:
     needs: str = ""
 
     def rules_for(self, model) -> tuple:
-        """The rules of a model."""
+        """The rules of a model, or of any if it is None."""
         return tuple(self.rules(model) if callable(self.rules) else self.rules)
 
 
