@@ -58,7 +58,7 @@ PAPERS = (
         "generate_text",
         "Touvron et al. 2023",
         "https://arxiv.org/abs/2302.13971",
-        {"llama_small": 0},
+        {"llama_small": 726_144},
         "python_docs",
     ),
     Paper(
@@ -66,7 +66,7 @@ PAPERS = (
         "generate_text",
         "Jiang et al. 2024",
         "https://arxiv.org/abs/2401.04088",
-        {"mixtral_small": 0},
+        {"mixtral_small": 1_281_152},
         "python_docs",
     ),
     Paper(

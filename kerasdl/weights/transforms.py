@@ -57,7 +57,7 @@ def _split(arrays, model):
 
 
 def _paired(rows, heads):
-    """Rows `(h d, ...)` where `i` and `i + d / 2` of a head are turned as a pair, as `2i, 2i + 1`."""
+    """Rows `(h d, ...)`, of which `i, i + d / 2` of a head are a pair, as `2i, 2i + 1`."""
     return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
 
 

@@ -59,7 +59,7 @@ def rules(model):
 
 
 def head(embedding, model):
-    """Rules of the token embeddings, of that name, and of the scores, which may be made with them."""
+    """Rules of the token embeddings, of that name, and of the scores."""
     scores = "lm_head.weight"
     if model is None or model.head is None:
         return (Rule(embedding, "embedding/table", also=(scores,)),)

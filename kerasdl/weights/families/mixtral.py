@@ -1,5 +1,6 @@
-"""Mixtral as its published files name it, an expert at a time, and as later versions of transformers
-do, whose experts are stacked.
+"""Mixtral as its published files name it, and as later versions of transformers do.
+
+The former have each expert by itself, the latter stack them.
 
 Source: https://huggingface.co/docs/transformers/model_doc/mixtral; `w1` is the gate, `w3` what it
         multiplies, `w2` the way back.
