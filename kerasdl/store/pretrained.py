@@ -98,10 +98,14 @@ def _prove(path, family, target):
     """Refuse a file that does not hold, bit for bit, what the model does."""
     with files.open_weights(path) as weights:
         arrays = rename.to_ours(family, target, weights).arrays
-    for name, variable in rename.by_path(target).items():
-        if not np.array_equal(arrays.get(name), np.asarray(variable), equal_nan=True):
-            path.unlink()
-            raise UserError(f"{path}: {name} would not be read back as it is")
+        lost = [
+            name
+            for name, variable in rename.by_path(target).items()
+            if not np.array_equal(arrays.get(name), np.asarray(variable), equal_nan=True)
+        ]
+    if lost:
+        path.unlink()
+        raise UserError(f"{path}: {few(lost)} would not be read back as they are")
 
 
 def _described(values, info) -> dict:
