@@ -107,7 +107,7 @@ class Published:
         """The tokenizer that the place has, as JSON, or None.
 
         Raises:
-            UserError: One that has something in it that is not known, or more tokens than the model.
+            UserError: Something of it is not known, or it has more tokens than the model.
         """
         folder = getattr(self.place, "folder", None)
         size = self.all_arguments.get("vocab_size") if self.row else None
