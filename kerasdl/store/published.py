@@ -113,7 +113,10 @@ class Published:
         size = self.all_arguments.get("vocab_size") if self.row else None
         if folder is None or size is None:
             return None
-        metadata = reading.read_tokenizer(folder, self.specials, size)
+        try:
+            metadata = reading.read_tokenizer(folder, self.specials, size)
+        except UserError as error:
+            raise UserError(f"{error}; without such files the model takes token ids") from None
         return metadata and json.dumps(metadata)
 
     def recipe(self) -> Recipe:

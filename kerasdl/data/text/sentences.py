@@ -104,5 +104,5 @@ def of_marian(source: bytes, target: bytes | None, vocabulary: dict, names: dict
         "splits": [],
         "model": ["SentencePiece", codes[0], texts, names["unk"]],
         "target": codes[1] if target else None,
-        "around": [[], [names["eos"]]],
+        "around": [[], []],  # the task ends a source
     }

@@ -108,6 +108,14 @@ class Tokenizer(tf.Module):
     def _known(self):
         return {piece.decode() for piece in self._pieces.pieces[SPECIAL:]}
 
+    def of_targets(self) -> "Tokenizer":
+        """The tokenizer of translations, where that of their sources is this one."""
+        metadata = json.loads(self._json)
+        if not metadata.get("target"):
+            return self
+        kind, _, *more = metadata["model"]
+        return Tokenizer({**metadata, "model": [kind, metadata["target"], *more]})
+
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that have no id, sorted; only `char` has such."""
         text = text if self._pieces.mask is None else text.replace(MASK, "")
