@@ -59,13 +59,13 @@ class Pieces:
             texts, one character per byte, in the order of the ids; the first three specials
             are empty. `mask` is the id of the mask token, where there is one. Those of a published
             tokenizer have `hidden`, ids that no text shows, and `first`, `{id: piece}` of those
-            that read otherwise where no shown one stands before them.
+            that read otherwise where no shown one stands before them; there `blank` ids are none.
 
     Attributes:
         pieces: The bytes of each id.
         mask: The id of the mask token, or None.
         ends: Ids that a text ends before; its hidden ids do not end a published one.
-        hidden: See above.
+        hidden, blank: See above.
         first: See above, `{id: bytes}`.
     """
 
@@ -76,6 +76,7 @@ class Pieces:
         self.mask = metadata.get("mask")
         self.ends = () if "hidden" in metadata else (EOS,)
         self.hidden = frozenset(metadata.get("hidden", ()))
+        self.blank = frozenset(metadata.get("blank", ()))
         first = metadata.get("first", {})
         self.first = {int(i): piece.encode("latin-1") for i, piece in first.items()}
 
@@ -84,9 +85,11 @@ class Pieces:
         ids = np.asarray(ids).tolist()
         ids = next((ids[:n] for n, i in enumerate(ids) if i in self.ends), ids)
         pieces = [self.pieces[i] for i in ids]
-        if self.first:
-            shown = next((n for n, i in enumerate(ids) if i not in self.hidden), None)
-            if shown is not None:
-                pieces[shown] = self.first.get(ids[shown], pieces[shown])
+        if self.first or self.blank:
+            unseen = self.hidden | self.blank
+            shown = next((n for n, i in enumerate(ids) if i not in unseen), len(ids))
+            pieces = pieces[shown:]
+            if pieces:
+                pieces[0] = self.first.get(ids[shown], pieces[0])
         text = b"".join(pieces).decode(errors="replace")
         return text.removeprefix(" ") if self.strip else text

@@ -52,11 +52,17 @@ def _part(kind, spec):
     return getattr(library(whole), kind)
 
 
+@functools.cache
 def byte_names() -> dict:
     """`{byte: character}` as GPT-2's byte-level BPE writes bytes."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     rest = [value for value in range(256) if value not in plain]
     return {v: chr(v) for v in plain} | {v: chr(256 + i) for i, v in enumerate(rest)}
+
+
+@functools.cache
+def _bytes_by_name():
+    return {character: value for value, character in byte_names().items()}
 
 
 def metadata(data: dict, names=None) -> dict:
@@ -357,7 +363,7 @@ def _bpe(model, size, of_bytes):
         first, second = pair.split(" ") if isinstance(pair, str) else pair
         merges[first, second] = rank
     order = sorted(merges, key=merges.get)
-    byte = {character: value for value, character in byte_names().items()}
+    byte = _bytes_by_name()
     if of_bytes:
         letters = {str(byte[t]): i for t, i in vocabulary.items() if t in byte}
     else:
@@ -431,7 +437,7 @@ def _pieces(spec, tokens):
 
 
 def _of_byte_names(token):
-    byte = {character: value for value, character in byte_names().items()}
+    byte = _bytes_by_name()
     if set(token) <= byte.keys():
         return bytes(byte[c] for c in token)
     return token.encode()

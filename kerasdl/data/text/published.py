@@ -11,8 +11,7 @@ Their metadata, which `kerasdl.data.text.reading` makes of the published files:
 | `model` | `[class of kerasdl.data.text.subwords, its arguments]`, or sentencepiece's, see below |
 | `around` | two lists of ids: before and behind every text |
 
-A model of sentencepiece is `["SentencePiece", model in base64]`, with a list of texts and the id of
-unknown ones behind it where its pieces have other ids.
+A model of sentencepiece is `["SentencePiece", arguments of SentencePiece]`.
 """
 
 import base64
@@ -37,16 +36,12 @@ class Added:
 
     def __init__(self, tokens):
         self._numbers = Strings([t.encode() for t, *_ in tokens], [n for _, n, *_ in tokens])
-        parts = []
-        for left, right in ((1, 1), (1, 0), (0, 1), (0, 0)):
-            texts = [t for t, _, before, behind in tokens if (before, behind) == (left, right)]
-            texts = "|".join(quoted(t) for t in sorted(texts, key=len, reverse=True))
-            space = f"[{SPACE}]*"
-            if texts:
-                parts.append(f"{space * left}({texts}){space * right}")
-        self._pattern = "|".join(parts)
-        groups = "".join(rf"\{i + 1}" for i in range(len(parts)))
-        self._rewrite = BOUNDARY + groups.encode() + BOUNDARY
+        longest_first = sorted((t for t, *_ in tokens), key=len, reverse=True)
+        self._pattern = "|".join(map(quoted, longest_first))
+        size = max((n for _, n, *_ in tokens), default=-1) + 1
+        self._strips = np.zeros((size, 2), bool)  # what stands before, and behind
+        for _, number, left, right in tokens:
+            self._strips[number] = left, right
         self._any = bool(tokens)
 
     def __call__(self, texts, ids, rows, head):
@@ -63,16 +58,29 @@ class Added:
         """
         if not self._any:
             return texts, ids, rows, head
-        marked = tf.strings.regex_replace(texts, self._pattern, self._rewrite)
+        marked = tf.strings.regex_replace(texts, self._pattern, BOUNDARY + rb"\0" + BOUNDARY)
         parts = tf.strings.split(tf.where(ids < 0, marked, ""), BOUNDARY)
         place = tf.ragged.range(parts.row_lengths()).flat_values
         of = parts.value_rowids()
         found = tf.where(place % 2 == 1, self._numbers(parts.flat_values), -1)
+        texts = self._stripped(parts.flat_values, found)
         ids = tf.maximum(found, tf.gather(ids, of))
-        keep = (ids >= 0) | (parts.flat_values != "")
+        keep = (ids >= 0) | (texts != "")
         head = tf.gather(head, of) & (place == 0)
         rows = tf.gather(rows, of)
-        return tuple(tf.boolean_mask(x, keep) for x in (parts.flat_values, ids, rows, head))
+        return tuple(tf.boolean_mask(x, keep) for x in (texts, ids, rows, head))
+
+    def _stripped(self, texts, found):
+        """Texts without the white space that the tokens beside them take."""
+        if not self._strips.any():
+            return texts
+        left, right = tf.unstack(tf.gather(self._strips, tf.maximum(found, 0)), axis=1)
+        left, right = left & (found >= 0), right & (found >= 0)
+        before = tf.concat([[False], right[:-1]], axis=0)
+        behind = tf.concat([left[1:], [False]], axis=0)
+        space = f"[{SPACE}]+"
+        texts = tf.where(before, tf.strings.regex_replace(texts, rf"\A{space}", ""), texts)
+        return tf.where(behind, tf.strings.regex_replace(texts, rf"{space}\z", ""), texts)
 
 
 class Pipeline:
@@ -95,7 +103,7 @@ class Pipeline:
         self._sentences = kind == "SentencePiece"
         self.needs_text_ops = self._sentences or self._normalizer.needs_text_ops
         if self._sentences:
-            self._model = _sentencepiece(*arguments)
+            self._model = SentencePiece(*arguments)
         else:
             (settings,) = arguments
             if settings.get("whole") is True:
@@ -149,20 +157,69 @@ class Pipeline:
         return tf.concat(parts, axis=1) if len(parts) > 1 else ids
 
 
-def _sentencepiece(model, texts=None, unknown=None):
-    """A function of texts: ragged ids of a model's pieces, or their places in `texts`."""
-    code = base64.b64decode(model)
-    places = texts and Strings([text.encode() for text in texts], [*range(len(texts))])
+class SentencePiece:
+    """A model of sentencepiece, by the operation of tensorflow-text.
 
-    def tokenize(strings):
+    The operation is of an older library, which breaks ties between unigrams in another way: it only
+    normalizes their texts.
+
+    Args:
+        model: In base64.
+        unigram: Arguments of `Unigram`, or None of other models.
+        texts: `[text]` of ids that the pieces have in place of their own; or None.
+        unknown: The id of other pieces, likewise.
+    """
+
+    def __init__(self, model, unigram=None, texts=None, unknown=None):
+        self._code, self._unknown = base64.b64decode(model), unknown
+        self._unigram, self._normal = None, None
+        if unigram:
+            self._unigram = subwords.Unigram(**unigram)
+            # Bytes stand for characters without a piece; without them these are pieces as they are.
+            self._normal = _raw(unigram["pieces"], unigram["fallback"])
+        self._places = None
+        if texts:
+            self._places = Strings([text.encode() for text in texts], [*range(len(texts))])
+
+    def _tokenize(self, strings, kind):
         import tensorflow_text
 
         # Made anew each time: TensorFlow forgets the model outside of graphs when a seed is set.
-        kind = tf.string if texts else tf.int32
-        pieces = tensorflow_text.SentencepieceTokenizer(code, kind).tokenize(strings)
-        if not texts:
-            return pieces
-        found = places(pieces.flat_values)
-        return pieces.with_flat_values(tf.where(found < 0, unknown, found))
+        return tensorflow_text.SentencepieceTokenizer(self._code, kind).tokenize(strings)
 
-    return tokenize
+    def __call__(self, strings):
+        if self._unigram is None:
+            if self._places is None:
+                return self._tokenize(strings, tf.int32)
+            pieces = self._tokenize(strings, tf.string)
+        else:
+            if self._normal is None:
+                normal = self._tokenize(strings, tf.string)
+            else:
+                ids = self._tokenize(strings, tf.int32)
+                normal = ids.with_flat_values(tf.gather(self._normal, ids.flat_values))
+            words = tf.strings.reduce_join(normal, axis=1)
+            there = words != ""
+            ids, pieces = self._unigram.pieces(tf.boolean_mask(words, there))
+            rows = tf.cast(tf.where(there)[:, 0], tf.int64)
+            count = tf.size(strings, tf.int64)
+
+            def placed(x):
+                of = tf.gather(rows, x.value_rowids())
+                return tf.RaggedTensor.from_value_rowids(x.flat_values, of, count)
+
+            if self._places is None:
+                return placed(ids)
+            pieces = placed(pieces)
+        found = self._places(pieces.flat_values)
+        return pieces.with_flat_values(tf.where(found < 0, self._unknown, found))
+
+
+def _raw(pieces, fallback):
+    """The bytes of each piece as the normalized text has them; None without ids of bytes."""
+    if not fallback:
+        return None
+    texts = [text.encode() for text, _ in pieces]
+    for value, number in enumerate(fallback):
+        texts[number] = bytes([value])
+    return texts

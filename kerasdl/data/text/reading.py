@@ -81,8 +81,12 @@ def read_tokenizer(folder, specials=None, vocab_size=None) -> dict | None:
         result["hidden"] += range(count, vocab_size)
     made = _specials(names, result["hidden"], specials or {}, count)
     result["specials"] = made.to_dict()
-    result["hidden"] = sorted({*result["hidden"], *({made.pad} if made.pad in made.end else ())})
-    return result | ({"mask": names["mask"]} if "mask" in names else {})
+    if "mask" in names:  # a text shows it
+        mask = result["mask"] = names["mask"]
+        result["hidden"] = [i for i in result["hidden"] if i != mask]
+        text = " " * result["strip"] + files.mask
+        result["pieces"][mask] = text.encode().decode("latin-1")
+    return result
 
 
 def _has(folder):
@@ -114,7 +118,7 @@ class _Files:
         self.folder = folder
         self.settings = self.json(SETTINGS) if self.has(SETTINGS) else {}
         named = self.json(NAMED) if self.has(NAMED) else {}
-        self.named = {}
+        self.named, self.mask = {}, ""
         for values in (named, self.settings):
             for name in TOKENS:
                 value = values.get(f"{name}_token")
@@ -169,6 +173,7 @@ class _Files:
         return {name: texts[0] for name, texts in found.items() if texts}
 
     def _fast(self, data, named):
+        self.mask = named.get("mask", "")
         result = convert.metadata(data, named)
         around, names = result["around"], result["names"]
         if not any(around):  # what it has itself counts
@@ -266,6 +271,7 @@ class _Files:
         kind = self.settings.get("tokenizer_class", "")
         names = result["names"]
         pieces = result.pop("texts")
+        self.mask = self.named.get("mask", "")
         names |= {n: pieces.index(t) for n, t in self.named.items() if t in pieces}
         flags = (
             (0, "add_bos_token", "bos", kind in SENTENCEPIECE_BOS),

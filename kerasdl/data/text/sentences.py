@@ -5,6 +5,8 @@ Source: Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226.
 
 import base64
 
+import numpy as np
+
 from kerasdl.errors import UserError
 from kerasdl.system import archives
 
@@ -56,14 +58,55 @@ def metadata(content: bytes) -> dict:
         "strip": True,
         "first": {str(i): piece.decode("latin-1") for i, piece in first.items()},
         "hidden": control,
+        "blank": _blank(model, texts, start),
         "names": {name: number for name, number in names.items() if number >= 0},
         "added": [[], []],
         "normalizer": [],
         "prefix": None,
         "splits": [],
-        "model": ["SentencePiece", base64.b64encode(content).decode()],
+        "model": ["SentencePiece", base64.b64encode(content).decode(), _unigram(model, texts)],
         "around": [[], []],
         "texts": texts,
+    }
+
+
+def _blank(model, texts, start):
+    """The ids of spaces that are left out as long as nothing else stands before them."""
+    if SPACE not in texts or not start:
+        return []
+    space = texts.index(SPACE)
+    both = model.decode([space, space, *start]), model.decode(start)
+    return [space] if both[0] == both[1] else []
+
+
+def _unigram(model, texts):
+    """The arguments of `subwords.Unigram` of a model; None of one of another type."""
+    import sentencepiece.sentencepiece_model_pb2 as proto
+
+    specs = proto.ModelProto.FromString(model.serialized_model_proto())
+    if specs.trainer_spec.model_type != proto.TrainerSpec.UNIGRAM:
+        return None
+    kinds = proto.ModelProto.SentencePiece
+    scores = [np.float32(piece.score) for piece in specs.pieces]
+    normal = [s for s, p in zip(scores, specs.pieces, strict=True) if p.type == kinds.NORMAL]
+    lowest, highest = min(normal, default=np.float32(0)), max(normal, default=np.float32(0))
+    pieces, fallback = [], {}
+    for number, (piece, score) in enumerate(zip(specs.pieces, scores, strict=True)):
+        text = piece.piece if piece.type in (kinds.NORMAL, kinds.USER_DEFINED) else ""
+        if piece.type == kinds.USER_DEFINED:  # so good that it is always taken
+            score = np.float32(len(text.encode()) * highest - 0.1)
+        elif piece.type != kinds.NORMAL:
+            score = lowest
+        if piece.type == kinds.BYTE:
+            fallback[int(piece.piece[3:5], 16)] = number
+        pieces.append([text, float(score)])
+    bytes_ = [fallback[value] for value in sorted(fallback)]
+    bytes_ = bytes_ if specs.trainer_spec.byte_fallback else []
+    return {
+        "pieces": pieces,
+        "unknown": model.unk_id(),
+        "fallback": bytes_,
+        "dtype": "float32",
     }
 
 
@@ -83,14 +126,13 @@ def of_marian(source: bytes, target: bytes | None, vocabulary: dict, names: dict
     Raises:
         UserError: There is no model of sentencepiece, or ids that no vocabulary has.
     """
-    for content in filter(None, (source, target)):
-        opened(content)
+    both = [metadata(content) for content in (source, target) if content]
     if sorted(vocabulary.values()) != [*range(len(vocabulary))]:
         raise UserError("its vocab.json has ids that are not 0, 1 and so on")
     texts = sorted(vocabulary, key=vocabulary.get)
     hidden = sorted({names[name] for name in ("eos", "pad", "unk") if name in names})
     pieces = ["" if i in hidden else t.replace(SPACE, " ") for i, t in enumerate(texts)]
-    codes = [base64.b64encode(one).decode() for one in (source, target) if one]
+    arguments = [[*one["model"], texts, names["unk"]] for one in both]
     return {
         "kind": "published",
         "pieces": [piece.encode().decode("latin-1") for piece in pieces],
@@ -102,7 +144,7 @@ def of_marian(source: bytes, target: bytes | None, vocabulary: dict, names: dict
         "normalizer": [],
         "prefix": None,
         "splits": [],
-        "model": ["SentencePiece", codes[0], texts, names["unk"]],
-        "target": codes[1] if target else None,
+        "model": arguments[0],
+        "target": arguments[1] if target else None,
         "around": [[], []],  # the task ends a source
     }

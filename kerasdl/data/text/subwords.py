@@ -169,28 +169,62 @@ class Unigram:
     """The likeliest pieces of a word, by Viterbi's algorithm.
 
     Args:
-        pieces: `[text, score]` in the order of their ids.
+        pieces: `[text, score]` in the order of their ids; one without a text is in no word.
         unknown: The id of characters that have no piece.
         fallback: Ids of the 256 bytes for these; () where they have none.
         fuse: Whether unknown ones that follow each other are one.
+        dtype: Of sums of scores.
     """
 
-    def __init__(self, pieces, unknown, fallback=(), fuse=True):
+    def __init__(self, pieces, unknown, fallback=(), fuse=True, dtype="float64"):
         texts = {text: i for i, (text, _) in enumerate(pieces) if text}
         self._trie = Trie([*texts], [*texts.values()])
-        self._scores = np.array([score for _, score in pieces], np.float64)
+        self._scores = np.array([score for _, score in pieces], dtype)
         self._unknown, self._fuse = unknown, fuse
         self._fallback = np.array(fallback, np.int32)
-        self._cost = self._scores.min() - UNKNOWN_COST
+        self._cost = (self._scores.min() - self._scores.dtype.type(UNKNOWN_COST)).astype(dtype)
 
     def __call__(self, words):
+        points, rows = self._best(words)
+        return self._to_bytes(points, rows) if len(self._fallback) else self._kept(rows)[0]
+
+    def pieces(self, words):
+        """The ids as `__call__` gives them, and the pieces as they stand, ragged `(U, None)`.
+
+        With ids of bytes, the pieces are None.
+        """
+        points, rows = self._best(words)
+        if len(self._fallback):
+            return self._to_bytes(points, rows), None
+        ids, keep = self._kept(rows)
+        number = tf.cumsum(tf.cast(keep, tf.int64)) - 1
+        parts = tf.RaggedTensor.from_value_rowids(points.flat_values, number, ids.row_splits[-1])
+        return ids, ids.with_flat_values(tf.strings.unicode_encode(parts, "UTF-8"))
+
+    def _kept(self, rows):
+        """The pieces of `_best`, and where they begin."""
+        ids, of = rows.flat_values, rows.value_rowids()
+        keep = ids >= 0
+        result = kept(rows, keep)
+        if self._fuse:
+            ids, of = result.flat_values, result.value_rowids()
+            again = (ids[1:] == self._unknown) & (ids[:-1] == self._unknown)
+            again &= of[1:] == of[:-1]
+            first = ~tf.concat([tf.zeros_like(ids[:1], tf.bool), again], axis=0)
+            place = tf.where(keep)
+            keep = tf.tensor_scatter_nd_update(keep, place, first)
+            result = kept(result, first)
+        return result, keep
+
+    def _best(self, words):
+        """The code points of words, and at each the piece that begins there, or -1."""
         points = tf.strings.unicode_decode(words, "UTF-8")
         lengths = tf.cast(points.row_lengths(), tf.int32)
         # Between characters: one more place than characters of each word.
         starts = tf.cast(points.row_starts(), tf.int32) + tf.range(tf.size(lengths))
         size = tf.size(points.flat_values) + tf.size(lengths)
         padded = tf.concat([points, tf.zeros((points.nrows(), 1), tf.int32)], axis=1).flat_values
-        score = tf.zeros((size,), tf.float64)
+        score = tf.zeros((size,), self._scores.dtype)
         back = tf.fill((size,), ABSENT)  # where the piece that ends here began
         piece = tf.fill((size,), ABSENT)
         one = tf.TensorShape((None,))
@@ -245,7 +279,7 @@ class Unigram:
     def _better(self, number, origin, target, score, back, piece, cost=None):
         """Take over pieces that are better than what ended at their targets; the first of equals
         stays."""
-        own = tf.gather(self._scores, number) if cost is None else tf.constant(cost, tf.float64)
+        own = tf.gather(self._scores, number) if cost is None else tf.constant(cost)
         new = tf.gather(score, origin) + own
         better = (tf.gather(back, target) < 0) | (new > tf.gather(score, target))
         place = tf.boolean_mask(target, better)[:, None]
@@ -272,16 +306,7 @@ class Unigram:
             (one, one),
         )
         rows = tf.RaggedTensor.from_row_lengths(taken, points.row_lengths() + 1)[:, :-1]
-        ids = rows.flat_values
-        if len(self._fallback):
-            return self._to_bytes(points, rows)
-        result = kept(rows, ids >= 0)
-        if self._fuse:
-            ids, row = result.flat_values, result.value_rowids()
-            again = (ids[1:] == self._unknown) & (ids[:-1] == self._unknown)
-            again &= row[1:] == row[:-1]
-            result = kept(result, ~tf.concat([tf.zeros_like(ids[:1], tf.bool), again], axis=0))
-        return result
+        return points, rows
 
     def _to_bytes(self, points, rows):
         """Bytes in the place of unknown characters."""

@@ -113,8 +113,7 @@ class Tokenizer(tf.Module):
         metadata = json.loads(self._json)
         if not metadata.get("target"):
             return self
-        kind, _, *more = metadata["model"]
-        return Tokenizer({**metadata, "model": [kind, metadata["target"], *more]})
+        return Tokenizer({**metadata, "model": metadata["target"]})
 
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that have no id, sorted; only `char` has such."""
@@ -176,7 +175,7 @@ class Tokenizer(tf.Module):
             ended = tf.cumsum(tf.cast(ids == end, tf.int32), axis=1) > 0
             ids = tf.where(ended, self.specials.pad, ids)
         pieces = tf.gather(tf.constant(self._pieces.pieces), ids)
-        if self._pieces.first:
+        if self._pieces.first or self._pieces.blank:
             pieces = self._with_first(ids, pieces)
         text = tf.strings.reduce_join(pieces, axis=1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
@@ -184,11 +183,16 @@ class Tokenizer(tf.Module):
 
     def _with_first(self, ids, pieces):
         """Pieces, of which the first that is shown may read otherwise."""
-        hidden = tf.reduce_any(ids[..., None] == sorted(self._pieces.hidden), axis=-1)
+        unseen = np.zeros(self.vocab_size, bool)
+        unseen[[*self._pieces.hidden, *self._pieces.blank]] = True
+        hidden = tf.gather(unseen, ids)
         place = tf.cumsum(tf.cast(~hidden, tf.int32), axis=1)
+        if self._pieces.blank:
+            pieces = tf.where(hidden & (place == 0), "", pieces)
         order = sorted(self._pieces.first)
         numbers = Table(np.array(order, np.int32), np.arange(len(order), dtype=np.int32))(ids)
-        other = tf.gather([self._pieces.first[i] for i in order], tf.maximum(numbers, 0))
+        texts = [*(self._pieces.first[i] for i in order), b""]
+        other = tf.gather(texts, tf.maximum(numbers, 0))
         return tf.where(~hidden & (place == 1) & (numbers >= 0), other, pieces)
 
     def _ids(self, strings):
