@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from kerasdl.weights.configs import Config
 from kerasdl.weights.families import mixtral
 from kerasdl.weights.files import save_safetensors
 from kerasdl.weights.rename import by_path, fraction, to_ours, to_theirs
+from kerasdl.weights.transforms import TRANSFORMS
 from tests import goldens
 from tests.fork_server import python
 from tests.weights.test_published import folder_of
@@ -142,6 +144,15 @@ def test_other_sizes_go_there_and_back(rng, name, changed):
 
 
 EMBEDDING = {"gpt2": "wte.weight", **dict.fromkeys(("llama", "mixtral"), "embed_tokens.weight")}
+
+
+def test_biases_of_rotary_heads_are_turned_as_their_kernels(rng):
+    model = SimpleNamespace(num_heads=4, num_kv_heads=2)
+    apart = [rng.normal(size=(heads * 6, 5)) for heads in (4, 2, 2)]
+    (kernel,) = TRANSFORMS["join_pairs"].to_ours(apart, [(5, 48)], model)
+    for i in range(5):
+        (bias,) = TRANSFORMS["join_pairs"].to_ours([a[:, i] for a in apart], [(48,)], model)
+        np.testing.assert_array_equal(bias, kernel[i])
 
 
 def test_cached_decoding_with_heads_of_their_own_width(rng):
