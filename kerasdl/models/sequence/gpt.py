@@ -162,7 +162,9 @@ class GPT(Model):
         check_heads(num_heads, dim, num_kv_heads, rotary)
         self.max_length = self.context = max_length
         self.dim = dim
-        self.cache_shape = (num_kv_heads or num_heads, dim // num_heads)
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.cache_shape = (self.num_kv_heads, dim // num_heads)
         stddevs = (STDDEV, STDDEV / (2 * depth) ** 0.5)  # what is added to x starts smaller
 
         def make_mlp():

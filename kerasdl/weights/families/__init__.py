@@ -7,9 +7,21 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import rename
 
-FILES = ("bert", "ddpm", "densenet", "gpt2", "resnet", "resnet_v2", "torch_recurrent", "vgg", "vit")
+FILES = (
+    "bert",
+    "ddpm",
+    "densenet",
+    "gpt2",
+    "resnet",
+    "resnet_v2",
+    "torch_recurrent",
+    "vgg",
+    "vit",
+    "keras_hub",
+)
 ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
-KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
+# Of transformers, diffusers, timm and KerasHub
+KEYS = ("model_type", "_class_name", "architecture", "class_name")
 
 
 @functools.cache
