@@ -127,8 +127,8 @@ def _local(where, path) -> Place:
 
 def meant(where) -> str:
     """` (did you mean hf:ORG/REPO?)` of a path that is not there and could be a repository's."""
-    name = str(where)
-    parted = name.count("/") == 1 and Path(name).suffix.lower() not in files.SUFFIXES
-    if parted and hugging_face.REPOSITORY.fullmatch(name):
+    name, path = str(where), Path(where)
+    fits = name.count("/") == 1 and hugging_face.REPOSITORY.fullmatch(name)
+    if fits and path.suffix.lower() not in files.SUFFIXES and not path.parent.exists():
         return f" (did you mean hf:{name}?)"
     return ""

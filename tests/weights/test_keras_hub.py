@@ -94,6 +94,44 @@ def test_a_language_model_scores_as_theirs(hub, tmp_path, rng):
     model = kerasdl.from_pretrained(f"hub:{tmp_path / 'p'}")
     assert goldens.deviation(model(ids), expected) < 1e-4
     check_both_ways(tmp_path / "p", model, "KerasHub GPT-2")
+    with h5py.File(tmp_path / "p" / "model.weights.h5", "a") as file:  # as earlier versions wrote
+        inner = [n for n in names_of(file) if n.endswith("_dense") and "_attention_layer/" in n]
+        for name in inner:
+            file.move(name, "/_".join(name.rsplit("/", 1)))
+        file.move("layers", keras_hub.EARLIER.rstrip("/"))
+    earlier = kerasdl.from_pretrained(tmp_path / "p")
+    assert len(inner) == 3 * 4 and goldens.deviation(earlier(ids), expected) < 1e-4
+
+
+def names_of(file) -> list:
+    names = []
+    file.visit(names.append)
+    return names
+
+
+def test_a_preset_of_kaggle_is_fetched_by_keras_hub(hub, tmp_path, rng, monkeypatch):
+    from keras_hub.src.utils import preset_utils
+
+    make_gpt2(hub, tmp_path / "p")
+    asked, get_file = [], preset_utils.get_file
+
+    def from_folder(preset, path):
+        asked.append((preset, path))
+        return get_file(str(tmp_path / "p"), path)
+
+    monkeypatch.setattr(preset_utils, "get_file", from_folder)
+    one = published.open_published("hub:gpt2_base_en")
+    assert one.name == "hub:gpt2_base_en" and one.place.folder == tmp_path / "p"
+    paths = {path for preset, path in asked if preset == "gpt2_base_en"}
+    assert {"config.json", "assets/tokenizer/merges.txt"} < paths and keras_hub.WEIGHTS not in paths
+    one.fill(kerasdl.from_pretrained("hub:gpt2_base_en"))
+    assert ("gpt2_base_en", keras_hub.WEIGHTS) in asked
+
+
+def test_a_file_of_weights_alone_is_read(hub, tmp_path, rng):
+    theirs = make_gpt2(hub, tmp_path / "p")
+    ids = rng.integers(0, 29, (2, 19)).astype("int32")
+    expected = np.asarray(theirs({"token_ids": ids, "padding_mask": np.ones_like(ids)}))
     arguments = published.open_published(tmp_path / "p").arguments
     other = kerasdl.create_model("gpt2_small", **arguments)
     kerasdl.load_weights(other, tmp_path / "p" / "model.weights.h5")
@@ -176,6 +214,7 @@ def test_presets_that_are_refused(hub, tmp_path):
         ("config.json", "patch_size", [4, 8], r"patch_size is (4, 8)"),
         ("config.json", "window", 3, "window is 3 in its config; here it can only hold"),
         ("config.json", "num_heads", "two", "num_heads cannot be 'two'"),
+        ("config.json", "num_heads", 0, "num_heads cannot be 0"),
         ("config.json", "dtype", int8, "holds quantized weights"),
         ("config.json", "use_class_token", False, "pooling is 'token' and use_class_token False"),
         ("task.json", "intermediate_dim", 8, "task: intermediate_dim is 8 in its config"),

@@ -243,11 +243,14 @@ def test_a_broken_cache_is_said_and_repaired(hub, cache, tmp_path, monkeypatch):
     assert deviation(f"hf:{REPO}", golden) < 1e-4
 
 
-def test_a_path_that_is_not_there_could_be_a_repository():
+def test_a_path_that_is_not_there_could_be_a_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for function in (kerasdl.from_pretrained, load.find, open_initial):
         assert "(did you mean hf:google/vit?)" in refusal(function, "google/vit")
         assert "did you mean hf:" not in refusal(function, "some/folder/of/mine")
     assert "hub:NAME, keras:NAME" in refusal(open_initial, "nothing")
+    (tmp_path / "google").mkdir()
+    assert "did you mean" not in refusal(load.find, "google/vit")
 
 
 def test_presets_of_keras_hub_are_looked_for(monkeypatch):

@@ -16,6 +16,7 @@ from kerasdl.weights.rename import Family, Rule, backbone_of
 GPT2, GPT2_OURS = "layers/transformer_decoder{_i}", "block{i+1}"
 VIT = "layers/vi_t_encoder/encoder_layers/vi_t_encoder_block{_i}"
 VIT_TOKENS, VIT_OURS = "layers/vi_t_patching_and_embedding", "backbone/block{i+1}"
+LARGEST = 2**24  # of sizes
 OPTIMIZER = r"^(task/)?optimizer/"
 
 
@@ -68,6 +69,15 @@ def _options(config, known) -> None:
         raise UserError(f"{config.name}: its dtype is none of floats: it holds quantized weights")
 
 
+def _counts(config, names) -> dict:
+    """`{ours: number from 1 on}` of `{theirs: ours}`."""
+    result = {ours: config.get(theirs, kind=int) for theirs, ours in names.items()}
+    for theirs, ours in names.items():
+        if not 0 < result[ours] < LARGEST:
+            raise UserError(f"{config.name}: {theirs} cannot be {result[ours]}")
+    return result
+
+
 def _task(config, class_name, known):
     """The `Config` of a task, or None of a backbone alone.
 
@@ -95,8 +105,10 @@ def of_gpt2(config):
     }
     _options(config, (*sizes, "dropout"))
     _task(config, "GPT2CausalLM", ())
-    arguments = {ours: config.get(theirs, kind=int) for theirs, ours in sizes.items()}
-    return "gpt2_small", {**arguments, "drop_rate": config.get("dropout", 0.1, float)}
+    return "gpt2_small", {
+        **_counts(config, sizes),
+        "drop_rate": config.get("dropout", 0.1, float),
+    }
 
 
 def of_vit(config):
@@ -124,7 +136,7 @@ def of_vit(config):
     return "vit_b16", {
         "image_shape": shape,
         "patch_size": patch[0],
-        **{ours: config.get(theirs, kind=int) for theirs, ours in sizes.items()},
+        **_counts(config, sizes),
         **{name: config.get(theirs, True) for theirs, ours in switches.items() for name in ours},
         "drop_rate": config.get("dropout_rate", 0.0, float),
         "epsilon": config.get("layer_norm_epsilon", 1e-6, float),
@@ -150,7 +162,7 @@ def _classifier(config) -> dict:
             "that token it can only be 'gap'"
         )
     pooling = "cls" if pooling == "token" else "all_mean" if class_token else "mean"
-    return {"num_classes": task.get("num_classes", kind=int), "pooling": pooling}
+    return {**_counts(task, {"num_classes": "num_classes"}), "pooling": pooling}
 
 
 def vit(model):
