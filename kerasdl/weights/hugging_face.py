@@ -21,7 +21,7 @@ from kerasdl.errors import UserError
 from kerasdl.system import archives, network
 from kerasdl.system.names import few, nearest
 from kerasdl.system.terminal import printable
-from kerasdl.weights import files
+from kerasdl.weights import files, keras_hub
 
 DOORS = ("hf:", "timm:")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
@@ -29,21 +29,28 @@ PART = re.compile(r"[\w+-][\w.+-]*")
 REVISION = re.compile(rf"{PART.pattern}(/{PART.pattern})*")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 LONGEST = 96  # characters of a repository's name, and of a revision's
-# What describes weights, in the folders that `places` looks into
+# What describes weights
 DESCRIBING = (
-    *("config.json", "model_index.json", "generation_config.json"),
-    *("preprocessor_config.json", "scheduler_config.json"),
-    *("task.json", "preprocessor.json", "image_converter.json", "metadata.json"),
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "scheduler_config.json",
 )
-# Of a tokenizer, beside the config or in the folder of KerasHub's presets
 VOCABULARIES = (
     *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.json", "merges.txt", "vocab.txt", "vocabulary.json", "vocabulary.txt"),
-    *("tokenizer.model", "spiece.model", "sentencepiece.bpe.model", "source.spm", "target.spm"),
-    "vocabulary.spm",
+    *("vocab.json", "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model"),
+    *("sentencepiece.bpe.model", "source.spm", "target.spm"),
 )
-BESIDE = ("", *files.FOLDERS, "scheduler", "tokenizer", "assets/tokenizer")
-TASK_WEIGHTS = "task.weights.h5"  # of KerasHub's presets
+WANTED = (
+    *(
+        f"{folder}{name}"
+        for folder in ("", "unet/", "transformer/", "scheduler/")
+        for name in DESCRIBING
+    ),
+    *VOCABULARIES,
+    *keras_hub.BESIDE_CONFIG,
+    *keras_hub.ASSETS,
+)
 LARGEST = 64 * archives.MIB  # bytes of a file that describes
 ANSWER, ASK_AGAIN = 10, 60  # seconds
 MANY = 10_000  # files of a snapshot that are looked at
@@ -119,8 +126,7 @@ class Repository:
                     f"{few(missing, 5)}"
                 )
             self.fetch(wanted)
-        if TASK_WEIGHTS in self.names:
-            self.fetch([TASK_WEIGHTS])
+        self.fetch({keras_hub.TASK_WEIGHTS} & set(self.names))
         return path
 
     def _weights(self) -> str:
@@ -164,19 +170,12 @@ def open_repository(where: str, name: str = "") -> Repository:
         names = tuple(n for n in sizes if _is_plain(n))
         result = Repository(name, repo, folder, names, sizes, True)
         _keep_reference(repo, revision, commit)
-    wanted = [f"{folder}/{n}" if folder else n for folder in BESIDE for n in _beside(folder)]
-    wanted = [n for n in wanted if n in result.names]
+    wanted = [n for n in WANTED if n in result.names]
     for one in wanted:
         if (result.sizes.get(one) or 0) > LARGEST:
             raise UserError(f"{name}: {one} has {result.sizes[one]:,} bytes; {LARGEST:,} may be")
     result.fetch(wanted)
     return result
-
-
-def _beside(folder) -> tuple:
-    if folder in ("tokenizer", "assets/tokenizer"):
-        return VOCABULARIES
-    return DESCRIBING if folder else (*DESCRIBING, *VOCABULARIES)
 
 
 def parsed(name: str) -> tuple:

@@ -20,8 +20,10 @@ from kerasdl.system import archives, network
 from kerasdl.system.names import nearest
 from kerasdl.weights import arrays, files
 
-CONFIG, TASK_CONFIG, TOKENIZER = "config.json", "task.json", "tokenizer.json"
-CONVERTER_CONFIG, PREPROCESSOR = "image_converter.json", "preprocessor.json"
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+TASK_CONFIG, PREPROCESSOR = "task.json", "preprocessor.json"
+CONVERTER_CONFIG = "image_converter.json"
+BESIDE_CONFIG = (TASK_CONFIG, PREPROCESSOR, CONVERTER_CONFIG)
 ASSETS = tuple(
     f"assets/tokenizer/{name}"
     for name in ("vocabulary.json", "merges.txt", "vocabulary.txt", "vocabulary.spm")
@@ -155,9 +157,9 @@ def locate(name: str):
                 f"hub:{name}: is no folder and no preset of KerasHub{nearest(name, known)}"
             )
     folder = Path(get(CONFIG)).parent
-    found = {one: get(one, False) for one in (TASK_CONFIG, CONVERTER_CONFIG, PREPROCESSOR)}
-    if get(TOKENIZER, False):
-        found |= {one: get(one, False) for one in ASSETS}
+    found = {one: get(one, False) for one in (*BESIDE_CONFIG, TOKENIZER)}
+    for one in ASSETS if found[TOKENIZER] else ():
+        get(one, False)
 
     def weights():
         path = get(WEIGHTS, False)

@@ -9,6 +9,7 @@ import socket
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -157,6 +158,29 @@ def test_a_pipeline_keeps_its_parts_in_folders(hub, tmp_path):
     assert one.task_kwargs["prediction"] == "v"
     with one.place.weights() as weights:
         assert set(weights) == set(golden.weights)
+
+
+def test_a_preset_of_keras_hub_may_lie_there(hub, tmp_path):
+    path = tmp_path / "preset"
+    path.mkdir()
+    arrays = {"layers/a": np.ones(3, "float32"), "layers/b": np.zeros(2, "float32")}
+    for i, (name, value) in enumerate(arrays.items()):
+        with h5py.File(path / f"model_{i:05}.weights.h5", "w") as file:
+            file[f"{name}/vars/0"] = value
+    index = {f"/{name}/vars": f"model_{i:05}.weights.h5" for i, name in enumerate(arrays)}
+    (path / "model.weights.json").write_text(json.dumps({"weight_map": index}))
+    shutil.copy(path / "model_00000.weights.h5", path / "task.weights.h5")
+    for file in ("config.json", "task.json"):
+        config = {"registered_name": "keras_hub>GPT2Backbone", "config": {"num_layers": 3}}
+        (path / file).write_text(json.dumps(config))
+    others = {"assets/tokenizer/merges.txt": b"a b", "assets/other": b"", "model.keras": b""}
+    hub.files[REPO] = contents(path) | others
+    place = places.locate(f"hub:hf://{REPO}")
+    assert place.config["class_name"] == "GPT2Backbone" and place.config["num_layers"] == 3
+    with place.weights() as weights:
+        assert set(weights) == {"layers/a/vars/0", "layers/b/vars/0", "task/layers/a/vars/0"}
+    fetched = set(contents(place.folder))
+    assert fetched == {*contents(path), *others} - {"assets/other", "model.keras"}
 
 
 @pytest.mark.parametrize(
