@@ -87,19 +87,17 @@ class Repository:
         Raises:
             UserError: One cannot be had.
         """
-        for name in names:
-            path = self.folder / name
-            if path.is_file():
-                continue
-            if not self.online:
-                why = "is not in the cache"
-                if path.is_symlink():
-                    why = "is broken in the cache, a link to nothing"
-                raise UserError(
-                    f"{self.name}: {printable(name)} {why}, and the Hub does not answer: "
-                    f"{self.folder}"
-                )
-            _fetch(self.name, self.repo, name, self.folder.name)
+        missing = [name for name in names if not (self.folder / name).is_file()]
+        if missing and not self.online:
+            why = "is not in the cache"
+            if (self.folder / missing[0]).is_symlink():
+                why = "is broken in the cache, a link to nothing"
+            raise UserError(
+                f"{self.name}: {printable(missing[0])} {why}, and the Hub does not answer: "
+                f"{self.folder}"
+            )
+        for i, name in enumerate(missing):
+            _fetch(self.name, self.repo, name, self.folder.name, first=i == 0)
 
     def weights(self) -> Path:
         """Fetch the weights, in the first format there is; returns their file or their index.
@@ -241,11 +239,16 @@ def _ask(name, repo, revision) -> tuple:
     return info.sha, {one.rfilename: one.size for one in info.siblings or ()}
 
 
-def _fetch(name, repo, file, commit) -> None:
-    from huggingface_hub import hf_hub_download
+def _fetch(name, repo, file, commit, first) -> None:
+    """Download a file; the `first` one is asked for before, as the download itself is patient."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
+    endpoint = _endpoint()
     with _refusing(name, repo, commit, file):
-        hf_hub_download(repo, file, revision=commit, cache_dir=_cache(), endpoint=_endpoint())
+        if first:
+            url = hf_hub_url(repo, file, revision=commit, endpoint=endpoint)
+            network.within(ANSWER, lambda: get_hf_file_metadata(url, timeout=ANSWER / 2))
+        hf_hub_download(repo, file, revision=commit, cache_dir=_cache(), endpoint=endpoint)
 
 
 @contextlib.contextmanager

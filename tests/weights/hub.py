@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 COMMIT = hashlib.sha1(b"first").hexdigest()  # noqa: S324, as git names commits
@@ -17,17 +18,19 @@ class Hub:
         revisions: Names of its one commit.
         error: `(status, X-Error-Code)` of all answers, or of those for files alone.
         files_only: Whether `error` is only that of files.
+        pause: Seconds before an answer with `error`.
         asked: `METHOD path` of every request, in turn.
     """
 
     def __init__(self):
         self.files, self.revisions = {}, ["main", COMMIT]
-        self.error, self.files_only, self.asked = None, False, []
+        self.error, self.files_only, self.pause, self.asked = None, False, 0, []
 
     def answer(self, path):
         """`(status, headers, body)` of a path."""
         is_api = path.startswith("/api/models/")
         if self.error and not (is_api and self.files_only):
+            time.sleep(self.pause)
             return self.error[0], {"X-Error-Code": self.error[1]}, b""
         before, _, rest = path.partition("/revision/" if is_api else "/resolve/")
         repo = before.removeprefix("/api/models").strip("/")

@@ -250,6 +250,15 @@ def test_no_network_is_said_in_seconds(cache, monkeypatch):
     assert time.monotonic() - start < 5
 
 
+def test_a_hub_that_lists_files_and_gives_none_is_not_waited_for(hub, monkeypatch):
+    hub.files[REPO] = {"config.json": b"{}"}
+    hub.error, hub.files_only, hub.pause = (503, ""), True, 3
+    monkeypatch.setattr(hugging_face, "ANSWER", 0.5)
+    start = time.monotonic()
+    assert "127.0.0.1 does not answer" in refusal(kerasdl.from_pretrained, f"hf:{REPO}")
+    assert time.monotonic() - start < 2
+
+
 def test_a_broken_cache_is_said_and_repaired(hub, cache, tmp_path, monkeypatch):
     folder, golden = folder_of("hf_vit", tmp_path / "vit")
     hub.files[REPO] = contents(folder)

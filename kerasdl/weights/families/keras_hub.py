@@ -125,8 +125,9 @@ def of_vit(config):
         "use_patch_bias": ("patch_bias",),
         "use_class_token": ("class_token",),
     }
-    floats = ("dropout_rate", "attention_dropout", "layer_norm_epsilon")
-    _options(config, ("image_shape", "patch_size", *sizes, *switches, *floats))
+    others = ("dropout_rate", "attention_dropout", "layer_norm_epsilon", "data_format")
+    _options(config, ("image_shape", "patch_size", *sizes, *switches, *others))
+    config.only(data_format=(None, "channels_last"))
     shape = image_facts.sizes(config, "image_shape")
     patch = image_facts.sides(config, "patch_size")
     if patch[0] != patch[1]:
@@ -146,7 +147,7 @@ def of_vit(config):
 
 def _classifier(config) -> dict:
     """Arguments of a `ViTImageClassifier`; `softmax` makes probabilities of the same logits."""
-    known = ("num_classes", "pooling", "intermediate_dim", "activation", "dropout")
+    known = ("num_classes", "pooling", "intermediate_dim", "activation", "dropout", "head_dtype")
     task = _task(config, "ViTImageClassifier", known)
     if task is None:
         return {"features": True, "num_classes": 1}
