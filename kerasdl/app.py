@@ -15,7 +15,7 @@ from kerasdl.data.splits import evenly
 from kerasdl.export import serving, worker
 from kerasdl.inference import evaluation, explaining, sample_quality
 from kerasdl.report import page, speed
-from kerasdl.store import lock, pictures, runs
+from kerasdl.store import lock, pictures, published, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system import terminal
 from kerasdl.system.files import write_text
@@ -46,7 +46,7 @@ def train(given: dict, say=print) -> int:
         TrainingError: The loss is not finite, or the disk is full.
     """
     say = terminal.lines(say)
-    recipe = resolve(given)
+    recipe = resolve(published.settings_of(given))
     folder = Path(recipe.output) / recipe.experiment
     old = runs.open_run(folder) if (folder / runs.ARGS).exists() and recipe.resume else None
     if old is None:

@@ -243,7 +243,7 @@ RANGES = {
 CHOICES = {
     "augment": AUGMENTATIONS,
     "log": ("csv", "tensorboard", "report", "explain"),
-    "export": ("savedmodel", "tflite"),
+    "export": ("savedmodel", "tflite", "safetensors"),
 }
 # What may differ when a run goes on: it changes where and how, never what is computed.
 MAY_CHANGE_ON_RESUME = frozenset(

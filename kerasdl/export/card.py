@@ -70,6 +70,7 @@ def contents(
         "task": row.task,
         "paper": row.paper,
         "dataset": parts.recipe.dataset or row.dataset,
+        "weights_of": parts.weights_of,
         "data": dataclasses.asdict(parts.info),
         "parts": parts.parts,
         "seed": parts.recipe.seed,
@@ -99,7 +100,7 @@ def write_metadata(card: dict, folder: Path) -> None:
     }
     data = DataInfo.from_dict(card["data"])
     metadata = {
-        "description": f"{card['model']} ({card['paper']}), trained on {card['dataset']}",
+        "description": f"{card['model']} ({card['paper']}), {_origin(card, card['dataset'])}",
         "task": card["task"],
         "input": _input(data),
         "batch": card["batch"],
@@ -199,9 +200,9 @@ def markdown(card: dict) -> str:
         f"# {escaped(card['name'])}, version {card['version']}",
         "",
         f"`{card['model']}` ({card['paper']}; task `{card['task']}`), "
-        f"{card['trainable_parameters']:,} trainable parameters, trained on "
-        f"{_code(card['dataset'])} "
-        f"with seed {card['seed']}.",
+        f"{card['trainable_parameters']:,} trainable parameters, "
+        f"{_origin(card, _code(card['dataset']))}"
+        + ("." if card.get("weights_of") else f" with seed {card['seed']}."),
         "",
         f"- Input: {_input(data)}; batch: {card['batch']}.",
         *_classes(data),
@@ -219,6 +220,9 @@ def markdown(card: dict) -> str:
     if evaluated := next(iter(card["artifacts"].values()))["test"]:
         lines[-1] += f" Metrics are of {evaluated['examples']} test examples."
     lines += ["", *_operations(card)]
+    if theirs := card.get("safetensors"):
+        named = f"`safetensors/` holds the weights as a {escaped(theirs['family'])} has them: "
+        lines += ["", named + ", ".join(map(_code, theirs["files"])) + "."]
     for name, reason in card["omitted"].items():
         lines += ["", f"Without `{name}`: {escaped(reason, None)}"]
     lines += ["", "## Signatures", ""]
@@ -243,6 +247,12 @@ def markdown(card: dict) -> str:
             if isinstance(value, int | float):
                 lines.append(f"| {part} {escaped(key)} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _origin(card, dataset) -> str:
+    """Where the weights are from, in words."""
+    where = card.get("weights_of")
+    return f"with the weights of {_code(where)}" if where else f"trained on {dataset}"
 
 
 def _operations(card) -> list[str]:

@@ -28,9 +28,10 @@ from kerasdl.export.parts import Parts
 from kerasdl.inference import explain, proof, runtimes
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
 from kerasdl.recipe import CHOICES
-from kerasdl.store import load
+from kerasdl.store import load, pretrained
 from kerasdl.system import files, processes
 from kerasdl.system.names import nearest
+from kerasdl.weights.places import CONFIG
 
 EXAMPLES = 32  # that every signature answers; see `proof.BATCHES`
 KERAS_METADATA = "metadata.json"  # of a .keras archive
@@ -84,11 +85,12 @@ def export(
     """Write `export_dir/name/<version>/` and `models.config`.
 
     The SavedModel is always written, since a server fails on a version without one; "tflite" adds
-    the TFLite files. The folder has a temporary name until all of it is written and proven.
+    the TFLite files, "safetensors" the weights as the library has them that they are from, or one
+    that has such a model. The folder has a temporary name until all of it is written and proven.
 
     Args:
         parts: What to export.
-        formats: Any of "savedmodel" and "tflite".
+        formats: Any of "savedmodel", "tflite" and "safetensors".
         export_dir: Folder of the exported models.
         name: Name of the exported model; the catalogue's if None.
         say: Called with a line of progress.
@@ -212,6 +214,10 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
             helpers.converters,
         )
         tflite.describe(lite, parts.model_name, row.paper, described["tflite"])
+    theirs = {}
+    if "safetensors" in formats:
+        theirs, missing = _write_theirs(parts, folder, say)
+        omitted |= missing
     say("comparing with the trained model, without Keras")
     report = prove(folder, examples, meta, helpers.proof)
     lost = card.inaccurate(report["artifacts"])
@@ -219,13 +225,28 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
         del report["artifacts"][name]
     omitted |= report["omitted"] | lost
     for missing, reason in omitted.items():
-        (folder / f"{missing}.tflite").unlink(missing_ok=True)
+        if missing.startswith("tflite/"):
+            (folder / f"{missing}.tflite").unlink(missing_ok=True)
         say(f"without {missing}: {reason}")
     for line in card.losses(report["artifacts"]):
         say(f"note: {line}")
     metadata = card.contents(parts, name, folder, report, omitted, described, batch)
     card.write_metadata(metadata, folder / "tflite")
-    return metadata | {"sha256": files.checksums(folder)}
+    return metadata | theirs | {"sha256": files.checksums(folder)}
+
+
+def _write_theirs(parts, folder, say) -> tuple[dict, dict]:
+    """Write `safetensors/`; returns what the card says of it, and why it is not there."""
+    say("safetensors")
+    target = folder / pretrained.FOLDER
+    try:
+        described = pretrained.save_pretrained(parts.model, target, parts.source, parts.info)
+    except UserError as error:
+        shutil.rmtree(target, ignore_errors=True)
+        return {}, {pretrained.FOLDER: str(error)}
+    if len(described["files"]) == 1:
+        say(f"note: safetensors has no {CONFIG}: no file beside the weights describes this model")
+    return {pretrained.FOLDER: described}, {}
 
 
 def _publish(folder, metadata, version) -> Path:

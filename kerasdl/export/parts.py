@@ -35,6 +35,8 @@ class Parts:
         metrics: Of the training run, for the card.
         parts: `{part: {"examples", "digest"}}` of the data, see `kerasdl.data.fingerprint`.
         made_up: Whether the examples are no data: nothing is calibrated or evaluated on them.
+        weights_of: The place of weights that were not trained here; None of a run's.
+        source: Where published weights are from, see `Published.source`; None of others.
     """
 
     model: object
@@ -48,6 +50,8 @@ class Parts:
     metrics: dict = field(default_factory=dict)
     parts: dict = field(default_factory=dict)
     made_up: bool = False
+    weights_of: str | None = None
+    source: dict | None = None
 
 
 def parts_of(run, weights: str | None = None, settings: dict | None = None, say=print):
@@ -80,6 +84,7 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
         # The confusion matrix, the mistakes and what is said of each class are the report's.
         metrics={k: v for k, v in metrics.items() if not isinstance(v, list) and k != "classes"},
         parts=(before or {}).get("parts", {}),
+        source=run.data.get("source"),
     )
 
 
@@ -114,6 +119,8 @@ def parts_of_model(where, dataset: str | None = None, settings: dict | None = No
         test=test,
         model_arguments=metadata.arguments,
         made_up=not dataset,
+        weights_of=str(where),
+        source=load.source_of(where, model),
     )
 
 

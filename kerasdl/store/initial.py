@@ -21,8 +21,8 @@ def open_initial(name: str):
 
     Returns:
         An object with `input_stats`, `(mean, std)` of the inputs that the weights are for, or None
-        where they are not known; and `copy_to(model, class_names)`, which returns a line of what it
-        did.
+        where they are not known; `copy_to(model, class_names)`, which returns a line of what it
+        did; and `source(model)`, where published weights are from.
 
     Raises:
         ValueError: Nothing of these is there, or it cannot be read.
@@ -53,6 +53,7 @@ def _of_run(folder: Path) -> Initial:
         arrays,
         (run.info.input_mean, run.info.input_std),
         _head_classes(run.model_name, run.info),
+        run.data.get("source"),
     )
 
 

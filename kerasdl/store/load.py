@@ -124,6 +124,18 @@ def load_info(path) -> Metadata:
         raise UserError(f"{path}: its {MEMBER} cannot be used: {fit.said(error)}") from None
 
 
+def source_of(path, model) -> dict | None:
+    """Where the weights of a model that `load` gave were published; None where they were not."""
+    kind, path = find(path)
+    if kind == "published":
+        return published.open_published(path).source(model)
+    if kind == "run":
+        from kerasdl.store.runs import open_run
+
+        return open_run(path).data.get("source")
+    return None
+
+
 def check_files(kind: str, path: Path, only=("",)) -> None:
     """Refuse an exported file, or a folder of them, that is no longer as it was exported.
 

@@ -12,7 +12,7 @@ from kerasdl.columns import Column, DataInfo
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
-from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, in_head
+from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, in_head
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import (
     families,
@@ -29,6 +29,7 @@ SHAPES = 5  # that a message names
 KERAS = "keras:"
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
+DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER)  # files beside weights
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,12 @@ class Published:
             if parameter.default is not parameter.empty
         }
         return defaults | self.arguments
+
+    def arguments_of(self, row: str) -> dict:
+        """Arguments of the builder of a row that follow from the place, if it is for that row."""
+        return (
+            {k: v for k, v in self.arguments.items() if k != "features"} if row == self.row else {}
+        )
 
     def check_known(self) -> None:
         """Refuse weights of which it is not said what model they are for.
@@ -166,39 +173,53 @@ class Published:
             taken = tuple(p for p in paths if p not in anew)
             line = f"{self.name}: took all weights, {head}"
             return Report("keras.applications", taken, anew, (), line)
-        targets = (model, rename.backbone_of(model))
-        target = next((one for one in targets if families.of_model(one)), model)
+        target = target_of(model)
         with self.place.weights() as weights:
-            if self.family in families.of_model(target):
-                family = self.family
-            else:
-                family = families.choose(target, weights, self.name)
+            family = self._family_of(target, weights)
             try:
                 renamed = rename.to_ours(family, target, weights)
             except UserError as error:
                 raise UserError(f"{self.name}: {error}") from None
-        self._check(model, target, renamed, family)
-        names = tuple(self.facts.get("class_names") or ())
-        initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            self._check(model, target, renamed, family)
+            names = tuple(self.facts.get("class_names") or ())
+            initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            line = initial.copy_to(model, class_names)
         variables = rename.by_path(model)
-        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays)}
-        line = initial.copy_to(model, class_names)
+        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays.shapes)}
         left = renamed.left_over
         line += f"; left over: {few(left, SHAPES)}" if left else ""
         taken = tuple(p for p in variables if p not in fresh)
         return Report(family.name, taken, tuple(fresh), left, line)
 
+    def source(self, model) -> dict | None:
+        """Where a model's weights are from, for `pretrained.save_pretrained`; JSON values.
+
+        Args:
+            model: The model that was given them.
+        """
+        if self.place is None:
+            return None
+        with self.place.weights() as weights:
+            family, names = self._family_of(target_of(model), weights), list(weights)
+        described = {name: self.place.read_json(name) for name in DESCRIBED}
+        files = {name: values for name, values in described.items() if values is not None}
+        return {"family": family.name, "names": names, "files": files}
+
+    def _family_of(self, target, weights):
+        if self.family in families.of_model(target):
+            return self.family
+        return families.choose(target, weights, self.name)
+
     def _check(self, model, target, renamed, family):
         """Refuse other sizes, and missing weights but for those of the head."""
-        variables = rename.by_path(target)
-        adapt = getattr(model, "adapt_weight", lambda path, value, shape: None)
+        variables, shapes = rename.by_path(target), renamed.arrays.shapes
         other = [
-            f"{path} is {renamed.arrays[path].shape} there and {tuple(v.shape)} here"
+            f"{path} is {shapes[path]} there and {tuple(v.shape)} here"
             for path, v in variables.items()
             if not in_head(path)
-            and path in renamed.arrays
-            and renamed.arrays[path].shape != tuple(v.shape)
-            and adapt(path, renamed.arrays[path], tuple(v.shape)) is None
+            and path in shapes
+            and shapes[path] != tuple(v.shape)
+            and adapted_weight(model, path, renamed.arrays[path], tuple(v.shape)) is None
         ]
         if other:
             more = f"; and {len(other) - SHAPES} more" if len(other) > SHAPES else ""
@@ -212,9 +233,15 @@ class Published:
             )
 
 
-def _fits(path, variable, arrays) -> bool:
-    """Whether a weight is taken from `arrays`, as it is or adapted."""
-    return path in arrays and (not in_head(path) or arrays[path].shape == tuple(variable.shape))
+def target_of(model):
+    """The model, or its backbone where only that is of a family."""
+    both = (model, rename.backbone_of(model))
+    return next((one for one in both if families.of_model(one)), model)
+
+
+def _fits(path, variable, shapes) -> bool:
+    """Whether a weight is taken from arrays of `shapes`, as it is or adapted."""
+    return path in shapes and (not in_head(path) or shapes[path] == tuple(variable.shape))
 
 
 def is_place(where) -> bool:
@@ -296,6 +323,34 @@ def _of_keras(name):
     mean, std = keras_applications.INPUT[key]
     facts = {"input_mean": mean, "input_std": std}
     return Published(name, None, keras_applications.NAMES[key], dict(facts), None, facts)
+
+
+def settings_of(given: dict) -> dict:
+    """Settings with those that published weights imply where no model is named.
+
+    Args:
+        given: `{setting: value}`; `initial_checkpoint` may name published weights.
+
+    Returns:
+        The same, with the place's `model`, and its `image_size` and `task_kwargs` where it says
+        them.
+
+    Raises:
+        UserError: The place cannot be opened, or does not say which model it is for.
+    """
+    where = given.get("initial_checkpoint")
+    if not where or "model" in given or not is_place(where):
+        return given
+    try:
+        published = open_published(where)
+        published.check_known()
+    except UserError as error:
+        raise UserError(f"--initial-checkpoint {error}") from None
+    implied = {"model": published.row}
+    if shape := published.arguments.get("image_shape"):
+        implied["image_size"] = tuple(shape[:2])
+    kwargs = {**published.task_kwargs, **given.get("task_kwargs", {})}
+    return implied | given | ({"task_kwargs": kwargs} if kwargs else {})
 
 
 def from_pretrained(where, **kwargs):

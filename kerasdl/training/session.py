@@ -11,7 +11,7 @@ from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
-from kerasdl.store import checkpoint, initial, runs
+from kerasdl.store import checkpoint, copying, initial, runs
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
 from kerasdl.training import cluster, growth, loop, schedules, step, strategy
@@ -72,6 +72,8 @@ class Session:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
         if before:  # there may have been fewer examples
             self.steps_per_epoch = old.data["steps_per_epoch"]
+        if resuming and "source" in old.data:
+            data["source"] = old.data["source"]
         if added:
             say(
                 f"{added:,} files are new: they join training; an epoch keeps its "
@@ -89,7 +91,11 @@ class Session:
             say(line)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
-        arguments = {**self._tiny(row), **self.task.arguments(), **self._regularizers()}
+        arguments = {
+            **self._tiny(row),
+            **self._initial_arguments(initial, old if resuming else None),
+        }
+        arguments |= {**self.task.arguments(), **self._regularizers()}
         accepted = (*self.task.arguments(), "features", "name", "dtype")
         for name in recipe.model_kwargs:
             if name in accepted:
@@ -100,6 +106,8 @@ class Session:
             self.model = self._build(arguments)
             if initial:
                 say(initial.copy_to(self.model, self.task.head_classes(info)))
+                if source := initial.source(self.model):
+                    data["source"] = source
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())
@@ -116,10 +124,15 @@ class Session:
             line = str(error).strip().splitlines()[0]
             raise UserError(f"--model-kwargs {words}: {self.recipe.model} says: {line}") from error
 
+    def _initial_arguments(self, initial, old) -> dict:
+        """Arguments of the model that initial weights are for; a run keeps those it has."""
+        if old:
+            return old.model_arguments
+        return initial.arguments_of(self.recipe.model) if initial else {}
+
     def _open_initial(self):
         if not self.recipe.initial_checkpoint:
             return None
-
         return initial.open_initial(self.recipe.initial_checkpoint)
 
     def _info(self, initial, old):
@@ -139,7 +152,8 @@ class Session:
                 )
             return info
         if choice == "checkpoint" and initial and initial.input_stats:
-            mean, std = initial.input_stats
+            channels = info.first(*PIXELS).shape[-1]
+            mean, std = (copying.for_channels(v, channels) for v in initial.input_stats)
         elif choice == "none":
             mean, std = (), ()
         else:

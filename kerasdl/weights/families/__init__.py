@@ -12,6 +12,8 @@ FILES = (
     "ddpm",
     "densenet",
     "gpt2",
+    "llama",
+    "mixtral",
     "resnet",
     "resnet_v2",
     "torch_recurrent",
@@ -107,9 +109,6 @@ def choose(model, weights, name: str):
 
 def looks_like(weights) -> list:
     """Names of the families whose rules take most of the names of a file, best first."""
-    scores = {}
-    for family in families():
-        if not callable(family.rules):
-            scores[family.name] = rename.fraction(family, None, weights)
+    scores = {family.name: rename.fraction(family, None, weights) for family in families()}
     best = max(scores.values(), default=0)
     return [n for n, s in scores.items() if s >= max(ENOUGH, best - 0.05)]

@@ -10,6 +10,7 @@ from kerasdl.errors import UserError
 from kerasdl.system.terminal import printable
 from kerasdl.weights import image_facts
 from kerasdl.weights.configs import Config
+from kerasdl.weights.families import gpt2
 from kerasdl.weights.keras_hub import BESIDE, TASK
 from kerasdl.weights.rename import Family, Rule, backbone_of
 
@@ -169,7 +170,7 @@ def _classifier(config) -> dict:
 def vit(model):
     """Rules of a `ViTBackbone` and of the dense layer of a `ViTImageClassifier`."""
     ours = "backbone/tokens"
-    before = backbone_of(model).tokens.positions_before
+    before = model is None or backbone_of(model).tokens.positions_before
     positions = (f"{ours}/positions/grid", f"{ours}/positions/before")
     return (
         Rule(f"{VIT_TOKENS}/vars/0", f"{ours}/cls"),
@@ -219,7 +220,9 @@ FAMILIES = (
         ),
         ignored=(OPTIMIZER,),
         configs={"GPT2Backbone": of_gpt2},
-        accepts=lambda model: model.positions is not None and model.head is None,
+        accepts=lambda model: model.head is None and gpt2.accepts(model),
+        needs="learned positions, layer norms, perceptrons of two layers, all biases, and scores "
+        "made with the token embeddings",
     ),
     Family(
         name="KerasHub ViT",
@@ -228,5 +231,7 @@ FAMILIES = (
         ignored=(OPTIMIZER,),
         configs={"ViTBackbone": of_vit},
         accepts=_is_vit,
+        needs="one token before the patches at most, positions of all tokens, layer norm before "
+        "the pooling, and neither layer scale nor gates",
     ),
 )
