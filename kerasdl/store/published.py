@@ -1,7 +1,7 @@
 """Weights that others published: which model they are for, what it was made for, and its copy.
 
-A place is a file of weights or a folder with a `config.json`, as `kerasdl.weights.places` has it;
-or `keras:` and a name of `keras.applications`.
+A place is one of `kerasdl.weights.places`: a file, a folder with a `config.json`, `hf:`, `timm:`
+or `hub:` and a name; or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
@@ -14,11 +14,20 @@ from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, in_head
 from kerasdl.system.names import few, nearest
-from kerasdl.weights import families, image_facts, keras_applications, places, rename, schedulers
+from kerasdl.weights import (
+    families,
+    image_facts,
+    keras_applications,
+    keras_hub,
+    places,
+    rename,
+    schedulers,
+)
 from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
 KERAS = "keras:"
+DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER)  # files beside weights
 
@@ -102,7 +111,8 @@ class Published:
         """The settings that a run with these weights and without training would have."""
         more = {}
         if "crop_fraction" in self.facts:
-            more = {"crop_fraction": self.facts["crop_fraction"], "resize": "crop"}
+            more = {"crop_fraction": self.facts["crop_fraction"]}
+            more["resize"] = self.facts.get("resize", "crop")
         return Recipe(model=self.row, task_kwargs=dict(self.task_kwargs), **more)
 
     def info(self) -> DataInfo:
@@ -289,6 +299,13 @@ def _image_facts(place, config) -> dict:
     """What a place says of its images and their classes; {} where it says nothing."""
     if "architecture" in config.values:
         return image_facts.of_timm(config)
+    if keras_hub.CONVERTER in config.values:
+        values = config.get(keras_hub.CONVERTER, None, dict)
+        shape = image_facts.sizes(config, "image_shape")
+        if not values or not shape:
+            return {}
+        converter = Config(f"{config.name}: {keras_hub.CONVERTER_CONFIG}", values)
+        return image_facts.of_image_converter(converter, shape[-1])
     preprocessor = place.read_json(PREPROCESSOR)
     facts = image_facts.of_preprocessor(preprocessor, PREPROCESSOR) if preprocessor else {}
     if "id2label" in config.values:
@@ -340,7 +357,8 @@ def from_pretrained(where, **kwargs):
     """The model that a place holds, with its weights.
 
     Args:
-        where: A folder with a `config.json`, or `keras:NAME`.
+        where: A folder with a `config.json`, `hf:ORG/REPO[@REVISION]`, `timm:NAME`,
+            `hub:PRESET_OR_FOLDER` (of KerasHub), or `keras:NAME`.
         **kwargs: Arguments of the model's builder in place of the configuration's, such as
             `num_classes` or `image_shape`: a head for other classes then starts anew.
 

@@ -94,7 +94,7 @@ def test_weights_go_there_and_back(tmp_path, name):
     model, golden = imported(name, tmp_path)
     family, _ = family_of(name)
     published = golden.checkpoint or golden.weights
-    assert families.of_model(model) == [family]
+    assert family in families.of_model(model)
     assert families.choose(model, published, name) is family
     assert fraction(family, None, published) == fraction(family, None, golden.weights) == 1
     written = [(family, published)]
@@ -132,7 +132,7 @@ def test_other_sizes_go_there_and_back(rng, name, changed):
     for weight in model.weights:
         if "seed" not in weight.path:
             weight.assign(rng.normal(size=weight.shape))
-    assert families.of_model(model) == [family]
+    assert family in families.of_model(model)
     theirs = to_theirs(family, model)
     again = to_ours(family, model, theirs)
     assert again.missing == again.left_over == ()
