@@ -38,8 +38,8 @@ def load_weights(model, where):
     return published.load_weights(model, where)
 
 
-def save_weights(model, path, family=None):
+def save_weights(model, path, family=None, names=()):
     """Write a model's weights as another library has them; see `kerasdl.store.pretrained`."""
     from kerasdl.store import pretrained
 
-    return pretrained.save_weights(model, path, family)
+    return pretrained.save_weights(model, path, family, names)

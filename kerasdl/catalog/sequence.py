@@ -54,6 +54,22 @@ PAPERS = (
         "python_docs",
     ),
     Paper(
+        "sequence.llama",
+        "generate_text",
+        "Touvron et al. 2023",
+        "https://arxiv.org/abs/2302.13971",
+        {"llama_small": 726_144},
+        "python_docs",
+    ),
+    Paper(
+        "sequence.mixtral",
+        "generate_text",
+        "Jiang et al. 2024",
+        "https://arxiv.org/abs/2401.04088",
+        {"mixtral_small": 1_281_152},
+        "python_docs",
+    ),
+    Paper(
         "sequence.bert",
         "masked_tokens",
         "Devlin et al. 2018",

@@ -14,31 +14,42 @@ from kerasdl.errors import UserError
 from kerasdl.layers.core import register
 from kerasdl.system.names import nearest
 
-ACTIVATIONS = (
+ELEMENTWISE = (  # without weights
     "relu",
     "leaky_relu",
-    "prelu",
     "elu",
     "gelu",
     "gelu_tanh",
     "quick_gelu",
     "silu",
-    "maxout",
     "tanh",
     "sigmoid",
 )
+ACTIVATIONS = (*ELEMENTWISE, "prelu", "maxout")
 
 
-@register
-class Activation(keras.layers.Layer):
-    """An elementwise activation without weights: any of `ACTIVATIONS` but `prelu` and `maxout`.
+def activate(name, x):
+    """An activation of `ELEMENTWISE` of `x`.
 
     `gelu` is the exact form, `x Phi(x)`, `gelu_tanh` the approximation that GPT-2 used, and
     `quick_gelu` that by a sigmoid, `x sigmoid(1.702 x)`.
     `leaky_relu` has the slope 0.01 of its paper.
+    """
+    if name in ("gelu", "gelu_tanh"):
+        return ops.gelu(x, approximate=name == "gelu_tanh")
+    if name == "quick_gelu":
+        return x * ops.sigmoid(1.702 * x)
+    if name == "leaky_relu":
+        return ops.leaky_relu(x, negative_slope=0.01)
+    return getattr(ops, name)(x)
+
+
+@register
+class Activation(keras.layers.Layer):
+    """An elementwise activation without weights; see `activate`.
 
     Args:
-        function: Its name.
+        function: Its name, one of `ELEMENTWISE`.
 
     Call arguments:
         x: float, any shape.
@@ -56,13 +67,7 @@ class Activation(keras.layers.Layer):
         return input_shape
 
     def call(self, x):
-        if self.function in ("gelu", "gelu_tanh"):
-            return ops.gelu(x, approximate=self.function == "gelu_tanh")
-        if self.function == "quick_gelu":
-            return x * ops.sigmoid(1.702 * x)
-        if self.function == "leaky_relu":
-            return ops.leaky_relu(x, negative_slope=0.01)
-        return getattr(ops, self.function)(x)
+        return activate(self.function, x)
 
 
 @register
@@ -127,12 +132,10 @@ class PReLU(keras.layers.Layer):
         return ops.relu(x) - self.slope * ops.relu(-x)
 
 
-def check_activation(name):
-    """UserError that names the nearest of `ACTIVATIONS` unless `name` is one."""
-    if name not in ACTIVATIONS:
-        raise UserError(
-            f"activation {name!r}: not one of {', '.join(ACTIVATIONS)}{nearest(name, ACTIVATIONS)}"
-        )
+def check_activation(name, known=ACTIVATIONS):
+    """UserError that names the nearest of `known` unless `name` is one."""
+    if name not in known:
+        raise UserError(f"activation {name!r}: not one of {', '.join(known)}{nearest(name, known)}")
 
 
 def make_activation(name, pieces=2):

@@ -13,7 +13,7 @@ from kerasdl.errors import UserError
 from kerasdl.layers.core import having, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.mlp import dense
-from kerasdl.layers.position import check_positions, positions_of, rotate
+from kerasdl.layers.position import THETA, check_positions, positions_of, rotate
 
 _hidden = contextvars.ContextVar("hidden", default=-3e4)
 
@@ -86,16 +86,16 @@ def causal_mask(queries, keys):
     return keys[None, :] <= queries[:, None]
 
 
-def check_heads(num_heads, dim, num_kv_heads=None, rotary=False):
+def check_heads(num_heads, dim, num_kv_heads=None, rotary=False, head_dim=None):
     """Refuse numbers of heads that do not divide what they should; ValueError."""
-    if dim % num_heads:
+    if not head_dim and dim % num_heads:
         raise UserError(f"num_heads {num_heads}: must divide the {dim} channels")
     if num_kv_heads and num_heads % num_kv_heads:
         raise UserError(f"num_kv_heads {num_kv_heads}: must divide num_heads {num_heads}")
-    if rotary and dim // num_heads % 2:
+    if rotary and (head_dim or dim // num_heads) % 2:
         raise UserError(
             f"rotary positions need an even number of channels per head: {dim} channels in "
-            f"{num_heads} heads are {dim // num_heads} each"
+            f"{num_heads} heads are {head_dim or dim // num_heads} each"
         )
 
 
@@ -104,7 +104,7 @@ class SelfAttention(keras.layers.Layer):
     """Multi-head attention of a sequence to itself; one projection makes query, key and value.
 
     Args:
-        num_heads: `h`; it divides the channels `D`.
+        num_heads: `h`; it divides the channels `D` unless there is a `head_dim`.
         drop_rate: Dropout of the attention weights.
         num_kv_heads: `k`, heads of key and value, each of which serves `h / k` heads of the query;
             `h` if None.
@@ -113,13 +113,15 @@ class SelfAttention(keras.layers.Layer):
         use_bias: Whether the projections have biases.
         stddevs: Of the two kernels at the start; Glorot's if None.
         project_bias: Whether the last projection has one; as `use_bias` says if None.
+        head_dim: Channels of a head, `d`; `D / h` if None.
+        theta: Base of the rotary angles.
 
     Call arguments:
         x: float `(B, N, D)`.
         attention_mask: bool, broadcast to `(B, h, N, M)`; True where a token may look, or None.
         training: Whether to drop.
         return_weights: Whether to give the weights as well.
-        cache: None, or keys and values `(B, k, L, D / h)` of the tokens so far: those of `x` are
+        cache: None, or keys and values `(B, k, L, d)` of the tokens so far: those of `x` are
             put in at `position`, and `M` is `L`, else `N`. For causal attention only.
         position: int, or int scalar tensor; that of the first token of `x`.
 
@@ -142,6 +144,8 @@ class SelfAttention(keras.layers.Layer):
         use_bias=True,
         stddevs=None,
         project_bias=None,
+        head_dim=None,
+        theta=THETA,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -152,17 +156,21 @@ class SelfAttention(keras.layers.Layer):
         self.use_bias = use_bias
         self.project_bias = use_bias if project_bias is None else project_bias
         self.stddevs = stddevs or (None, None)
+        self.head_dim = head_dim
+        self.theta = theta
         self.drop = Dropout(drop_rate, name="drop")
         self.qkv = self.project = None  # made in build(), once D is given
 
     def build(self, input_shape):
         dim = input_shape[-1]
-        check_heads(self.num_heads, dim, self.num_kv_heads, self.rotary)
-        units = dim + 2 * self.num_kv_heads * (dim // self.num_heads)
+        check_heads(self.num_heads, dim, self.num_kv_heads, self.rotary, self.head_dim)
+        each = self.head_dim or dim // self.num_heads
+        units = (self.num_heads + 2 * self.num_kv_heads) * each
         self.qkv = dense(units, "qkv", self.stddevs[0], self.use_bias)
         self.project = dense(dim, "project", self.stddevs[1], self.project_bias)
-        for child in (self.qkv, self.project, self.drop):
-            child.build(input_shape)
+        self.qkv.build(input_shape)
+        self.project.build((*input_shape[:-1], self.num_heads * each))
+        self.drop.build(input_shape)
 
     def call(
         self,
@@ -178,7 +186,7 @@ class SelfAttention(keras.layers.Layer):
         query, key, value = ops.split(heads, [h, h + k], axis=1)
         positions = positions_of(x, position)
         if self.rotary:
-            query, key = rotate(query, positions), rotate(key, positions)
+            query, key = (rotate(z, positions, self.theta) for z in (query, key))
         if cache is not None:
             key, value = self._write(cache, key, value, position)
         if self.causal:

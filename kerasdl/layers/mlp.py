@@ -1,13 +1,13 @@
 """The perceptrons of Transformer blocks.
 
 Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.3 (two dense layers);
-        Shazeer 2020, https://arxiv.org/abs/2002.05202, equation 6 (SwiGLU).
+        Shazeer 2020, https://arxiv.org/abs/2002.05202, equations 5 and 6 (GEGLU, SwiGLU).
 """
 
 import keras
 from keras import ops
 
-from kerasdl.layers.activation import make_activation
+from kerasdl.layers.activation import ELEMENTWISE, activate, check_activation, make_activation
 from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout
 
@@ -92,6 +92,7 @@ class SwiGLU(keras.layers.Layer):
         stddevs: Of the kernels at the start, the two of `D -> hidden` and that of `hidden -> D`;
             Glorot's if None.
         use_bias: Whether each has a bias; the paper's have none.
+        activation: In the place of silu, one of `kerasdl.layers.activation.ELEMENTWISE`.
 
     Call arguments:
         x: float `(..., D)`.
@@ -100,8 +101,10 @@ class SwiGLU(keras.layers.Layer):
         float, the shape of `x`.
     """
 
-    def __init__(self, hidden_dim, stddevs=None, use_bias=False, **kwargs):
+    def __init__(self, hidden_dim, stddevs=None, use_bias=False, activation="silu", **kwargs):
         super().__init__(**kwargs)
+        check_activation(activation, ELEMENTWISE)
+        self.activation = activation
         self.hidden_dim = hidden_dim
         self.stddevs = stddevs or (None, None)
         self.use_bias = use_bias
@@ -119,4 +122,4 @@ class SwiGLU(keras.layers.Layer):
         return input_shape
 
     def call(self, x):
-        return self.down(ops.silu(self.gate(x)) * self.up(x))
+        return self.down(activate(self.activation, self.gate(x)) * self.up(x))

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from kerasdl.errors import UserError
+from kerasdl.layers.activation import ELEMENTWISE, activate, check_activation
 from kerasdl.layers.core import register
 
 
@@ -30,6 +31,7 @@ class MixtureOfExperts(keras.layers.Layer):
         top_k: `k`, experts per token; at most `E`.
         stddevs: Of the kernels at the start, those of `D -> hidden` and the router, and that of
             `hidden -> D`; Glorot's of one expert if None.
+        activation: Of the experts, as of `SwiGLU`.
 
     Call arguments:
         x: float `(B, N, D)`.
@@ -46,8 +48,9 @@ class MixtureOfExperts(keras.layers.Layer):
         ValueError: `top_k` is not between 1 and `num_experts`.
     """
 
-    def __init__(self, num_experts, hidden_dim, top_k=2, stddevs=None, **kwargs):
+    def __init__(self, num_experts, hidden_dim, top_k=2, stddevs=None, activation="silu", **kwargs):
         super().__init__(**kwargs)
+        check_activation(activation, ELEMENTWISE)
         if not 1 <= top_k <= num_experts:
             raise UserError(
                 f"top_k {top_k}: must be at least 1 and at most num_experts={num_experts}"
@@ -55,6 +58,7 @@ class MixtureOfExperts(keras.layers.Layer):
         self.num_experts = num_experts
         self.hidden_dim = hidden_dim
         self.top_k = top_k
+        self.activation = activation
         self.stddevs = stddevs or (None, None)
 
     def build(self, input_shape):
@@ -80,7 +84,7 @@ class MixtureOfExperts(keras.layers.Layer):
         chosen = ops.one_hot(chosen, e, dtype=scores.dtype)  # (B, N, k, E)
         best = ops.softmax(best) if self.top_k > 1 else ops.ones_like(best)
         weights = ops.sum(ops.expand_dims(best, -1) * chosen, axis=-2)  # (B, N, E)
-        hidden = ops.silu(ops.matmul(x, self.gate)) * ops.matmul(x, self.up)
+        hidden = activate(self.activation, ops.matmul(x, self.gate)) * ops.matmul(x, self.up)
         b, n, units = ops.shape(hidden)
         each = ops.expand_dims(ops.cast(weights, x.dtype), -1)  # (B, N, E, 1)
         hidden = ops.reshape(hidden, (b, n, e, self.hidden_dim)) * each

@@ -21,9 +21,12 @@ def positions_of(x, position=0, axis=1):
     return position + ops.arange(ops.shape(x)[axis], dtype="int32")
 
 
-def angles(positions, dim, dtype):
-    """`positions[n] / 10000^(2i / dim)`, float `(N, dim / 2)`; `dim` is even."""
-    rates = 10000.0 ** (-np.arange(0, dim, 2) / dim)
+THETA = 10000.0  # base of the angles of sinusoids and rotations
+
+
+def angles(positions, dim, dtype, theta=THETA):
+    """`positions[n] / theta^(2i / dim)`, float `(N, dim / 2)`; `dim` is even."""
+    rates = theta ** (-np.arange(0, dim, 2) / dim)
     return ops.cast(positions, dtype)[:, None] * ops.convert_to_tensor(rates, dtype)
 
 
@@ -46,20 +49,21 @@ def sinusoids(positions, dim, dtype="float32", halves=False):
     return ops.reshape(ops.stack([ops.sin(a), ops.cos(a)], axis=-1), (-1, dim))
 
 
-def rotate(x, positions):
-    """Turn each pair of channels `(2i, 2i + 1)` by `position / 10000^(2i / d)`.
+def rotate(x, positions, theta=THETA):
+    """Turn each pair of channels `(2i, 2i + 1)` by `position / theta^(2i / d)`.
 
     The product of a query turned at `m` and a key turned at `n` depends on `m - n` alone.
 
     Args:
         x: float `(B, h, N, d)`, `d` even.
         positions: int `(N,)`.
+        theta: Base of the angles.
 
     Returns:
         float, the shape of `x`.
     """
     d = x.shape[-1]
-    a = angles(positions, d, keras.backend.result_type(x.dtype, "float32"))
+    a = angles(positions, d, keras.backend.result_type(x.dtype, "float32"), theta)
     cos = ops.cast(ops.repeat(ops.cos(a), 2, axis=-1), x.dtype)  # (N, d)
     sin = ops.cast(ops.repeat(ops.sin(a), 2, axis=-1), x.dtype)
     # (a, b) -> (-b, a) for every pair; as a product, it is faster than taking x apart

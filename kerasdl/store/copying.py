@@ -1,5 +1,6 @@
 """Copy trained weights into a model by their paths, and a head's by the names of its classes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from kerasdl.weights.rename import by_path
 
 ANEW = "but for the head, which starts anew"
 NOT_COMPARED = "class names were not compared"
+AS_IT_IS = object()  # a weight that is taken without a change
 
 
 @dataclass(frozen=True)
@@ -19,7 +21,7 @@ class Initial:
     Attributes:
         name: Where they are from.
         model_name: Of the model that they were trained in.
-        arrays: `{path without the model's own name: array}`.
+        arrays: `{path without the model's own name: array}`, or what is like it.
         input_stats: `(mean, std)` per channel; empty ones where inputs are not normalized.
         class_names: Of the classes that the last axis of the head stands for; () where they are not
             known.
@@ -28,7 +30,7 @@ class Initial:
 
     name: str
     model_name: str
-    arrays: dict
+    arrays: Mapping
     input_stats: tuple | None
     class_names: tuple = ()
     published: dict | None = None
@@ -60,16 +62,20 @@ class Initial:
         self._check_backbones(model, variables)
         places = {name: i for i, name in enumerate(self.class_names)}
         source = np.array([places.get(name, -1) for name in class_names], int)
-        values, adapted, fresh_head, compared = {}, [], False, False
-        heads = 0  # weights by class
+        there = getattr(self.arrays, "shapes", None)  # without reading an array
+        there = there or {path: value.shape for path, value in self.arrays.items()}
+        # What is not taken as it is; those of another shape; and weights by class
+        values, adapted, fresh_head, compared, heads = {}, [], False, False, 0
         for path, variable in variables.items():
-            value, shape = self.arrays.get(path), tuple(variable.shape)
-            if value is not None and self._is_by_class(path, value, shape, class_names):
+            given, shape, value = there.get(path), tuple(variable.shape), None
+            if given is not None and self._is_by_class(path, given, shape, class_names):
                 compared = True
-                value = taken_by_class(value, np.asarray(variable), source)
-            elif value is not None and value.shape != shape:
-                value = None if in_head(path) else self._adapt(model, path, value, shape)
-                adapted += [] if value is None else [path]
+                value = taken_by_class(self.arrays[path], np.asarray(variable), source)
+            elif given == shape:
+                value = AS_IT_IS
+            elif given is not None and not in_head(path):
+                value = self._adapt(model, path, self.arrays[path], shape)
+                adapted.append(path)
             if value is not None:
                 values[path] = value
                 heads += of_classes(path)
@@ -80,8 +86,8 @@ class Initial:
                 f"--initial-checkpoint {self.name}: no weight of {self.model_name} "
                 f"has its like in {model.name}" + " and no class has the same name" * compared
             )
-        for path, value in values.items():
-            variables[path].assign(value)
+        for path, value in values.items():  # one by one: all of them need not fit into memory
+            variables[path].assign(self.arrays[path] if value is AS_IT_IS else value)
         line = f"{self.name}: took {len(values)} of {len(variables)} weights"
         line += f" ({few(adapted)} of another shape, adapted)" if adapted else ""
         if compared and heads:
@@ -92,11 +98,11 @@ class Initial:
             return line + (": no class has the same name" if compared else "")
         return line + (f"; {NOT_COMPARED}" if heads and class_names else "")
 
-    def _is_by_class(self, path, value, shape, class_names):
+    def _is_by_class(self, path, given, shape, class_names):
         """Whether the last axis of a weight stands for classes, all of whose names are known."""
         known = bool(self.class_names and class_names) and of_classes(path)
         shapes = ((*shape[:-1], len(names)) for names in (self.class_names, class_names))
-        return known and (value.shape, shape) == tuple(shapes)
+        return known and (given, shape) == tuple(shapes)
 
     def _check_backbones(self, model, variables):
         """Refuse half a backbone: it would train, and be worse for no visible reason."""

@@ -19,13 +19,14 @@ WEIGHTS = "model.safetensors"
 METADATA = {"format": "pt"}  # what transformers asks of a file of weights
 
 
-def save_weights(model, path, family: str | None = None) -> str:
+def save_weights(model, path, family: str | None = None, names=()) -> str:
     """Write a model's weights under the names of another library.
 
     Args:
         model: A built model or backbone of this project.
         path: Of a `.safetensors` file; it is written under a temporary name, then renamed.
         family: Whose names, such as "timm ViT"; the first of those that have such a model if None.
+        names: Of the file that the weights are from, where the family has several for a weight.
 
     Returns:
         The family.
@@ -37,7 +38,7 @@ def save_weights(model, path, family: str | None = None) -> str:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the name of a file of weights must end in .safetensors")
     target, found = _family(model, family)
-    files.save_safetensors(path, rename.to_theirs(found, target), METADATA)
+    files.save_safetensors(path, rename.to_theirs(found, target, names=names), METADATA)
     _prove(path, found, target)
     return found.name
 
@@ -62,7 +63,10 @@ def save_pretrained(model, folder, source: dict | None = None, info=None) -> dic
     names = [f.name for f in families.of_model(published.target_of(model))]
     wanted = source.get("family")
     folder.mkdir(parents=True, exist_ok=True)
-    family = save_weights(model, folder / WEIGHTS, wanted if wanted in names else None)
+    if wanted in names:
+        family = save_weights(model, folder / WEIGHTS, wanted, source.get("names", ()))
+    else:
+        family = save_weights(model, folder / WEIGHTS)
     written = []
     if wanted == family:
         for name, values in source.get("files", {}).items():
@@ -94,10 +98,14 @@ def _prove(path, family, target):
     """Refuse a file that does not hold, bit for bit, what the model does."""
     with files.open_weights(path) as weights:
         arrays = rename.to_ours(family, target, weights).arrays
-    for name, variable in rename.by_path(target).items():
-        if not np.array_equal(arrays.get(name), np.asarray(variable), equal_nan=True):
-            path.unlink()
-            raise UserError(f"{path}: {name} would not be read back as it is")
+        lost = [
+            name
+            for name, variable in rename.by_path(target).items()
+            if not np.array_equal(arrays.get(name), np.asarray(variable), equal_nan=True)
+        ]
+    if lost:
+        path.unlink()
+        raise UserError(f"{path}: {few(lost)} would not be read back as they are")
 
 
 def _described(values, info) -> dict:

@@ -170,12 +170,12 @@ class Published:
                 renamed = rename.to_ours(family, target, weights)
             except UserError as error:
                 raise UserError(f"{self.name}: {error}") from None
-        self._check(model, target, renamed, family)
-        names = tuple(self.facts.get("class_names") or ())
-        initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            self._check(model, target, renamed, family)
+            names = tuple(self.facts.get("class_names") or ())
+            initial = Initial(self.name, family.name, renamed.arrays, self.input_stats, names)
+            line = initial.copy_to(model, class_names)
         variables = rename.by_path(model)
-        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays)}
-        line = initial.copy_to(model, class_names)
+        fresh = {p: v for p, v in variables.items() if not _fits(p, v, renamed.arrays.shapes)}
         left = renamed.left_over
         line += f"; left over: {few(left, SHAPES)}" if left else ""
         taken = tuple(p for p in variables if p not in fresh)
@@ -190,10 +190,10 @@ class Published:
         if self.place is None:
             return None
         with self.place.weights() as weights:
-            family = self._family_of(target_of(model), weights)
+            family, names = self._family_of(target_of(model), weights), list(weights)
         described = {name: self.place.read_json(name) for name in DESCRIBED}
         files = {name: values for name, values in described.items() if values is not None}
-        return {"family": family.name, "files": files}
+        return {"family": family.name, "names": names, "files": files}
 
     def _family_of(self, target, weights):
         if self.family in families.of_model(target):
@@ -202,13 +202,13 @@ class Published:
 
     def _check(self, model, target, renamed, family):
         """Refuse other sizes, and missing weights but for those of the head."""
-        variables = rename.by_path(target)
+        variables, shapes = rename.by_path(target), renamed.arrays.shapes
         other = [
-            f"{path} is {renamed.arrays[path].shape} there and {tuple(v.shape)} here"
+            f"{path} is {shapes[path]} there and {tuple(v.shape)} here"
             for path, v in variables.items()
             if not in_head(path)
-            and path in renamed.arrays
-            and renamed.arrays[path].shape != tuple(v.shape)
+            and path in shapes
+            and shapes[path] != tuple(v.shape)
             and adapted_weight(model, path, renamed.arrays[path], tuple(v.shape)) is None
         ]
         if other:
@@ -229,9 +229,9 @@ def target_of(model):
     return next((one for one in both if families.of_model(one)), model)
 
 
-def _fits(path, variable, arrays) -> bool:
-    """Whether a weight is taken from `arrays`, as it is or adapted."""
-    return path in arrays and (not in_head(path) or arrays[path].shape == tuple(variable.shape))
+def _fits(path, variable, shapes) -> bool:
+    """Whether a weight is taken from arrays of `shapes`, as it is or adapted."""
+    return path in shapes and (not in_head(path) or shapes[path] == tuple(variable.shape))
 
 
 def is_place(where) -> bool:

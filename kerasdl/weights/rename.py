@@ -10,8 +10,9 @@ stands for every block; `{i+1}` is the same number, one higher. What is done to 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -60,8 +61,9 @@ class Family:
     Attributes:
         name: "timm ViT" and the like, for people.
         module: The module of its models, below `kerasdl.models`.
-        rules: Of `Rule`s, or a function of the model that makes them. Where several fit a path, the
-            first whose names are all there is read, and the first is written.
+        rules: Of `Rule`s, or a function that makes those of a model, or of any if it is None. Where
+            several fit a path, the first whose names are all there is read, and the first is
+            written.
         prefix: A beginning of names that a file may lack, as that of a bare backbone does.
         ignored: Regular expressions of names that hold no weights, besides counters: masks, tables.
         written: A function `{name: array} -> {name: array}` of what is written besides the rules'
@@ -84,7 +86,7 @@ class Family:
     needs: str = ""
 
     def rules_for(self, model) -> tuple:
-        """The rules of a model."""
+        """The rules of a model, or of any if it is None."""
         return tuple(self.rules(model) if callable(self.rules) else self.rules)
 
 
@@ -93,14 +95,43 @@ class Renamed:
     """Weights under our paths.
 
     Attributes:
-        arrays: `{path below the model: array}`.
+        arrays: `{path below the model: array}`; see `Arrays`.
         left_over: Their names that no rule took.
         missing: Our paths that nothing was given for.
     """
 
-    arrays: dict
+    arrays: Mapping
     left_over: tuple
     missing: tuple
+
+
+class Arrays(Mapping):
+    """`{path: array}` of which each array is read and made when it is asked for, and not kept.
+
+    Attributes:
+        shapes: `{path: shape}`.
+    """
+
+    def __init__(self):
+        self.shapes, self._makers = {}, {}
+
+    def add(self, paths, make):
+        """Let `make()` give the arrays of `paths`; it is called once for their shapes."""
+        for i, (path, array) in enumerate(zip(paths, make(), strict=True)):
+            self.shapes[path], self._makers[path] = array.shape, (make, i)
+
+    def __getitem__(self, path):
+        make, i = self._makers[path]
+        return make()[i]
+
+    def __iter__(self):
+        return iter(self.shapes)
+
+    def __len__(self):
+        return len(self.shapes)
+
+    def __contains__(self, path):
+        return path in self.shapes
 
 
 def dense(theirs, ours) -> tuple:
@@ -147,7 +178,8 @@ def to_ours(family, model, weights) -> Renamed:
     Args:
         family: A `Family`.
         model: Our model, built.
-        weights: `{name: array}`, read when asked; with `shapes`, `{name: shape}`, if it can.
+        weights: `{name: array}`; each is read when it is needed, once to be checked and once more
+            whenever its array is asked for.
 
     Raises:
         UserError: Tied weights that differ, or a shape that cannot be split, joined or turned.
@@ -155,7 +187,7 @@ def to_ours(family, model, weights) -> Renamed:
     paths = by_path(model)
     names = _names(family, weights)
     rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
-    arrays, used = {}, set()
+    arrays, used = Arrays(), set()
     for path in paths:
         for patterns, rule in rules:
             places = _places(patterns[0], path)
@@ -170,57 +202,70 @@ def to_ours(family, model, weights) -> Renamed:
                 continue
             _check_tied(weights, names, sources[0], others)
             ours = [_format(p, places) for p in _tuple(rule.ours)]
-            values = [weights[names[n]] for n in sources]
-            try:
-                made = TRANSFORMS[rule.how].to_ours(
-                    values, [tuple(paths[p].shape) for p in ours if p in paths], model
-                )
-            except (ValueError, IndexError) as error:
-                shapes = ", ".join(f"{n} {v.shape}" for n, v in zip(sources, values, strict=True))
-                raise UserError(
-                    f"{shapes}: does not fit {', '.join(ours)} "
-                    f"{[tuple(paths[p].shape) for p in ours if p in paths]}: {error}"
-                ) from None
-            arrays.update(zip(ours, made, strict=True))
+            shapes = [tuple(paths[p].shape) for p in ours if p in paths]
+            make = partial(_made, rule, model, weights, [names[n] for n in sources], ours, shapes)
+            arrays.add(ours, make)
             used |= {names[n] for n in (*sources, *others) if n in names}
     left = [n for n in weights if n not in used and not _is_ignored(family, n)]
     missing = [p for p in paths if p not in arrays]
     return Renamed(arrays, tuple(left), tuple(missing))
 
 
-def to_theirs(family, model, arrays=None) -> dict:
+def _made(rule, model, weights, sources, ours, shapes):
+    """The arrays that a rule makes of those of `sources`."""
+    values = [weights[name] for name in sources]
+    try:
+        return TRANSFORMS[rule.how].to_ours(values, shapes, model)
+    except (ValueError, IndexError) as error:
+        given = ", ".join(f"{n} {v.shape}" for n, v in zip(sources, values, strict=True))
+        raise UserError(f"{given}: does not fit {', '.join(ours)} {shapes}: {error}") from None
+
+
+def to_theirs(family, model, arrays=None, names=()) -> dict:
     """Our weights under another library's names, the inverse of `to_ours`.
 
     Args:
         family: A `Family`.
         model: Our model, built.
         arrays: `{path: array}`; the model's own if None.
+        names: Of the file that the weights are from: where a family has several names for a weight,
+            those of the file are taken, and of what is written besides only what the file has.
 
     Raises:
         UserError: The family has no name for a weight of the model.
     """
-    paths = by_path(model)
+    paths, known = by_path(model), _names(family, names)
     if arrays is None:
         arrays = {path: np.asarray(v) for path, v in paths.items()}
     rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
-    result, done = {}, set()
+    result, done, besides = {}, set(), {}
     for path in paths:
+        written = {}
         for patterns, rule in rules:
             places = _places(patterns[0], path)
             ours = [] if places is None else [_format(p, places) for p in _tuple(rule.ours)]
             if path in done or not ours or any(p not in paths for p in ours):
                 continue
-            values = [np.asarray(arrays[p]) for p in ours]
-            made = TRANSFORMS[rule.how].to_theirs(values, model)
+            made = TRANSFORMS[rule.how].to_theirs([np.asarray(arrays[p]) for p in ours], model)
             theirs = [n for p in _tuple(rule.theirs) for n in _numbered(p, places, len(made))]
-            result.update(zip(theirs, made, strict=True))
-            result.update({_format(p, places): made[0] for p in rule.also})
+            others = [_format(p, places) for p in rule.also]
+            there = all(n in known for n in theirs) or any(n in known for n in others)
+            if there or not written:
+                written = dict(zip(theirs, made, strict=True)), dict.fromkeys(others, made[0]), ours
+            if there or not known:
+                break
+        if written:
+            own, same, ours = written
+            besides |= same
+            tied = any(n in known for n in same) and not any(n in known for n in own)
+            result |= {} if tied else own
             done.update(ours)
     if rest := [p for p in paths if p not in done]:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
-    if family.written:
-        result |= family.written(result)
-    if isinstance(model, Backbone):
+    besides |= family.written(result | besides) if family.written else {}
+    result |= {n: value for n, value in besides.items() if n in known or not known}
+    result = {known.get(name, name): value for name, value in result.items()}
+    if isinstance(model, Backbone) and not known:
         result = {name.removeprefix(family.prefix): value for name, value in result.items()}
     return {name: np.asarray(value, order="C") for name, value in result.items()}
 

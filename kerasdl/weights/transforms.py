@@ -2,7 +2,7 @@
 
 Each takes a list of arrays and gives a list of arrays. They move numbers and compute none, so that
 there and back is bit-equal. Axis letters: `O` output channels, `I` input channels, `D` channels of
-a token, `h` heads, `d` channels of a head.
+a token, `h` heads, `d` channels of a head, `E` experts.
 """
 
 import math
@@ -54,6 +54,47 @@ def heads_of(model, sizes):
 def _split(arrays, model):
     parts = np.split(arrays[0], heads_of(model, arrays[0].shape[-1]), axis=-1)
     return [part.T for part in parts]
+
+
+def _paired(rows, heads):
+    """Rows `(h d, ...)`, of which `i, i + d / 2` of a head are a pair, as `2i, 2i + 1`."""
+    return rows.reshape(heads, 2, -1, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _halved(rows, heads):
+    """The inverse of `_paired`."""
+    return rows.reshape(heads, -1, 2, *rows.shape[1:]).swapaxes(1, 2).reshape(rows.shape)
+
+
+def _joined_pairs(arrays, shapes, model):
+    """As `_joined`, of query and key that positions turn in pairs of half-split channels."""
+    query, key, value = arrays
+    query, key = _paired(query, model.num_heads), _paired(key, model.num_kv_heads)
+    return _joined([query, key, value], shapes, model)
+
+
+def _split_pairs(arrays, model):
+    query, key, value = _split(arrays, model)
+    return [_halved(query, model.num_heads), _halved(key, model.num_kv_heads), value]
+
+
+def _below(arrays, shapes, model):
+    """The outer kernels `(O, I)` of experts, one below the other: `(E I, O)`."""
+    return [np.concatenate([a.T for a in arrays])]
+
+
+def _apart_by_expert(arrays, model, axis):
+    return [a.T for a in np.split(arrays[0], model.num_experts, axis)]
+
+
+def _of_stack(arrays, shapes, model):
+    """Both inner kernels of all experts, `(E, 2 O, I)`, as two of `_joined`: `(I, E O)`."""
+    return [_joined(part, shapes, model)[0] for part in np.split(arrays[0], 2, axis=1)]
+
+
+def _as_stack(arrays, model):
+    parts = [np.stack(_apart_by_expert([a], model, -1)) for a in arrays]
+    return [np.concatenate(parts, axis=1)]
 
 
 def _unflattened(arrays, shapes, model):
@@ -119,6 +160,14 @@ TRANSFORMS = {
     "flattened": Transform(_unflattened, _flattened),
     "pointwise": Transform(_dense, lambda arrays, model: [arrays[0].T[..., None, None]]),
     "join": Transform(_joined, _split),  # q, k and v, of kernels and biases
+    "join_pairs": Transform(_joined_pairs, _split_pairs),  # of rotary heads
+    "experts": Transform(_joined, lambda arrays, model: _apart_by_expert(arrays, model, -1)),
+    "experts_out": Transform(_below, lambda arrays, model: _apart_by_expert(arrays, model, 0)),
+    "stacked_experts": Transform(_of_stack, _as_stack),
+    "stacked_experts_out": Transform(
+        lambda arrays, shapes, model: _below(arrays[0], shapes, model),
+        lambda arrays, model: [np.stack(_apart_by_expert(arrays, model, 0))],
+    ),
     "apart": Transform(
         _apart, lambda arrays, model: [np.concatenate([a.T for a in arrays], axis=0)]
     ),

@@ -49,6 +49,30 @@ def test_weights_are_written_as_they_came(tmp_path):
     np.testing.assert_array_equal(model(x), other(x))
 
 
+@pytest.mark.parametrize("checkpoint", [False, True])
+def test_names_are_those_of_the_file(tmp_path, checkpoint):
+    """transformers 5 names the layers of a ViT otherwise than the files that are published."""
+    path, golden = folder_of("hf_vit", tmp_path / "v", checkpoint=checkpoint)
+    model = kerasdl.from_pretrained(path)
+    source = published.open_published(path).source(model)
+    pretrained.save_pretrained(model, tmp_path / "back", source)
+    same_file(
+        tmp_path / "back" / "model.safetensors", golden.checkpoint if checkpoint else golden.weights
+    )
+
+
+def test_tied_weights_are_written_as_often_as_they_were(tmp_path):
+    path, golden = folder_of("gpt2", tmp_path / "g")
+    model = kerasdl.from_pretrained(path)
+    tied, prefix = {"lm_head.weight", "transformer.wte.weight"}, "transformer."
+    without = [n for n in golden.weights if n not in tied]
+    short = [n.removeprefix(prefix) for n in (*without, "transformer.wte.weight")]
+    for names in (golden.weights, [*without, "lm_head.weight"], short):
+        kerasdl.save_weights(model, tmp_path / "w.safetensors", names=names)
+        with files.open_weights(tmp_path / "w.safetensors") as found:
+            assert set(found) == set(names)
+
+
 def test_weights_that_no_library_has(tmp_path):
     file = tmp_path / "w.safetensors"
     with pytest.raises(UserError, match="no library whose names are known has a lenet5"):

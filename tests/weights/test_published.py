@@ -1,4 +1,4 @@
-"""Published weights by the public doors: `from_pretrained`, `load_weights`, and exports."""
+"""Published weights by the public doors: `from_pretrained` and `load_weights`."""
 
 import json
 import re
@@ -8,8 +8,6 @@ import pytest
 
 import kerasdl
 from kerasdl.errors import UserError
-from kerasdl.export import worker
-from kerasdl.inference.artifact import open_artifact
 from kerasdl.store import load
 from kerasdl.store.initial import open_initial
 from kerasdl.weights.files import save_safetensors
@@ -154,38 +152,3 @@ def test_places_that_say_too_little(tmp_path):
     (tmp_path / "f").mkdir()
     (tmp_path / "f" / "config.json").write_text("{}")
     assert "model_type" in refusal(kerasdl.from_pretrained, tmp_path / "f")
-
-
-@pytest.mark.slow
-def test_published_weights_are_exported_without_a_run(tmp_path):
-    path, golden = folder_of("hf_vit", tmp_path / "vit")
-    image = of_nchw(golden.inputs["pixel_values"])
-    card = worker.export_run(
-        path, ["savedmodel", "tflite"], tmp_path / "out", say=lambda line: None, is_run=False
-    )
-    assert "calibration needs data" in card["omitted"]["tflite/int8"]
-    assert all(one["test"] is None for one in card["artifacts"].values())
-    for name, limit in (("", 1e-5), ("tflite/float32.tflite", 1e-4)):
-        artifact = open_artifact(tmp_path / "out" / "vit_b16" / "1" / name)
-        rows = [
-            artifact.answer("serving_default", {"image": image[i : i + 1]})["logits"]
-            for i in range(len(image))
-        ]
-        assert goldens.deviation(np.concatenate(rows), golden.outputs["logits"]) < limit
-
-
-@pytest.mark.slow
-def test_language_models_without_a_tokenizer_are_served_by_ids(tmp_path):
-    path, golden = folder_of("gpt2", tmp_path / "g")
-    worker.export_run(
-        path, ["savedmodel", "tflite"], tmp_path / "out", say=lambda line: None, is_run=False
-    )
-    artifact = open_artifact(tmp_path / "out" / "gpt2_small" / "1")
-    ids = golden.inputs["input_ids"].astype("int32")
-    logits = artifact.answer("next_token", {"token_ids": ids})["logits"]
-    assert goldens.deviation(logits, golden.outputs["logits"][:, -1]) < 1e-5
-    n = len(ids)
-    request = {"token_ids": ids[:, :4], "token_ids_length": np.full(n, 4, "int32")}
-    request |= {"max_new_tokens": np.full(n, 2, "int32"), "top_k": np.zeros(n, "int32")}
-    request |= {"temperature": np.zeros(n, "float32"), "seed": np.arange(n, dtype="int32")}
-    assert artifact.answer("serving_default", request)["token_ids"].shape == (n, 6)

@@ -14,6 +14,7 @@ import keras
 from keras import ops
 
 from kerasdl.errors import UserError
+from kerasdl.layers.activation import check_activation
 from kerasdl.layers.attention import SelfAttention, check_heads
 from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
@@ -21,6 +22,7 @@ from kerasdl.layers.mlp import MLP, SwiGLU, dense
 from kerasdl.layers.moe import MixtureOfExperts
 from kerasdl.layers.norm import RMSNorm
 from kerasdl.layers.position import (
+    THETA,
     LearnedPosition,
     SinusoidalPosition,
     check_positions,
@@ -28,7 +30,6 @@ from kerasdl.layers.position import (
 )
 from kerasdl.layers.transformer import ResidualBlock, TokenEmbedding, layer_norm
 
-EPSILON = 1e-5  # of both norms
 STDDEV = 0.02  # of every kernel and embedding at the start
 CHOICES = {
     "positions": ("learned", "rotary", "sinusoidal"),
@@ -37,9 +38,9 @@ CHOICES = {
 }
 
 
-def make_norm(norm, name):
+def make_norm(norm, name, epsilon):
     """Layer norm or RMSNorm."""
-    return RMSNorm(EPSILON, name=name) if norm == "rms" else layer_norm(name, EPSILON)
+    return RMSNorm(epsilon, name=name) if norm == "rms" else layer_norm(name, epsilon)
 
 
 class Block(ResidualBlock):
@@ -49,6 +50,7 @@ class Block(ResidualBlock):
         attention: A causal `SelfAttention`.
         mlp: An `MLP`, `SwiGLU` or `MixtureOfExperts`.
         norm: "layer" or "rms".
+        epsilon: Of the norms.
         prenorm: Whether the norms stand before the parts, not after the sums.
         drop_rate: Dropout of both answers.
 
@@ -62,11 +64,11 @@ class Block(ResidualBlock):
         without experts.
     """
 
-    def __init__(self, attention, mlp, norm, prenorm, drop_rate, **kwargs):
+    def __init__(self, attention, mlp, norm, epsilon, prenorm, drop_rate, **kwargs):
         super().__init__(prenorm, drop_rate, **kwargs)
-        self.norm1 = make_norm(norm, "norm1")
+        self.norm1 = make_norm(norm, "norm1", epsilon)
         self.attention = attention
-        self.norm2 = make_norm(norm, "norm2")
+        self.norm2 = make_norm(norm, "norm2", epsilon)
         self.mlp = mlp
 
     def build(self, input_shape):
@@ -96,19 +98,29 @@ class GPT(Model):
         max_length: The context: maximum number of tokens that are attended to.
         dim: Channels of a token, `D`.
         depth: Blocks, `L`.
-        num_heads: Heads of each block; divides `dim`.
+        num_heads: Heads of each block; divides `dim` unless there is a `head_dim`.
         mlp_dim: Units inside a perceptron or an expert.
         positions: "learned", "rotary" or "sinusoidal".
         norm: "layer" or "rms".
-        mlp: "gelu" (the tanh form) or "swiglu".
+        mlp: "gelu", two dense layers, or "swiglu".
         prenorm: Whether norms stand before the parts of a block, and one after the last block;
             else after each sum.
         num_kv_heads: Heads of key and value, divides `num_heads`; as many if None.
         num_experts: Experts in place of each perceptron, 0 for none; they are SwiGLUs.
         top_k: Experts per token.
-        drop_rate: Dropout of the tokens, the attention weights and the parts of a block.
+        drop_rate: Dropout of the parts of a block, and where nothing else is said of the tokens and
+            the attention weights.
         tied: Whether the scores are made with the token embeddings.
         use_bias: Whether the projections of attention have biases.
+        epsilon: Of every norm.
+        head_dim: Channels of a head; `dim / num_heads` if None.
+        theta: Base of the rotary angles.
+        activation: Inside the perceptrons, a name of `kerasdl.layers.activation.ACTIVATIONS`;
+            "gelu_tanh" or, in SwiGLUs, "silu" if None.
+        mlp_bias: Whether the layers of the perceptrons have biases; those of SwiGLUs have none if
+            None. Experts have none.
+        token_drop_rate: Dropout of the tokens; `drop_rate` if None.
+        attention_drop_rate: Dropout of the attention weights; `drop_rate` if None.
 
     Call arguments:
         token_ids: int32 `(B, N)`; position `i` is scored from tokens up to `i`.
@@ -140,6 +152,13 @@ class GPT(Model):
         drop_rate=0.1,
         tied=True,
         use_bias=True,
+        epsilon=1e-5,
+        head_dim=None,
+        theta=THETA,
+        activation=None,
+        mlp_bias=None,
+        token_drop_rate=None,
+        attention_drop_rate=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -151,6 +170,7 @@ class GPT(Model):
             num_heads=num_heads,
             mlp_dim=mlp_dim,
             num_kv_heads=num_kv_heads,
+            head_dim=head_dim,
             top_k=top_k,
         )
         for key, value in {"positions": positions, "norm": norm, "mlp": mlp}.items():
@@ -158,29 +178,44 @@ class GPT(Model):
                 raise UserError(f"{key} {value!r}: not one of {', '.join(CHOICES[key])}")
         if num_experts and mlp != "swiglu":
             raise UserError(f"num_experts {num_experts} needs mlp='swiglu': experts are SwiGLUs")
+        if num_experts and mlp_bias:
+            raise UserError("mlp_bias True: experts have no biases")
         rotary = positions == "rotary"
-        check_heads(num_heads, dim, num_kv_heads, rotary)
+        check_heads(num_heads, dim, num_kv_heads, rotary, head_dim)
+        if theta <= 0:
+            raise UserError(f"theta {theta}: must be above 0")
+        gated = mlp == "swiglu"
+        activation = activation or ("silu" if gated else "gelu_tanh")
+        check_activation(activation)
+        mlp_bias = not gated if mlp_bias is None else mlp_bias
         self.max_length = self.context = max_length
         self.dim = dim
-        self.cache_shape = (num_kv_heads or num_heads, dim // num_heads)
+        self.num_heads = num_heads
+        self.num_kv_heads = num_kv_heads or num_heads
+        self.num_experts = num_experts
+        self.cache_shape = (self.num_kv_heads, head_dim or dim // num_heads)
         stddevs = (STDDEV, STDDEV / (2 * depth) ** 0.5)  # what is added to x starts smaller
 
         def make_mlp():
             if num_experts:
-                return MixtureOfExperts(num_experts, mlp_dim, top_k, stddevs, name="experts")
-            if mlp == "swiglu":
-                return SwiGLU(mlp_dim, stddevs, name="mlp")
-            return MLP(mlp_dim, "gelu_tanh", stddevs=stddevs, name="mlp")
+                return MixtureOfExperts(
+                    num_experts, mlp_dim, top_k, stddevs, activation, name="experts"
+                )
+            if gated:
+                return SwiGLU(mlp_dim, stddevs, mlp_bias, activation, name="mlp")
+            return MLP(mlp_dim, activation, stddevs=stddevs, use_bias=mlp_bias, name="mlp")
 
         def make_attention():
             return SelfAttention(
                 num_heads,
-                drop_rate,
+                drop_rate if attention_drop_rate is None else attention_drop_rate,
                 num_kv_heads,
                 causal=True,
                 rotary=rotary,
                 use_bias=use_bias,
                 stddevs=stddevs,
+                head_dim=head_dim,
+                theta=theta,
                 name="attention",
             )
 
@@ -190,12 +225,12 @@ class GPT(Model):
             self.positions = LearnedPosition(max_length, name="positions")
         elif positions == "sinusoidal":
             self.positions = SinusoidalPosition(name="positions")
-        self.drop = Dropout(drop_rate, name="drop")
+        self.drop = Dropout(drop_rate if token_drop_rate is None else token_drop_rate, name="drop")
+        parts = (norm, epsilon, prenorm, drop_rate)
         self.blocks = [
-            Block(make_attention(), make_mlp(), norm, prenorm, drop_rate, name=f"block{i + 1}")
-            for i in range(depth)
+            Block(make_attention(), make_mlp(), *parts, name=f"block{i + 1}") for i in range(depth)
         ]
-        self.norm = make_norm(norm, "norm") if prenorm else None
+        self.norm = make_norm(norm, "norm", epsilon) if prenorm else None
         self.head = None if tied else dense(vocab_size, "head", STDDEV, False, self.variable_dtype)
 
     def build(self, input_shape):
@@ -208,16 +243,31 @@ class GPT(Model):
         return keras.Input((None,), dtype="int32")
 
     def call(self, token_ids, training=False):
+        x, losses = self._encode(token_ids, training)
+        logits = self._logits(x)
+        if training and losses[0] is not None:
+            return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
+        return logits
+
+    def encode(self, token_ids):
+        """What the scores are made of: the last block's answer, normed.
+
+        Args:
+            token_ids: int32 `(B, N)`.
+
+        Returns:
+            float `(B, N, D)`.
+        """
+        return self._encode(token_ids)[0]
+
+    def _encode(self, token_ids, training=False):
         check_positions(0, token_ids.shape[1], self.max_length)
         x = self._embed(token_ids, 0, training)
         losses = []
         for block in self.blocks:
             x, _, balance = block(x, training=training)
             losses.append(balance)
-        logits = self._logits(x)
-        if training and losses[0] is not None:
-            return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
-        return logits
+        return self._normed(x), losses
 
     def init_cache(self, batch_size, length):
         """The empty state of decoding.
@@ -227,7 +277,7 @@ class GPT(Model):
             length: Maximum number of positions that will be used, likewise; at most `max_length`.
 
         Returns:
-            A list of float `(B, k, length, D / h)`: keys and values of each block in turn.
+            A list of float `(B, k, length, d)`: keys and values of each block in turn.
         """
         check_positions(0, static_value(length), self.max_length)
         heads, channels = self.cache_shape
@@ -249,7 +299,7 @@ class GPT(Model):
         for block, *cache in zip(self.blocks, state[::2], state[1::2], strict=True):
             x, cache, _ = block(x, cache=cache, position=position)
             after += cache
-        return self._logits(x), after
+        return self._logits(self._normed(x)), after
 
     def _embed(self, token_ids, position, training=False):
         x = self.embedding(token_ids)  # (B, N, D)
@@ -257,8 +307,10 @@ class GPT(Model):
             x = self.positions(x, position=position)
         return self.drop(x, training=training)
 
+    def _normed(self, x):
+        return self.norm(x) if self.norm is not None else x
+
     def _logits(self, x):
-        x = self.norm(x) if self.norm is not None else x
         return self.head(x) if self.head is not None else self.embedding.logits(x)
 
 

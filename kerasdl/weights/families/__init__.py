@@ -7,7 +7,19 @@ from kerasdl.errors import UserError
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import rename
 
-FILES = ("bert", "ddpm", "densenet", "gpt2", "resnet", "resnet_v2", "torch_recurrent", "vgg", "vit")
+FILES = (
+    "bert",
+    "ddpm",
+    "densenet",
+    "gpt2",
+    "llama",
+    "mixtral",
+    "resnet",
+    "resnet_v2",
+    "torch_recurrent",
+    "vgg",
+    "vit",
+)
 ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
 KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
 
@@ -95,9 +107,6 @@ def choose(model, weights, name: str):
 
 def looks_like(weights) -> list:
     """Names of the families whose rules take most of the names of a file, best first."""
-    scores = {}
-    for family in families():
-        if not callable(family.rules):
-            scores[family.name] = rename.fraction(family, None, weights)
+    scores = {family.name: rename.fraction(family, None, weights) for family in families()}
     best = max(scores.values(), default=0)
     return [n for n, s in scores.items() if s >= max(ENOUGH, best - 0.05)]

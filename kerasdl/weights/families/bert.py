@@ -62,7 +62,7 @@ def of_config(config):
 
 
 def rules(model):
-    """The rules of a model: a head of its own has a kernel of its own. None is any model."""
+    """The rules of a model: a head of its own has a kernel of its own."""
     decoder = "cls.predictions.decoder"
     tied = (f"{decoder}.weight",) if model is None or model.head.tied else ()
     own = () if tied else (Rule(f"{decoder}.weight", "head/scores/kernel", "kernel"),)

@@ -12,6 +12,8 @@ from kerasdl.weights import image_facts
 from kerasdl.weights.configs import MISSING
 from kerasdl.weights.rename import Family, Rule, dense, norm
 
+LEVELS = 8  # that files may have which are of no known model
+
 
 def _res_block(theirs, ours):
     return (
@@ -39,6 +41,7 @@ def _attention(theirs, ours):
 
 def rules(model):
     """Their way up counts from the smallest maps, so that its rules are of the number of levels."""
+    levels = LEVELS if model is None else model.levels
     result = [
         *dense("conv_in", "stem"),
         *dense("time_embedding.linear_1", "time1"),
@@ -49,10 +52,10 @@ def rules(model):
         *norm("conv_norm_out", "norm"),
         *dense("conv_out", "head"),
     ]
-    for level in range(model.levels):
+    for level in range(levels):
         for theirs, way, sampler in (
             (f"down_blocks.{level}", f"down{level + 1}", "downsamplers"),
-            (f"up_blocks.{model.levels - 1 - level}", f"up{level + 1}", "upsamplers"),
+            (f"up_blocks.{levels - 1 - level}", f"up{level + 1}", "upsamplers"),
         ):
             result += [
                 *_res_block(f"{theirs}.resnets.{{i}}", f"{way}_{{i+1}}_block"),

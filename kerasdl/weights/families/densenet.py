@@ -38,7 +38,7 @@ def rules_with(dot):
     """A function of the model that makes the rules, with a dot before numbers in dense layers."""
 
     def rules(model):
-        last = len(backbone_of(model).depths) + 1
+        last = 5 if model is None else len(backbone_of(model).depths) + 1
         return (
             Rule("features.conv0.weight", "backbone/stem/conv/kernel", "kernel"),
             *batch_norm("features.norm0", "backbone/stem/norm"),

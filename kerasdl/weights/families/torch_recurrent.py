@@ -22,8 +22,7 @@ LAYERS = {
 
 
 def rules(model):
-    """The rules of a layer: the shapes of its weights say how many gates and biases it has. None is
-    any layer."""
+    """The rules of a layer: the shapes of its weights say how many gates and biases it has."""
     weights = by_path(model) if model is not None else {}
     shapes = {path.rpartition("/")[2]: tuple(v.shape) for path, v in weights.items()}
     units, width = shapes.get("recurrent_kernel", (1, 1))

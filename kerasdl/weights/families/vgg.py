@@ -20,6 +20,8 @@ def of_timm(config):
 
 def features(model) -> list:
     """Rules of the convolutions: theirs are numbered together with norms, ReLUs and poolings."""
+    if model is None:
+        return [*dense("features.{i}", "backbone/{i}"), *batch_norm("features.{i}", "backbone/{i}")]
     backbone = backbone_of(model)
     rules, number, blocks = [], 0, iter(backbone.blocks)
     for depth in backbone.depths:

@@ -53,7 +53,7 @@ OURS = "backbone/block{i+1}"
 
 def _positions(theirs, model):
     """The rule of the positions of the model's grid and, if there are any, those before it."""
-    before = backbone_of(model).tokens.positions_before
+    before = model is None or backbone_of(model).tokens.positions_before
     ours = ("backbone/tokens/positions/grid", "backbone/tokens/positions/before")
     return Rule(theirs, ours if before else ours[:1], "grid")
 
