@@ -31,7 +31,7 @@ class Beam:
             worst of them is no worse than the best of the beam will be if it ends as long as it is
             ("likely") or at the greatest length ("never").
         renormalize: Whether probabilities are of the tokens that may be written; else of all.
-        forced_end: Whether the last token that has room ends the sequence.
+        forced_end: Whether the last token that has room is the end, the first of them.
     """
 
     width: int = 1
@@ -91,8 +91,8 @@ def _log_probabilities(logits, room, beam, specials, never):
     else:
         result = suppress(ops.log_softmax(logits, axis=-1), suppressed, never)
     if beam.forced_end:
-        ends = ops.where(_is_one(ops.arange(logits.shape[-1]), specials.end), 0.0, never)
-        result = ops.where(room == 1, ends, result)
+        end = ops.where(ops.arange(logits.shape[-1]) == specials.end[0], 0.0, never)
+        result = ops.where(room == 1, end, result)
     return result
 
 

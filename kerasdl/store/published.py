@@ -279,7 +279,7 @@ def open_published(where) -> Published:
         task_kwargs = schedulers.from_scheduler_config(found)
     written = generation.of_place(place, config)
     if catalog.row(row).task == "translate":
-        task_kwargs = generation.translation_settings(written)
+        task_kwargs = generation.translation_settings(written, arguments["vocab_size"])
     return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(written))
 
 
