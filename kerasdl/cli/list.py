@@ -1,4 +1,4 @@
-"""`list`: print the models, or the results of exported ones; write both into a README."""
+"""`list`: the models, the weights that they take, results of exported ones; into a README too."""
 
 import json
 from pathlib import Path
@@ -9,9 +9,11 @@ from kerasdl.errors import UsageError, UserError
 from kerasdl.recipe import Recipe
 from kerasdl.system.files import write_text
 from kerasdl.system.names import nearest
+from kerasdl.system.processes import quiet_tensorflow
 
 README = "README.md"
 MODELS = "<!-- python train.py list --update-readme -->"
+WEIGHTS = "<!-- python train.py list --weights --update-readme -->"
 RESULTS = "<!-- python train.py list --results --update-readme -->"
 END = "<!-- end -->"
 
@@ -23,6 +25,7 @@ def main(argv):
     parser.add_argument("--task", help="only models of this task")
     parser.add_argument("--markdown", action="store_true", help="as tables for a README")
     parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.add_argument("--weights", action="store_true", help="whose published weights they take")
     parser.add_argument("--results", action="store_true", help="what exported models say")
     parser.add_argument("--export-dir", default=Recipe.export_dir, help="where those are")
     parser.add_argument(
@@ -42,13 +45,17 @@ def main(argv):
         raise UsageError(
             "--update-readme writes all models: give no text, --task or --json with it"
         )
+    if args.results and args.weights:
+        raise UsageError("--results and --weights are two tables: give one of them")
     rows = [catalog.MODELS[n] for n in catalog.list_models(args.task, args.text)]
-    show = _results if args.results else _models
+    show, marker = _models, MODELS
+    if args.results or args.weights:
+        show, marker = (_results, RESULTS) if args.results else (_weights, WEIGHTS)
     if args.update_readme is None:
         print(show(args, rows))
         return
     args.markdown = True
-    update(args.update_readme, RESULTS if args.results else MODELS, show(args, rows))
+    update(args.update_readme, marker, show(args, rows))
     print(args.update_readme)
 
 
@@ -60,6 +67,29 @@ def _models(args, rows) -> str:
     heads = ("model", "task", "parameters", "paper", "limits")
     cells = [(r.name, r.task, f"{r.parameters:,}", r.paper, r.limits) for r in rows]
     return table(heads, cells)
+
+
+def _weights(args, rows) -> str:
+    quiet_tensorflow()
+    from kerasdl.store.taken import taken
+
+    found = {row.name: taken(row.name) for row in rows}
+    if args.json:
+        return json.dumps(found, indent=1)
+    lines = {}  # models that take the same
+    for row in rows:
+        if found[row.name]:
+            lines.setdefault((row.link, json.dumps(found[row.name])), []).append(row.name)
+    mark = "`" if args.markdown else ""
+    cells = []
+    for _, kinds in lines:
+        words = [
+            name + "".join(f" with {mark}{k}={v}{mark}" for k, v in arguments.items())
+            for name, arguments in json.loads(kinds).items()
+        ]
+        names = lines[_, kinds]
+        cells.append((", ".join(f"{mark}{n}{mark}" for n in names), ", ".join(words)))
+    return table(("models", "weights of"), cells, args.markdown)
 
 
 def _results(args, rows) -> str:

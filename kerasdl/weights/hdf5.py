@@ -25,7 +25,7 @@ def read(path):
         file = opened(path)
     try:
         with arrays.reading(path):
-            datasets = dict(arrays_of(file, size))
+            datasets = _named(path, file, size)
             entries = {name: (d.shape, _dtype(d)) for name, d in datasets.items()}
     except BaseException:
         file.close()
@@ -35,6 +35,13 @@ def read(path):
         return np.asarray(datasets[name][()]).view(entries[name][1])
 
     return arrays.Weights(path, entries, one, close=file.close)
+
+
+def _named(path, file, size):
+    try:
+        return dict(arrays_of(file, size))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
 
 
 def opened(path):

@@ -73,6 +73,8 @@ class Family:
             a value that ends in `*` stands for all that begin so.
         accepts: A function of the model: whether such a network exists in that library.
         needs: What `accepts` asks of a model, for people.
+        options: Arguments of a builder, with which a model is accepted that with its defaults is
+            not.
     """
 
     name: str
@@ -84,6 +86,7 @@ class Family:
     configs: dict = field(default_factory=dict)
     accepts: Callable = lambda model: True
     needs: str = ""
+    options: dict = field(default_factory=dict)
 
     def rules_for(self, model) -> tuple:
         """The rules of a model, or of any if it is None."""

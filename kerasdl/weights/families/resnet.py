@@ -104,6 +104,7 @@ FAMILIES = (
         configs=dict.fromkeys(NAMES, of_timm),
         accepts=_is_torchvision,
         needs="small=False and, of bottlenecks, stride_in_3x3=True",
+        options={"stride_in_3x3": True},
     ),
     Family(
         name="transformers ResNet",

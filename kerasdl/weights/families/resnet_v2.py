@@ -77,5 +77,6 @@ FAMILIES = (
         configs=dict.fromkeys(ROWS, of_timm),
         accepts=_accepts,
         needs="small=False and, of bottlenecks, stride_in_3x3=True",
+        options={"stride_in_3x3": True},
     ),
 )
