@@ -12,7 +12,7 @@ ENCODER, DECODER = "model.encoder.layers.{i}", "model.decoder.layers.{i}"
 OUR_ENCODER, OUR_DECODER = "encoder{i+1}", "decoder{i+1}"
 SHARED, HEAD = "model.shared.weight", "lm_head.weight"
 SOURCE, TARGET = (f"model.{half}.embed_tokens.weight" for half in ("encoder", "decoder"))
-EPSILON = 1e-5
+OPTIONS = {"halves": True, "epsilon": 1e-5, "logits_bias": True, "prenorm": False}
 
 
 def of_config(config):
@@ -37,19 +37,16 @@ def of_config(config):
         "num_heads": config.get(("encoder_attention_heads", "num_attention_heads"), 16),
         "mlp_dim": config.get("encoder_ffn_dim", 4096),
         "drop_rate": float(config.get("dropout", 0.1, float)),
-        "prenorm": False,
         "decoder_depth": config.get("decoder_layers", 12),
         "decoder_heads": config.get("decoder_attention_heads", 16),
         "decoder_mlp_dim": config.get("decoder_ffn_dim", 4096),
         "activation": config.activation("activation_function"),
-        "epsilon": EPSILON,
-        "halves": True,
         "scale_embedding": config.get("scale_embedding", False),
         # transformers shares embeddings only where it ties the scores to them.
         "source_vocab_size": None if shared and tied else source,
         "tied": tied,
-        "logits_bias": True,
         "pad_id": config.get("pad_token_id", 58100),
+        **OPTIONS,
     }
 
 
@@ -115,6 +112,13 @@ def sinusoids(arrays, model) -> dict:
     return {f"model.{half}.embed_positions.weight": table for half in ("encoder", "decoder")}
 
 
+def is_like(model) -> bool:
+    """Whether transformers has such a network."""
+    biased = model.head is not None and model.head.use_bias
+    found = (model.halves, model.epsilon, biased, model.prenorm)
+    return found == tuple(OPTIONS.values())
+
+
 FAMILIES = (
     Family(
         name="transformers Marian",
@@ -124,13 +128,8 @@ FAMILIES = (
         ignored=(r"embed_positions\.weight$",),
         written=sinusoids,
         configs={"marian": of_config},
-        accepts=lambda model: (
-            model.halves
-            and not model.prenorm
-            and model.epsilon == EPSILON
-            and model.head is not None
-            and model.head.use_bias
-        ),
-        needs=f"halves=True, epsilon={EPSILON:g}, logits_bias=True and prenorm=False",
+        accepts=is_like,
+        needs=", ".join(f"{name}={value}" for name, value in OPTIONS.items()),
+        options=OPTIONS,
     ),
 )
