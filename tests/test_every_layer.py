@@ -70,7 +70,7 @@ CASES = {
         ({"height": 2, "width": 3, "prefix": 0}, (6, 6)),
     ],
     "position.LearnedPosition": [({"max_length": 5}, (5, 6))],
-    "position.SinusoidalPosition": [({}, (5, 6))],
+    "position.SinusoidalPosition": [({}, (5, 6)), ({"halves": True}, (5, 6))],
     "recurrent.Bidirectional": [({"kind": "gru", "units": 3}, (5, 6))],
     "recurrent.GRU": [
         ({"units": 7, "reset_after": False, "reverse": True, "truncate": 3}, (5, 6)),
@@ -92,11 +92,11 @@ CASES = {
     "recurrent.SimpleRNN": [({"units": 7, "reverse": True, "truncate": 3}, (5, 6))],
     "transformer.DecoderBlock": [
         ({"num_heads": 2, "mlp_dim": 9, "drop_rate": 0.1, "prenorm": True}, (5, 6)),
-        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu"}, (5, 6)),
+        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu", "epsilon": 1e-5}, (5, 6)),
     ],
     "transformer.EncoderBlock": [
         ({"num_heads": 2, "mlp_dim": 9, "drop_rate": 0.1, "prenorm": True}, (5, 6)),
-        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu"}, (5, 6)),
+        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu", "epsilon": 1e-5}, (5, 6)),
     ],
     "transformer.TokenEmbedding": [({"vocab_size": 7, "dim": 6, "stddev": 0.3}, (5,))],
 }

@@ -10,7 +10,7 @@ from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
 from kerasdl.inference.artifact import task_of
 from kerasdl.inference.dataset import examined, open_data, take
-from kerasdl.ops.text import BOS, EOS
+from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
 from kerasdl.store import load
 from kerasdl.system.names import nearest
@@ -150,8 +150,12 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
             columns[name] = np.clip(images, 0, 1).astype(np.float32)
         elif column.kind == "tokens":
             length = column.max_length + 1  # with the token that follows, or the end
-            ids = rng.integers(0, task.info.vocab_size, (examples, length), dtype=np.int32)
-            ids[:, 0], ids[:, -1] = BOS, EOS
+            count = column.vocab_size or task.info.vocab_size
+            ids = rng.integers(0, count, (examples, length), dtype=np.int32)
+            specials = Specials.of(task.info)
+            ids[:, -1] = specials.end[0]
+            if specials.begin is not None:
+                ids[:, 0] = specials.begin
             columns[name] = ids
         elif column.kind == "label":
             columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))

@@ -16,6 +16,7 @@ from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, i
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import (
     families,
+    generation,
     image_facts,
     keras_applications,
     keras_hub,
@@ -29,7 +30,7 @@ SHAPES = 5  # that a message names
 KERAS = "keras:"
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
-DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER)  # files beside weights
+DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Published:
         """What the data are that the weights were made for, as far as the place says it."""
         task_class = tasks.get(catalog.row(self.row).task)
         columns = {
-            name: self._column(spec.kind)
+            name: self._column(name, spec.kind)
             for name, spec in {**task_class.inputs, **task_class.targets}.items()
             if name not in task_class.optional
         }
@@ -134,7 +135,7 @@ class Published:
             }
         return replace(info, columns=columns)
 
-    def _column(self, kind) -> Column:
+    def _column(self, name, kind) -> Column:
         arguments = self.all_arguments
         if kind == "image":
             shape = tuple(arguments["image_shape"])
@@ -144,7 +145,9 @@ class Published:
             names = self.facts.get("class_names") or range(arguments["num_classes"])
             return Column(kind, (), tuple(map(str, names)))
         if kind == "tokens":
-            sizes = {name: arguments[name] for name in ("vocab_size", "max_length")}
+            own = arguments.get(f"{name.removesuffix('_ids')}_vocab_size")
+            sizes = {"vocab_size": own or arguments["vocab_size"]}
+            sizes["max_length"] = arguments["max_length"]
             return Column(kind, ("N",), **sizes, specials=self.specials)
         raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
 
@@ -277,7 +280,10 @@ def open_published(where) -> Published:
     if catalog.row(row).task == "denoise":  # without a scheduler it is that of the paper
         found = place.read_json(SCHEDULER) or {"_class_name": "DDPMScheduler"}
         task_kwargs = schedulers.from_scheduler_config(found)
-    return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(config))
+    written = generation.of_place(place, config)
+    if catalog.row(row).task == "translate":
+        task_kwargs = generation.translation_settings(written, arguments["vocab_size"])
+    return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(written))
 
 
 def _specials(config) -> dict:
@@ -289,7 +295,8 @@ def _specials(config) -> dict:
     begin = config.get(("decoder_start_token_id", "bos_token_id"), None, int)
     pad = config.get("pad_token_id", ends[0], int)
     try:
-        specials = Specials(pad if pad >= 0 else ends[0], begin, ends, None, ())
+        never = generation.never_written(config)
+        specials = Specials(pad if pad >= 0 else ends[0], begin, ends, None, never)
         return Specials.from_dict(specials.to_dict()).to_dict()
     except TypeError as error:
         raise UserError(f"{config.name}: {error}") from None

@@ -46,7 +46,7 @@ class Rule:
     also: tuple = ()
 
 
-def count_batches(arrays) -> dict:
+def count_batches(arrays, model) -> dict:
     """The counter of every batch norm, which PyTorch asks for: 0."""
     ending = "running_mean"
     return {
@@ -68,8 +68,8 @@ class Family:
             written.
         prefix: A beginning of names that a file may lack, as that of a bare backbone does.
         ignored: Regular expressions of names that hold no weights, besides counters: masks, tables.
-        written: A function `{name: array} -> {name: array}` of what is written besides the rules'
-            names: the counters of batch norms, or tables that are computed there.
+        written: A function `({name: array}, model) -> {name: array}` of what is written besides the
+            rules' names: the counters of batch norms, or tables that are computed there.
         configs: `{value: function}`: which `model_type`, `_class_name` or `architecture` of a
             `config.json` it reads, and the function `config -> (row, arguments of its builder)`;
             a value that ends in `*` stands for all that begin so.
@@ -267,7 +267,7 @@ def to_theirs(family, model, arrays=None, names=()) -> dict:
             done.update(ours)
     if rest := [p for p in paths if p not in done]:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
-    besides |= family.written(result | besides) if family.written else {}
+    besides |= family.written(result | besides, model) if family.written else {}
     result |= {n: value for n, value in besides.items() if n in known or not known}
     result = {known.get(name, name): value for name, value in result.items()}
     if isinstance(model, Backbone) and not known:

@@ -204,5 +204,9 @@ TRANSFORMS = {
         lambda arrays, shapes, model: [np.stack([turned(a) for a in arrays])],
         lambda arrays, model: [turned(a) for a in arrays[0]],
     ),
+    "row": Transform(  # of one row, `(1, N)`
+        lambda arrays, shapes, model: [a.reshape(-1) for a in arrays],
+        lambda arrays, model: [a[None] for a in arrays],
+    ),
     "add": Transform(_added, lambda arrays, model: [arrays[0], np.zeros_like(arrays[0])]),
 }

@@ -13,6 +13,7 @@ FILES = (
     "densenet",
     "gpt2",
     "llama",
+    "marian",
     "mixtral",
     "resnet",
     "resnet_v2",

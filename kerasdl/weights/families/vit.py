@@ -171,7 +171,7 @@ def dinov2(prefix):
 def _mask(prefix):
     """The function that makes the mask token, which transformers expects."""
 
-    def written(arrays):
+    def written(arrays, model):
         return {prefix + MASK: np.zeros_like(arrays[f"{prefix}embeddings.cls_token"][0])}
 
     return written
