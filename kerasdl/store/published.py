@@ -5,6 +5,7 @@ or `hub:` and a name; or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
+import math
 from dataclasses import dataclass, field, replace
 
 from kerasdl import catalog, tasks
@@ -12,6 +13,7 @@ from kerasdl.columns import Column, DataInfo
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
+from kerasdl.store import weightless
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, in_head
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import (
@@ -27,6 +29,7 @@ from kerasdl.weights import (
 from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
+LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
 KERAS = "keras:"
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
@@ -106,6 +109,29 @@ class Published:
             raise UserError(
                 f"{self.name}: has no config.json, which says what model it is for: create one, "
                 "and give it these weights by load_weights or --initial-checkpoint"
+            )
+
+    def check_size(self, build) -> None:
+        """Refuse, before anything is allocated, a configuration of more than the file holds.
+
+        Args:
+            build: Makes the model.
+
+        Raises:
+            UserError: The model would be several times as large as the file, or have no end.
+        """
+        if self.place is None:
+            return
+        with self.place.weights() as weights:
+            count, there = len(weights), sum(map(math.prod, weights.shapes.values()))
+        try:
+            here = sum(math.prod(shape) for _, shape in weightless.shapes(build, count))
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        if here > LARGER * there + SMALL:
+            raise UserError(
+                f"{self.name}: its config stands for a model of {here:,} weights, and its file has "
+                f"{there:,}"
             )
 
     def recipe(self) -> Recipe:
@@ -377,7 +403,13 @@ def from_pretrained(where, **kwargs):
     """
     published = open_published(where)
     published.check_known()
-    model = catalog.build(published.row, **{**published.arguments, **kwargs})
+    arguments = {**published.arguments, **kwargs}
+
+    def build():
+        return catalog.build(published.row, **arguments)
+
+    published.check_size(build)
+    model = build()
     published.fill(model)
     return model
 
