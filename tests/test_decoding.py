@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from kerasdl.ops import decoding, noise
-from kerasdl.ops.text import BOS, EOS, PAD
+from kerasdl.ops import beams, decoding, noise
+from kerasdl.ops.text import BOS, EOS, PAD, Specials
 
 V, LENGTH = 6, 3  # PAD and BOS are never written, so four tokens are
 RNG = np.random.default_rng(3)
@@ -45,7 +45,9 @@ def all_sequences():
 
 def search(width, alpha, batch=2):
     run = tf.function(
-        lambda state: decoding.search(decode_step, [state], batch, LENGTH, width, alpha)
+        lambda state: beams.search(
+            decode_step, [state], batch, LENGTH, beams.Beam(width, alpha), Specials()
+        )
     )
     tokens, score = run(tf.zeros((batch, 1)))
     return np.asarray(tokens), np.asarray(score)

@@ -31,6 +31,7 @@ CASES = {
             },
             (5, 8),
         ),
+        ({"num_heads": 3, "head_dim": 4, "rotary": True, "theta": 50.0}, (5, 8)),
     ],
     "core.BatchNorm": [({"momentum": 0.8, "epsilon": 1e-4}, (4, 6))],
     "core.Conv": [
@@ -53,10 +54,11 @@ CASES = {
     ],
     "mlp.SwiGLU": [
         ({"hidden_dim": 9, "stddevs": (0.2, 0.1)}, (5, 6)),
-        ({"hidden_dim": 9, "use_bias": True}, (5, 6)),
+        ({"hidden_dim": 9, "use_bias": True, "activation": "gelu"}, (5, 6)),
     ],
     "moe.MixtureOfExperts": [
         ({"num_experts": 4, "hidden_dim": 9, "top_k": 3, "stddevs": (0.2, 0.1)}, (5, 6)),
+        ({"num_experts": 3, "hidden_dim": 7, "activation": "gelu_tanh"}, (5, 6)),
     ],
     "minibatch.MinibatchStd": [({"momentum": 0.8}, (4, 6))],
     "norm.GroupNorm": [({"groups": 3, "epsilon": 1e-4}, (4, 4, 6))],
@@ -68,7 +70,7 @@ CASES = {
         ({"height": 2, "width": 3, "prefix": 0}, (6, 6)),
     ],
     "position.LearnedPosition": [({"max_length": 5}, (5, 6))],
-    "position.SinusoidalPosition": [({}, (5, 6))],
+    "position.SinusoidalPosition": [({}, (5, 6)), ({"halves": True}, (5, 6))],
     "recurrent.Bidirectional": [({"kind": "gru", "units": 3}, (5, 6))],
     "recurrent.GRU": [
         ({"units": 7, "reset_after": False, "reverse": True, "truncate": 3}, (5, 6)),
@@ -90,11 +92,11 @@ CASES = {
     "recurrent.SimpleRNN": [({"units": 7, "reverse": True, "truncate": 3}, (5, 6))],
     "transformer.DecoderBlock": [
         ({"num_heads": 2, "mlp_dim": 9, "drop_rate": 0.1, "prenorm": True}, (5, 6)),
-        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu"}, (5, 6)),
+        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu", "epsilon": 1e-5}, (5, 6)),
     ],
     "transformer.EncoderBlock": [
         ({"num_heads": 2, "mlp_dim": 9, "drop_rate": 0.1, "prenorm": True}, (5, 6)),
-        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu"}, (5, 6)),
+        ({"num_heads": 2, "mlp_dim": 9, "activation": "gelu", "epsilon": 1e-5}, (5, 6)),
     ],
     "transformer.TokenEmbedding": [({"vocab_size": 7, "dim": 6, "stddev": 0.3}, (5,))],
 }

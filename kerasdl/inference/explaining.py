@@ -11,7 +11,6 @@ from kerasdl.inference import dataset, explain
 from kerasdl.inference.artifact import task_of
 from kerasdl.inference.predict import decoded, read_file
 from kerasdl.inference.signatures import fit_of
-from kerasdl.ops.text import BOS, EOS, PAD
 from kerasdl.store import load, pictures
 from kerasdl.system.names import nearest
 from kerasdl.system.terminal import LINE, printable
@@ -103,25 +102,28 @@ def explain_texts(path, texts, output=None) -> list[dict]:
     model = load.load(path)
     if not (isinstance(task, Translate) and hasattr(model, "attention_maps")):
         raise UserError(f"--text: {metadata.model} does not translate by attention")
-    tokenizer = Tokenizer.from_json(task.info.tokenizer)
+    if not task.info.tokenizer:
+        raise UserError(f"--text: {metadata.model} has no tokenizer: it translates token ids")
+    tokenizer, specials = Tokenizer.from_json(task.info.tokenizer), task.specials
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
         if not 0 < len(ids) < task.longest:
             raise UserError(
                 f"text {number}: has {len(ids)} tokens; must have 1 to {task.longest - 1}"
             )
-        source = np.append(ids, EOS).astype("int32")[None]
+        source = np.append(ids, specials.end[0]).astype("int32")[None]
         written = np.asarray(task.predict(model, {"source_ids": source})["target_ids"])[0]
-        written = written[written != PAD]
+        written = written[written != specials.pad]
         # Padding changes nothing before it, and Keras warns of a softmax over one token alone.
-        target = np.concatenate([[BOS], written[:-1], [PAD]])[None].astype("int32")
+        target = np.concatenate([[specials.begin], written[:-1], [specials.pad]])
+        target = target[None].astype("int32")
         maps = np.asarray(model.attention_maps({"source_ids": source, "target_ids": target}))
         results.append(
             {
                 "input": text,
                 "output": tokenizer.decode(written),
-                "source": [_token(tokenizer, k) for k in source[0]],
-                "target": [_token(tokenizer, k) for k in written],
+                "source": [_token(tokenizer, k, specials) for k in source[0]],
+                "target": [_token(tokenizer, k, specials) for k in written],
                 "weights": maps[0, -1].mean(0)[: len(written)].tolist(),
             }
         )
@@ -130,8 +132,8 @@ def explain_texts(path, texts, output=None) -> list[dict]:
     return results
 
 
-def _token(tokenizer, number):
-    return "<end>" if number == EOS else tokenizer.decode([number])
+def _token(tokenizer, number, specials):
+    return "<end>" if number in specials.end else tokenizer.decode([number])
 
 
 def _tables(results):

@@ -30,18 +30,22 @@ def angles(positions, dim, dtype, theta=THETA):
     return ops.cast(positions, dtype)[:, None] * ops.convert_to_tensor(rates, dtype)
 
 
-def sinusoids(positions, dim, dtype="float32"):
+def sinusoids(positions, dim, dtype="float32", halves=False):
     """`PE[n, 2i] = sin`, `PE[n, 2i + 1] = cos` of `positions[n] / 10000^(2i / dim)`.
 
     Args:
         positions: Numbers `(N,)`.
         dim: `D`, even.
         dtype: Of the answer, and of the computation.
+        halves: Whether all sines come first, `PE[n, i]` and `PE[n, D / 2 + i]`, as in
+            Marian.
 
     Returns:
         float `(N, D)`.
     """
     a = angles(positions, dim, dtype)
+    if halves:
+        return ops.concatenate([ops.sin(a), ops.cos(a)], axis=-1)
     return ops.reshape(ops.stack([ops.sin(a), ops.cos(a)], axis=-1), (-1, dim))
 
 
@@ -88,6 +92,9 @@ def grid_sinusoids(rows, columns, dim, dtype="float32"):
 class SinusoidalPosition(keras.layers.Layer):
     """Add the sinusoids of the positions to tokens; see `sinusoids`.
 
+    Args:
+        halves: Whether all sines come before all cosines, instead of by turns.
+
     Call arguments:
         x: float `(B, N, D)`, `D` even.
         position: int, or int scalar tensor; that of the first token.
@@ -99,6 +106,10 @@ class SinusoidalPosition(keras.layers.Layer):
         ValueError: `D` is odd.
     """
 
+    def __init__(self, halves=False, **kwargs):
+        super().__init__(**kwargs)
+        self.halves = halves
+
     def build(self, input_shape):
         if input_shape[-1] % 2:
             raise UserError(
@@ -109,7 +120,8 @@ class SinusoidalPosition(keras.layers.Layer):
         return input_shape
 
     def call(self, x, position=0):
-        table = sinusoids(positions_of(x, position), x.shape[-1], self.variable_dtype)
+        positions = positions_of(x, position)
+        table = sinusoids(positions, x.shape[-1], self.variable_dtype, self.halves)
         return x + ops.cast(table, x.dtype)
 
 

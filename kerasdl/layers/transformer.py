@@ -14,6 +14,8 @@ from kerasdl.layers.mlp import MLP
 from kerasdl.layers.remat import Block
 from kerasdl.ops.text import PAD
 
+EPSILON = 1e-6  # of norms, in the authors' code
+
 
 @register
 class TokenEmbedding(keras.layers.Layer):
@@ -91,6 +93,7 @@ class EncoderBlock(ResidualBlock):
         drop_rate: Dropout of both answers.
         prenorm: Whether layer norm stands before attention and perceptron, not after the sums.
         activation: Of the perceptron.
+        epsilon: Of the norms.
 
     Call arguments:
         x: float `(B, N, D)`.
@@ -102,13 +105,20 @@ class EncoderBlock(ResidualBlock):
     """
 
     def __init__(
-        self, num_heads, mlp_dim, drop_rate=0.0, prenorm=False, activation="relu", **kwargs
+        self,
+        num_heads,
+        mlp_dim,
+        drop_rate=0.0,
+        prenorm=False,
+        activation="relu",
+        epsilon=EPSILON,
+        **kwargs,
     ):
         super().__init__(prenorm, drop_rate, **kwargs)
         self.attention = SelfAttention(num_heads, name="attention")
-        self.norm1 = layer_norm("norm1")
+        self.norm1 = layer_norm("norm1", epsilon)
         self.mlp = MLP(mlp_dim, activation, name="mlp")
-        self.norm2 = layer_norm("norm2")
+        self.norm2 = layer_norm("norm2", epsilon)
 
     def build(self, input_shape):
         for child in (self.attention, self.norm1, self.mlp, self.norm2, self.drop):
@@ -134,6 +144,7 @@ class DecoderBlock(ResidualBlock):
         drop_rate: Dropout of the three answers.
         prenorm: Whether layer norm stands before the three parts, not after the sums.
         activation: Of the perceptron.
+        epsilon: Of the norms.
 
     Call arguments:
         x: float `(B, N, D)`.
@@ -151,15 +162,22 @@ class DecoderBlock(ResidualBlock):
     """
 
     def __init__(
-        self, num_heads, mlp_dim, drop_rate=0.0, prenorm=False, activation="relu", **kwargs
+        self,
+        num_heads,
+        mlp_dim,
+        drop_rate=0.0,
+        prenorm=False,
+        activation="relu",
+        epsilon=EPSILON,
+        **kwargs,
     ):
         super().__init__(prenorm, drop_rate, **kwargs)
         self.attention = SelfAttention(num_heads, causal=True, name="attention")
-        self.norm1 = layer_norm("norm1")
+        self.norm1 = layer_norm("norm1", epsilon)
         self.cross = CrossAttention(num_heads, name="cross")
-        self.norm2 = layer_norm("norm2")
+        self.norm2 = layer_norm("norm2", epsilon)
         self.mlp = MLP(mlp_dim, activation, name="mlp")
-        self.norm3 = layer_norm("norm3")
+        self.norm3 = layer_norm("norm3", epsilon)
 
     def build(self, x_shape, memory_shape):
         self.cross.build(x_shape, memory_shape)
@@ -190,11 +208,11 @@ class DecoderBlock(ResidualBlock):
         return tuple(answer) if len(answer) > 1 else answer[0]
 
 
-def layer_norm(name, epsilon=1e-6):
+def layer_norm(name, epsilon=EPSILON):
     """Keras' layer norm, with the epsilon of the authors' code."""
     return keras.layers.LayerNormalization(epsilon=epsilon, name=name)
 
 
-def padding_mask(token_ids):
-    """bool `(B, 1, 1, M)`: True where `token_ids` `(B, M)` are not `PAD`; for attention."""
-    return ops.expand_dims(ops.not_equal(token_ids, PAD), (1, 2))
+def padding_mask(token_ids, pad_id=PAD):
+    """bool `(B, 1, 1, M)`: True where `token_ids` `(B, M)` are not `pad_id`; for attention."""
+    return ops.expand_dims(ops.not_equal(token_ids, pad_id), (1, 2))

@@ -4,24 +4,25 @@ The loops call a model's `decode_step(token_ids (B, n), state, position)`, which
 `(logits (B, n, V), state)`; the `state` is a flat list of tensors with the batch first.
 
 Source: Fan et al. 2018, https://arxiv.org/abs/1805.04833 (top-k); Holtzman et al. 2019,
-        https://arxiv.org/abs/1904.09751 (top-p); Wu et al. 2016, https://arxiv.org/abs/1609.08144
-        (length penalty, equation 14).
+        https://arxiv.org/abs/1904.09751 (top-p). Beam search: `kerasdl.ops.beams`.
 """
 
 from keras import ops
 
 from kerasdl.ops import noise
-from kerasdl.ops.text import BOS, EOS, PAD
+from kerasdl.ops.text import PAD
 
 NEVER = -1e9  # a logit, or a log probability, that is never chosen
 
 
-def suppress(logits, ids):
-    """Logits `(..., V)` with those of the token ids in `ids`, a tuple of ints, made `NEVER`."""
+def suppress(logits, ids, value=NEVER):
+    """Logits `(..., V)` with those of the token ids in `ids`, a tuple of ints, made `value`."""
+    if not ids:
+        return logits
     suppressed = ops.any(
         ops.arange(logits.shape[-1])[:, None] == ops.convert_to_tensor(ids), axis=-1
     )
-    return ops.where(suppressed, ops.cast(NEVER, logits.dtype), logits)
+    return ops.where(suppressed, ops.cast(value, logits.dtype), logits)
 
 
 def greedy(logits):
@@ -135,73 +136,3 @@ def generate(
 def column(tokens, position):
     """int32 `(B, 1)`, the column `position` (an int scalar) of tokens `(B, N)`."""
     return ops.slice(tokens, (0, position), (ops.shape(tokens)[0], 1))
-
-
-def length_penalty(length, alpha):
-    """What a log probability is divided by: `((5 + length) / 6)^alpha`; 1 at alpha 0."""
-    return ((5.0 + ops.cast(length, "float32")) / 6.0) ** alpha
-
-
-def search(decode_step, state, batch, total, width=1, alpha=0.0, suppressed=(PAD, BOS)):
-    """Beam search from `BOS` for the likeliest sequence, length-normalized.
-
-    A sequence that has ended stays in its beam with its score, so a width of all sequences there
-    are is exhaustive, and width 1 is greedy.
-
-    Args:
-        decode_step: Of the model; called with the beams side by side, `(B W, 1)`.
-        state: Its state before `BOS`, of `B` examples.
-        batch: `B`, an int or int scalar.
-        total: int, tokens of the longest sequence, without `BOS`, with `EOS`.
-        width: `W`.
-        alpha: Of `length_penalty`.
-        suppressed: Ids that are never written.
-
-    Returns:
-        int32 `(B, total)`, `PAD` after `EOS`; float32 `(B,)`, its log probability divided by the
-        penalty of its length; one that is truncated at `total` has no `EOS`.
-    """
-    state = [ops.repeat(tensor, width, axis=0) for tensor in state]
-    tokens = ops.concatenate(
-        [ops.full((batch * width, 1), BOS, "int32"), ops.zeros((batch * width, total), "int32")],
-        axis=1,
-    )
-    # Beams that are still equal: only the first may go on.
-    start = ops.where(ops.arange(width) == 0, 0.0, NEVER)[None]
-    score = start + ops.zeros((batch, width), "float32")  # log probabilities
-    length = ops.zeros((batch, width), "int32")
-    done = ops.zeros((batch, width), "bool")
-
-    def more(position, tokens, score, length, done, *state):
-        return (position < total) & ~ops.all(done)
-
-    def step(position, tokens, score, length, done, *state):
-        logits, state = decode_step(column(tokens, position), list(state), position)
-        logits = suppress(ops.cast(logits[:, 0], "float32"), suppressed)
-        count = logits.shape[-1]
-        following = ops.reshape(ops.log_softmax(logits, axis=-1), (-1, width, count))
-        # What has ended goes on with PAD alone, at no cost.
-        rest = ops.where(ops.arange(count) == PAD, 0.0, NEVER)
-        following = ops.where(done[..., None], rest, following)
-        total_score = score[..., None] + following  # (B, W, V)
-        grown = length + ops.cast(~done, "int32")
-        ranked = total_score / length_penalty(grown, alpha)[..., None]
-        _, best = ops.top_k(ops.reshape(ranked, (-1, width * count)), width)  # (B, W)
-        beam, token = best // count, ops.cast(best % count, "int32")
-        score = ops.take_along_axis(ops.reshape(total_score, (-1, width * count)), best, axis=1)
-        length = ops.take_along_axis(grown, beam, axis=1)
-        done = ops.take_along_axis(done, beam, axis=1) | (token == EOS)
-        row = ops.cast(ops.arange(ops.shape(beam)[0])[:, None], beam.dtype) * width + beam
-        row = ops.reshape(row, (-1,))
-        state = [ops.take(tensor, row, axis=0) for tensor in state]
-        tokens = ops.take(tokens, row, axis=0)
-        tokens = ops.slice_update(tokens, (0, position + 1), ops.reshape(token, (-1, 1)))
-        return (position + 1, tokens, score, length, done, *state)
-
-    first = (ops.convert_to_tensor(0, "int32"), tokens, score, length, done)
-    _, tokens, score, length, *_ = ops.while_loop(more, step, (*first, *state))
-    ranked = score / length_penalty(length, alpha)
-    best = ops.top_k(ranked, 1)[1]  # (B, 1)
-    tokens = ops.reshape(tokens[:, 1:], (-1, width, total))
-    tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
-    return tokens, ops.take_along_axis(ranked, best, axis=1)[:, 0]

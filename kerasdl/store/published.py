@@ -1,11 +1,12 @@
 """Weights that others published: which model they are for, what it was made for, and its copy.
 
-A place is a file of weights or a folder with a `config.json`, as `kerasdl.weights.places` has it;
-or `keras:` and a name of `keras.applications`.
+A place is one of `kerasdl.weights.places`: a file, a folder with a `config.json`, `hf:`, `timm:`
+or `hub:` and a name; or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
 import json
+import math
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,16 +16,28 @@ from kerasdl.data.text import reading
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
+from kerasdl.store import weightless
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, in_head
 from kerasdl.system.names import few, nearest
-from kerasdl.weights import families, image_facts, keras_applications, places, rename, schedulers
+from kerasdl.weights import (
+    families,
+    generation,
+    image_facts,
+    keras_applications,
+    keras_hub,
+    places,
+    rename,
+    schedulers,
+)
 from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
+LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
 KERAS = "keras:"
 TEXT = "text"  # the name of a tokenizer
+DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
-DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER)  # files beside weights
+DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
 
 
 @dataclass(frozen=True)
@@ -110,8 +123,9 @@ class Published:
             UserError: Something of it is not known, or it has more tokens than the model.
         """
         folder = getattr(self.place, "folder", None)
-        size = self.all_arguments.get("vocab_size") if self.row else None
-        if folder is None or size is None:
+        arguments = self.all_arguments if self.row else {}
+        size = arguments.get("vocab_size")
+        if folder is None or arguments.get("source_vocab_size") not in (None, size) or not size:
             return None
         try:
             metadata = reading.read_tokenizer(folder, self.specials, size)
@@ -119,18 +133,42 @@ class Published:
             raise UserError(f"{error}; without such files the model takes token ids") from None
         return metadata and json.dumps(metadata)
 
+    def check_size(self, build) -> None:
+        """Refuse, before anything is allocated, a configuration of more than the file holds.
+
+        Args:
+            build: Makes the model.
+
+        Raises:
+            UserError: The model would be several times as large as the file, or have no end.
+        """
+        if self.place is None:
+            return
+        with self.place.weights() as weights:
+            count, there = len(weights), sum(map(math.prod, weights.shapes.values()))
+        try:
+            here = sum(math.prod(shape) for _, shape in weightless.shapes(build, count))
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        if here > LARGER * there + SMALL:
+            raise UserError(
+                f"{self.name}: its config stands for a model of {here:,} weights, and its file has "
+                f"{there:,}"
+            )
+
     def recipe(self) -> Recipe:
         """The settings that a run with these weights and without training would have."""
         more = {}
         if "crop_fraction" in self.facts:
-            more = {"crop_fraction": self.facts["crop_fraction"], "resize": "crop"}
+            more = {"crop_fraction": self.facts["crop_fraction"]}
+            more["resize"] = self.facts.get("resize", "crop")
         return Recipe(model=self.row, task_kwargs=dict(self.task_kwargs), **more)
 
     def info(self) -> DataInfo:
         """What the data are that the weights were made for, as far as the place says it."""
         task_class = tasks.get(catalog.row(self.row).task)
         columns = {
-            name: self._column(spec.kind)
+            name: self._column(name, spec.kind)
             for name, spec in {**task_class.inputs, **task_class.targets}.items()
             if name not in task_class.optional
         }
@@ -146,7 +184,7 @@ class Published:
             }
         return replace(info, columns=columns)
 
-    def _column(self, kind) -> Column:
+    def _column(self, name, kind) -> Column:
         arguments = self.all_arguments
         if kind == "image":
             shape = tuple(arguments["image_shape"])
@@ -159,7 +197,9 @@ class Published:
             if self.tokenizer:
                 named = {"tokenizer": TEXT, "max_length": arguments["max_length"]}
                 return Column(kind, ("N",), **named)
-            sizes = {name: arguments[name] for name in ("vocab_size", "max_length")}
+            own = arguments.get(f"{name.removesuffix('_ids')}_vocab_size")
+            sizes = {"vocab_size": own or arguments["vocab_size"]}
+            sizes["max_length"] = arguments["max_length"]
             return Column(kind, ("N",), **sizes, specials=self.specials)
         raise UserError(f"{self.name}: it is not known which {kind} {self.row} was made for")
 
@@ -292,7 +332,10 @@ def open_published(where) -> Published:
     if catalog.row(row).task == "denoise":  # without a scheduler it is that of the paper
         found = place.read_json(SCHEDULER) or {"_class_name": "DDPMScheduler"}
         task_kwargs = schedulers.from_scheduler_config(found)
-    return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(config))
+    written = generation.of_place(place, config)
+    if catalog.row(row).task == "translate":
+        task_kwargs = generation.translation_settings(written, arguments["vocab_size"])
+    return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(written))
 
 
 def _specials(config) -> dict:
@@ -304,7 +347,8 @@ def _specials(config) -> dict:
     begin = config.get(("decoder_start_token_id", "bos_token_id"), None, int)
     pad = config.get("pad_token_id", ends[0], int)
     try:
-        specials = Specials(pad if pad >= 0 else ends[0], begin, ends, None, ())
+        never = generation.never_written(config)
+        specials = Specials(pad if pad >= 0 else ends[0], begin, ends, None, never)
         return Specials.from_dict(specials.to_dict()).to_dict()
     except TypeError as error:
         raise UserError(f"{config.name}: {error}") from None
@@ -314,6 +358,13 @@ def _image_facts(place, config) -> dict:
     """What a place says of its images and their classes; {} where it says nothing."""
     if "architecture" in config.values:
         return image_facts.of_timm(config)
+    if keras_hub.CONVERTER in config.values:
+        values = config.get(keras_hub.CONVERTER, None, dict)
+        shape = image_facts.sizes(config, "image_shape")
+        if not values or not shape:
+            return {}
+        converter = Config(f"{config.name}: {keras_hub.CONVERTER_CONFIG}", values)
+        return image_facts.of_image_converter(converter, shape[-1])
     preprocessor = place.read_json(PREPROCESSOR)
     facts = image_facts.of_preprocessor(preprocessor, PREPROCESSOR) if preprocessor else {}
     if "id2label" in config.values:
@@ -365,7 +416,8 @@ def from_pretrained(where, **kwargs):
     """The model that a place holds, with its weights.
 
     Args:
-        where: A folder with a `config.json`, or `keras:NAME`.
+        where: A folder with a `config.json`, `hf:ORG/REPO[@REVISION]`, `timm:NAME`,
+            `hub:PRESET_OR_FOLDER` (of KerasHub), or `keras:NAME`.
         **kwargs: Arguments of the model's builder in place of the configuration's, such as
             `num_classes` or `image_shape`: a head for other classes then starts anew.
 
@@ -377,7 +429,13 @@ def from_pretrained(where, **kwargs):
     """
     published = open_published(where)
     published.check_known()
-    model = catalog.build(published.row, **{**published.arguments, **kwargs})
+    arguments = {**published.arguments, **kwargs}
+
+    def build():
+        return catalog.build(published.row, **arguments)
+
+    published.check_size(build)
+    model = build()
     published.fill(model)
     return model
 

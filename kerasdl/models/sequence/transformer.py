@@ -4,7 +4,8 @@ Paper:   Attention Is All You Need, Vaswani et al. 2017, https://arxiv.org/abs/1
          (figure 1, section 3, table 3).
 Differs: pre-norm is offered (Xiong et al. 2020, https://arxiv.org/abs/2002.04745), with a norm
          after the last block of either half; `transformer_small` is our size for short texts, and
-         pre-norm, which needs no warm-up to start learning.
+         pre-norm, which needs no warm-up to start learning. Other options are those of Marian
+         (Junczys-Dowmunt et al. 2018, https://arxiv.org/abs/1804.00344).
 """
 
 import keras
@@ -15,12 +16,58 @@ from kerasdl.layers.core import Model, check_counts, construct, register
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.position import SinusoidalPosition, check_positions, static_value
 from kerasdl.layers.transformer import (
+    EPSILON,
     DecoderBlock,
     EncoderBlock,
     TokenEmbedding,
     layer_norm,
     padding_mask,
 )
+from kerasdl.ops.text import PAD
+
+
+class TokenScores(keras.layers.Layer):
+    """Scores of every token for a vector: its products with all embeddings, or with a kernel.
+
+    Args:
+        vocab_size: `V`.
+        tied: Whether they are products with the embeddings.
+        use_bias: Whether each token has a bias.
+
+    Call arguments:
+        x: float `(B, N, D)`.
+        embedding: The `TokenEmbedding`.
+
+    Returns:
+        Logits `(B, N, V)`, in at least float32.
+    """
+
+    def __init__(self, vocab_size, tied, use_bias, **kwargs):
+        super().__init__(**kwargs)
+        self.vocab_size = vocab_size
+        self.tied = tied
+        self.use_bias = use_bias
+
+    def build(self, input_shape):
+        dim, self.kernel, self.bias = input_shape[-1], None, None
+        if not self.tied:
+            self.kernel = self.add_weight(
+                shape=(dim, self.vocab_size),
+                initializer=keras.initializers.RandomNormal(stddev=dim**-0.5),
+                name="kernel",
+                autocast=False,
+            )
+        if self.use_bias:
+            self.bias = self.add_weight(
+                shape=(self.vocab_size,), initializer="zeros", name="bias", autocast=False
+            )
+
+    def call(self, x, embedding):
+        if self.tied:
+            logits = embedding.logits(x)
+        else:
+            logits = ops.matmul(ops.cast(x, self.variable_dtype), self.kernel)
+        return logits if self.bias is None else logits + self.bias
 
 
 @register
@@ -39,10 +86,19 @@ class Transformer(Model):
         mlp_dim: Units inside each perceptron.
         drop_rate: Dropout of the tokens and of every part of a block (section 5.4).
         prenorm: Whether norms stand before the parts of a block, not after the sums.
+        decoder_depth, decoder_heads, decoder_mlp_dim: Those of the decoder, if they are others.
+        activation: Of the perceptrons, a name of `kerasdl.layers.activation.ACTIVATIONS`.
+        epsilon: Of every norm.
+        halves: Whether the sines of a position come before its cosines, instead of by turns.
+        scale_embedding: Whether tokens are scaled by `sqrt(D)`.
+        source_vocab_size: Tokens of the source, if it has an embedding of its own.
+        tied: Whether the scores are made with the token embeddings.
+        logits_bias: Whether each token's score has a bias.
+        pad_id: The token that fills up a text.
 
     Call arguments:
-        x: `{"source_ids": int32 (B, S), "target_ids": int32 (B, T)}`. `PAD` in the source is not
-            looked at; target position `i` is scored from target tokens up to `i`. `PAD` after the
+        x: `{"source_ids": int32 (B, S), "target_ids": int32 (B, T)}`. `pad_id` in the source is not
+            looked at; target position `i` is scored from target tokens up to `i`. Padding after the
             target changes nothing before it, so it needs no mask.
         training: Whether to drop.
 
@@ -63,10 +119,23 @@ class Transformer(Model):
         mlp_dim=2048,
         drop_rate=0.1,
         prenorm=False,
+        decoder_depth=None,
+        decoder_heads=None,
+        decoder_mlp_dim=None,
+        activation="relu",
+        epsilon=EPSILON,
+        halves=False,
+        scale_embedding=True,
+        source_vocab_size=None,
+        tied=True,
+        logits_bias=False,
+        pad_id=PAD,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        check_heads(num_heads, dim)
+        decoder_depth = depth if decoder_depth is None else decoder_depth
+        decoder_heads = num_heads if decoder_heads is None else decoder_heads
+        decoder_mlp_dim = mlp_dim if decoder_mlp_dim is None else decoder_mlp_dim
         check_counts(
             vocab_size=vocab_size,
             max_length=max_length,
@@ -74,24 +143,49 @@ class Transformer(Model):
             depth=depth,
             num_heads=num_heads,
             mlp_dim=mlp_dim,
+            decoder_depth=decoder_depth,
+            decoder_heads=decoder_heads,
+            decoder_mlp_dim=decoder_mlp_dim,
+            source_vocab_size=source_vocab_size,
         )
+        check_heads(num_heads, dim)
+        check_heads(decoder_heads, dim)
         self.max_length = max_length
         self.dim = dim
-        self.num_heads = num_heads
+        self.num_heads = decoder_heads  # of the attention to the source
+        self.halves = halves
+        self.epsilon = epsilon
+        self.tied = tied
+        self.prenorm = prenorm
+        self.scale = dim**0.5 if scale_embedding else 1.0
+        self.pad_id = pad_id
         self.embedding = TokenEmbedding(vocab_size, dim, dim**-0.5, name="embedding")
-        self.positions = SinusoidalPosition(name="positions")
+        self.source_embedding = None
+        if source_vocab_size:
+            self.source_embedding = TokenEmbedding(
+                source_vocab_size, dim, dim**-0.5, name="source_embedding"
+            )
+        self.positions = SinusoidalPosition(halves, name="positions")
         self.drop = Dropout(drop_rate, name="drop")
-        sizes = (num_heads, mlp_dim, drop_rate, prenorm)
+        more = (drop_rate, prenorm, activation, epsilon)
+        sizes, decoder_sizes = (num_heads, mlp_dim, *more), (decoder_heads, decoder_mlp_dim, *more)
         self.encoder = [EncoderBlock(*sizes, name=f"encoder{i + 1}") for i in range(depth)]
-        self.decoder = [DecoderBlock(*sizes, name=f"decoder{i + 1}") for i in range(depth)]
-        self.encoder_norm = layer_norm("encoder_norm") if prenorm else None
-        self.decoder_norm = layer_norm("decoder_norm") if prenorm else None
+        self.decoder = [
+            DecoderBlock(*decoder_sizes, name=f"decoder{i + 1}") for i in range(decoder_depth)
+        ]
+        self.encoder_norm = layer_norm("encoder_norm", epsilon) if prenorm else None
+        self.decoder_norm = layer_norm("decoder_norm", epsilon) if prenorm else None
+        self.head = None
+        if logits_bias or not tied:
+            self.head = TokenScores(vocab_size, tied, logits_bias, name="head")
 
     def build(self, input_shape):
-        self.embedding.build((None, None))
+        for child in (self.embedding, self.source_embedding):
+            if child is not None:
+                child.build((None, None))
         tokens = (None, None, self.dim)
-        norms = (self.encoder_norm, self.decoder_norm)
-        for child in (self.positions, self.drop, *self.encoder, *norms):
+        ends = (self.encoder_norm, self.decoder_norm, self.head)
+        for child in (self.positions, self.drop, *self.encoder, *ends):
             if child is not None:
                 child.build(tokens)
         for block in self.decoder:
@@ -109,6 +203,17 @@ class Transformer(Model):
         for block in self.decoder:
             y = block(y, memory, memory_mask=mask, training=training)
         return self._logits(y)
+
+    def encode(self, source_ids):
+        """What the encoder makes of each token of sources.
+
+        Args:
+            source_ids: int32 `(B, S)`.
+
+        Returns:
+            float `(B, S, D)`.
+        """
+        return self._encode(source_ids)[0]
 
     def attention_maps(self, x):
         """Where each token of the target looks in the source.
@@ -137,7 +242,8 @@ class Transformer(Model):
 
         Returns:
             A list: bool `(B, 1, 1, S)`, where the source is no padding; then for each block keys
-            and values of the source `(B, h, S, D / h)` and of the target `(B, h, length, D / h)`.
+            and values of the source `(B, h, S, D / h)` and of the target `(B, h, length, D / h)`,
+            with the `h` heads of the decoder.
         """
         check_positions(0, static_value(length), self.max_length)
         memory, mask = self._encode(source_ids)
@@ -168,18 +274,19 @@ class Transformer(Model):
         return self._logits(y), after
 
     def _encode(self, source_ids, training=False):
-        mask = padding_mask(source_ids)
-        x = self._embed(source_ids, training=training)
+        mask = padding_mask(source_ids, self.pad_id)
+        x = self._embed(source_ids, training=training, embedding=self.source_embedding)
         for block in self.encoder:
             x = block(x, attention_mask=mask, training=training)
         return (self.encoder_norm(x) if self.encoder_norm else x), mask
 
-    def _embed(self, token_ids, position=0, training=False):
-        x = self.embedding(token_ids) * self.dim**0.5
+    def _embed(self, token_ids, position=0, training=False, embedding=None):
+        x = (embedding or self.embedding)(token_ids) * self.scale
         return self.drop(self.positions(x, position=position), training=training)
 
     def _logits(self, y):
-        return self.embedding.logits(self.decoder_norm(y) if self.decoder_norm else y)
+        y = self.decoder_norm(y) if self.decoder_norm else y
+        return self.head(y, embedding=self.embedding) if self.head else self.embedding.logits(y)
 
 
 # Table 3: dim, units of the perceptron, heads, dropout
@@ -222,7 +329,20 @@ _TINY = {
 TINY = {
     "transformer_base": _TINY,
     "transformer_big": _TINY,
-    "transformer_small": {**_TINY, "depth": 1, "prenorm": True},
+    "transformer_small": {
+        **_TINY,
+        "depth": 1,
+        "prenorm": True,
+        "decoder_depth": 2,
+        "decoder_heads": 2,
+        "decoder_mlp_dim": 20,
+        "activation": "silu",
+        "epsilon": 1e-5,
+        "halves": True,
+        "scale_embedding": False,
+        "tied": False,
+        "logits_bias": True,
+    },
 }
 _PAPER = {"opt": "adam", "sched": "invsqrt", "lr": 0.0007, "label_smoothing": 0.1}
 RECIPE = {
