@@ -28,6 +28,7 @@ setup(
         "keras>=3.15,<3.16",
         "keras-cv>=0.9,<0.10",
         "keras-nlp>=0.32,<0.33",
+        "huggingface_hub>=1,<3",
         "tensorflow-datasets>=4.9.10,<4.10",
         "importlib_resources",  # tensorflow-datasets needs it without saying so
         "tensorflow-serving-api>=2.21,<2.22",

@@ -97,7 +97,8 @@ class Recipe:
         keep_checkpoints: Number of the newest checkpoints that stay; the older ones serve where one
             is damaged.
         initial_checkpoint: Weights to start from: a run, a .keras file, a file or folder of
-            published weights, or keras:NAME.
+            published weights, hf:ORG/REPO[@REVISION], timm:NAME, hub:PRESET_OR_FOLDER (of
+            KerasHub), or keras:NAME.
         freeze_backbone: Whether to train the head only.
         input_stats: Source of the mean and standard deviation of the inputs.
         monitor: Metric that says which epoch is best; with a minus, lower is better.

@@ -31,6 +31,7 @@ CASES = {
             },
             (5, 8),
         ),
+        ({"num_heads": 3, "head_dim": 4, "rotary": True, "theta": 50.0}, (5, 8)),
     ],
     "core.BatchNorm": [({"momentum": 0.8, "epsilon": 1e-4}, (4, 6))],
     "core.Conv": [
@@ -53,10 +54,11 @@ CASES = {
     ],
     "mlp.SwiGLU": [
         ({"hidden_dim": 9, "stddevs": (0.2, 0.1)}, (5, 6)),
-        ({"hidden_dim": 9, "use_bias": True}, (5, 6)),
+        ({"hidden_dim": 9, "use_bias": True, "activation": "gelu"}, (5, 6)),
     ],
     "moe.MixtureOfExperts": [
         ({"num_experts": 4, "hidden_dim": 9, "top_k": 3, "stddevs": (0.2, 0.1)}, (5, 6)),
+        ({"num_experts": 3, "hidden_dim": 7, "activation": "gelu_tanh"}, (5, 6)),
     ],
     "minibatch.MinibatchStd": [({"momentum": 0.8}, (4, 6))],
     "norm.GroupNorm": [({"groups": 3, "epsilon": 1e-4}, (4, 4, 6))],

@@ -39,8 +39,8 @@ ALLOWED = {
     "metrics": {*_KERAS, "keras_cv", OTHERS},
     "tasks": {*_KERAS, "layers", "metrics", "recipe"},
     "data": {*_KERAS, "tensorflow", "keras_cv", "keras_hub", "tasks.task", OTHERS},
-    # One function reads torch's files where torch is installed.
-    "weights": {*_KERAS, "layers", "catalog", "torch", OTHERS},
+    # One function reads torch's files where torch is installed, two find presets of KerasHub.
+    "weights": {*_KERAS, "layers", "catalog", "torch", "keras_hub", OTHERS},
     "store": _RUN - {"store"},
     "training": {*_RUN, "data"},
     "inference": {*_RUN, "data", "metrics"},

@@ -62,7 +62,7 @@ PAPERS = (
         "python_docs",
     ),
     Paper(
-        "sequence.mixtral",
+        "sequence.llama",
         "generate_text",
         "Jiang et al. 2024",
         "https://arxiv.org/abs/2401.04088",

@@ -62,7 +62,10 @@ def nearest_flag(text, names) -> str:
 
 
 # Published weights, as `kerasdl.store.published` reads them
-WHERE = "published weights: a folder with a config.json, or keras:NAME; or a .keras file"
+WHERE = (
+    "published weights: a folder with a config.json, hf:ORG/REPO[@REVISION], timm:NAME, "
+    "hub:PRESET_OR_FOLDER (of KerasHub), or keras:NAME; or a .keras file"
+)
 
 
 def read_pairs(setting: str, words) -> dict:

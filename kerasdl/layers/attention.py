@@ -92,10 +92,12 @@ def check_heads(num_heads, dim, num_kv_heads=None, rotary=False, head_dim=None):
         raise UserError(f"num_heads {num_heads}: must divide the {dim} channels")
     if num_kv_heads and num_heads % num_kv_heads:
         raise UserError(f"num_kv_heads {num_kv_heads}: must divide num_heads {num_heads}")
-    if rotary and (head_dim or dim // num_heads) % 2:
+    each = head_dim or dim // num_heads
+    if rotary and each % 2:
+        sizes = f"{dim} channels in {num_heads} heads are {each} each"
         raise UserError(
-            f"rotary positions need an even number of channels per head: {dim} channels in "
-            f"{num_heads} heads are {head_dim or dim // num_heads} each"
+            "rotary positions need an even number of channels per head: "
+            + (f"head_dim is {head_dim}" if head_dim else sizes)
         )
 
 

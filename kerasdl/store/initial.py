@@ -30,7 +30,8 @@ def open_initial(name: str):
     try:
         kind, path = load.find(name)
     except ValueError as error:
-        raise UserError(f"--initial-checkpoint {error}, or {published.KERAS}NAME") from None
+        doors = ", ".join(f"{door}NAME" for door in published.DOORS)
+        raise UserError(f"--initial-checkpoint {error}, or {doors}") from None
     if kind == "published":
         try:
             return published.open_published(name)

@@ -14,6 +14,7 @@ from kerasdl.errors import UserError
 from kerasdl.store import archive, fit, published
 from kerasdl.store.archive import MEMBER, load_keras
 from kerasdl.system import archives, files
+from kerasdl.weights import places
 
 
 class Unknown(UserError):
@@ -193,7 +194,8 @@ def find(path) -> tuple[str, Path]:
         if numbers and (path / str(max(numbers)) / "saved_model.pb").is_file():
             return "saved_model", path / str(max(numbers))
     there = "is no" if path.exists() else "is not there; give a"
-    raise UserError(f"{path}: {there} .keras or .tflite file, run folder or exported model")
+    meant = "" if path.exists() else places.meant(path)
+    raise UserError(f"{path}: {there} .keras or .tflite file, run folder or exported model{meant}")
 
 
 def _version(kind, path):

@@ -1,10 +1,11 @@
 """Weights that others published: which model they are for, what it was made for, and its copy.
 
-A place is a file of weights or a folder with a `config.json`, as `kerasdl.weights.places` has it;
-or `keras:` and a name of `keras.applications`.
+A place is one of `kerasdl.weights.places`: a file, a folder with a `config.json`, `hf:`, `timm:`
+or `hub:` and a name; or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
+import math
 from dataclasses import dataclass, field, replace
 
 from kerasdl import catalog, tasks
@@ -12,6 +13,7 @@ from kerasdl.columns import Column, DataInfo
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
+from kerasdl.store import weightless
 from kerasdl.store.copying import ANEW, NOT_COMPARED, Initial, adapted_weight, in_head
 from kerasdl.system.names import few, nearest
 from kerasdl.weights import (
@@ -19,6 +21,7 @@ from kerasdl.weights import (
     generation,
     image_facts,
     keras_applications,
+    keras_hub,
     places,
     rename,
     schedulers,
@@ -26,7 +29,9 @@ from kerasdl.weights import (
 from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
+LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
 KERAS = "keras:"
+DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
 
@@ -106,11 +111,35 @@ class Published:
                 "and give it these weights by load_weights or --initial-checkpoint"
             )
 
+    def check_size(self, build) -> None:
+        """Refuse, before anything is allocated, a configuration of more than the file holds.
+
+        Args:
+            build: Makes the model.
+
+        Raises:
+            UserError: The model would be several times as large as the file, or have no end.
+        """
+        if self.place is None:
+            return
+        with self.place.weights() as weights:
+            count, there = len(weights), sum(map(math.prod, weights.shapes.values()))
+        try:
+            here = sum(math.prod(shape) for _, shape in weightless.shapes(build, count))
+        except UserError as error:
+            raise UserError(f"{self.name}: {error}") from None
+        if here > LARGER * there + SMALL:
+            raise UserError(
+                f"{self.name}: its config stands for a model of {here:,} weights, and its file has "
+                f"{there:,}"
+            )
+
     def recipe(self) -> Recipe:
         """The settings that a run with these weights and without training would have."""
         more = {}
         if "crop_fraction" in self.facts:
-            more = {"crop_fraction": self.facts["crop_fraction"], "resize": "crop"}
+            more = {"crop_fraction": self.facts["crop_fraction"]}
+            more["resize"] = self.facts.get("resize", "crop")
         return Recipe(model=self.row, task_kwargs=dict(self.task_kwargs), **more)
 
     def info(self) -> DataInfo:
@@ -303,6 +332,13 @@ def _image_facts(place, config) -> dict:
     """What a place says of its images and their classes; {} where it says nothing."""
     if "architecture" in config.values:
         return image_facts.of_timm(config)
+    if keras_hub.CONVERTER in config.values:
+        values = config.get(keras_hub.CONVERTER, None, dict)
+        shape = image_facts.sizes(config, "image_shape")
+        if not values or not shape:
+            return {}
+        converter = Config(f"{config.name}: {keras_hub.CONVERTER_CONFIG}", values)
+        return image_facts.of_image_converter(converter, shape[-1])
     preprocessor = place.read_json(PREPROCESSOR)
     facts = image_facts.of_preprocessor(preprocessor, PREPROCESSOR) if preprocessor else {}
     if "id2label" in config.values:
@@ -354,7 +390,8 @@ def from_pretrained(where, **kwargs):
     """The model that a place holds, with its weights.
 
     Args:
-        where: A folder with a `config.json`, or `keras:NAME`.
+        where: A folder with a `config.json`, `hf:ORG/REPO[@REVISION]`, `timm:NAME`,
+            `hub:PRESET_OR_FOLDER` (of KerasHub), or `keras:NAME`.
         **kwargs: Arguments of the model's builder in place of the configuration's, such as
             `num_classes` or `image_shape`: a head for other classes then starts anew.
 
@@ -366,7 +403,13 @@ def from_pretrained(where, **kwargs):
     """
     published = open_published(where)
     published.check_known()
-    model = catalog.build(published.row, **{**published.arguments, **kwargs})
+    arguments = {**published.arguments, **kwargs}
+
+    def build():
+        return catalog.build(published.row, **arguments)
+
+    published.check_size(build)
+    model = build()
     published.fill(model)
     return model
 

@@ -131,6 +131,17 @@ def read_npz(path):
     )
 
 
+def conversion(path) -> str:
+    """How a file of torch is converted where torch is."""
+    path = Path(path)
+    return (
+        "convert the file where it is: import torch, safetensors.torch; "
+        "safetensors.torch.save_file({k: v.clone() for k, v in torch.load("
+        f"{path.name!r}, weights_only=True, map_location='cpu').items()}}, "
+        f"{path.stem + safetensors.SUFFIX!r})"
+    )
+
+
 def read_torch(path):
     """Open a file of torch, where that is installed; nothing but numbers is unpickled.
 
@@ -144,11 +155,7 @@ def read_torch(path):
         import torch
     except ImportError:
         raise UserError(
-            f"{path}: only torch reads this format, and it is not installed; convert the file "
-            "where it is: import torch, safetensors.torch; safetensors.torch.save_file("
-            "{k: v.clone() for k, v in torch.load("
-            f"{path.name!r}, weights_only=True, map_location='cpu').items()}}, "
-            f"{path.stem + safetensors.SUFFIX!r})"
+            f"{path}: only torch reads this format, and it is not installed; {conversion(path)}"
         ) from None
     if zipfile.is_zipfile(path):
         with archives.opened(path):

@@ -1,8 +1,10 @@
 """What a repository of weights says about its images: statistics, size, crop and class names.
 
-Source: `pretrained_cfg` of timm, https://huggingface.co/docs/timm/reference/data, and
+Source: `pretrained_cfg` of timm, https://huggingface.co/docs/timm/reference/data,
         `preprocessor_config.json` of transformers,
-        https://huggingface.co/docs/transformers/main_classes/image_processor.
+        https://huggingface.co/docs/transformers/main_classes/image_processor, and
+        `image_converter.json` of KerasHub,
+        https://keras.io/keras_hub/api/preprocessing_layers/image_converter.
 """
 
 from kerasdl.errors import UserError
@@ -114,6 +116,59 @@ def of_preprocessor(values, name="preprocessor_config.json") -> dict:
     }
 
 
+def of_image_converter(config, channels: int) -> dict:
+    """The facts in an `image_converter.json` of KerasHub.
+
+    Args:
+        config: A `Config` of its arguments.
+        channels: Of the images.
+
+    Returns:
+        As `of_preprocessor`, and `resize`, the way to the size as `kerasdl.recipe` names it.
+
+    Raises:
+        UserError: As `of_preprocessor`.
+    """
+    config.only(mean=None, variance=None)  # of earlier versions
+    scale = _channels(config, "scale", 1.0, channels)
+    offset = _channels(config, "offset", 0.0, channels)
+    if min(scale) <= 0:
+        raise UserError(f"{config.name}: scale must be above 0, not {min(scale)}")
+    resize = "crop" if config.get("crop_to_aspect_ratio", True) else "squash"
+    if config.get("pad_to_aspect_ratio", False):
+        resize = "pad"
+    # Theirs: x scale + offset, of x in [0, 255]
+    mean = [-o / s for s, o in zip(scale, offset, strict=True)]
+    return {
+        **_statistics(config, mean, [1 / s for s in scale], 255.0),
+        "image_size": _size(config, "image_size"),
+        "crop_fraction": 1.0,
+        "resize": resize,
+        "interpolation": config.get("interpolation", "bilinear", str),
+        "class_names": None,
+    }
+
+
+def _channels(config, key, default, channels) -> list:
+    """An option that is a number, or a list of one for each channel."""
+    values = _numbers(config, key, config.get(key, default, (int, float, list)))
+    if len(values) not in (1, channels):
+        raise UserError(
+            f"{config.name}: its images have {channels} channels and {len(values)} numbers of {key}"
+        )
+    return values * (channels // len(values))
+
+
+def _numbers(config, key, values) -> list:
+    """Floats of a number or a list of them; refuses others, and too large ones."""
+    values = values if isinstance(values, list | tuple) else [values]
+    if not values or not all(
+        isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 for v in values
+    ):
+        raise UserError(f"{config.name}: {key} cannot be {printable(str(values))[:80]}")
+    return list(map(float, values))
+
+
 def labels(config) -> tuple:
     """`(number of classes, their names or None)` of a `config.json` of transformers.
 
@@ -186,11 +241,7 @@ def _statistics(config, mean, std, scale=1.0) -> dict:
     """`input_mean` and `input_std` of images in [0, 1], of those of images in [0, scale]."""
     result = {}
     for key, values in (("mean", mean), ("std", std)):
-        values = values if isinstance(values, list | tuple) else [values]
-        if not values or not all(
-            isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e6 for v in values
-        ):
-            raise UserError(f"{config.name}: {key} cannot be {printable(str(values))[:80]}")
+        values = _numbers(config, key, values)
         if key == "std" and min(values) <= 0:
             raise UserError(f"{config.name}: std must be above 0, not {min(values)}")
         # 255 / 255 is 1 at once: so values stay what the file says

@@ -5,7 +5,8 @@ done to the numbers between them. Names hold numbered places: the rule
 
     Rule("blocks.{i}.attn.proj.weight", "backbone/block{i+1}/attention/project/kernel", "kernel")
 
-stands for every block; `{i+1}` is the same number, one higher. What is done to numbers is one of
+stands for every block; `{i+1}` is the same number, one higher, and `{_i}` the number as Keras
+counts names: nothing for 0, then `_1`, `_2`. What is done to numbers is one of
 `kerasdl.weights.transforms`.
 """
 
@@ -22,6 +23,7 @@ from kerasdl.system.names import few
 from kerasdl.weights.transforms import TRANSFORMS
 
 PLACE = re.compile(r"\{(\*?)(\w+)([+-]\d+)?\}")
+PLACE_ESCAPED = re.compile(r"\\\{(_?).*?\\\}")
 COUNTER = "num_batches_tracked"  # of PyTorch's batch norms, which no model of ours has
 
 
@@ -276,7 +278,7 @@ def to_theirs(family, model, arrays=None, names=()) -> dict:
 def fraction(family, model, names) -> float:
     """The fraction of their names that rules of the family take, of a model that is at hand."""
     wanted = [
-        re.compile(re.sub(r"\\\{.*?\\\}", r"\\d+", re.escape(pattern)) + r"\Z")
+        re.compile(PLACE_ESCAPED.sub(_numbers, re.escape(pattern)) + r"\Z")
         for rule in family.rules_for(model)
         for pattern in (*_tuple(rule.theirs), *rule.also)
     ]
@@ -325,7 +327,18 @@ def _places(compiled, path):
 
 
 def _format(pattern, places) -> str:
-    return PLACE.sub(lambda p: str(places[p[2]] + int(p[3] or 0)), pattern)
+    def text(place):
+        number = places[place[2].removeprefix("_")] + int(place[3] or 0)
+        if place[2].startswith("_"):
+            return f"_{number}" if number else ""
+        return str(number)
+
+    return PLACE.sub(text, pattern)
+
+
+def _numbers(place) -> str:
+    """The regular expression of the numbers that may stand in a place."""
+    return r"(_\d+)?" if place[1] else r"\d+"
 
 
 def _expanded(pattern, places, names) -> list:

@@ -139,6 +139,17 @@ def _flat(arrays, model):
     return [np.concatenate([*before, grid.reshape(-1, grid.shape[-1])])[None]]
 
 
+def _joined_heads(arrays, shapes, model):
+    """Kernels `(D, h, d)` or biases `(h, d)` of query, key and value, side by side."""
+    return [np.concatenate([a.reshape(*a.shape[:-2], -1) for a in arrays], axis=-1)]
+
+
+def _split_heads(arrays, model):
+    parts = np.split(arrays[0], heads_of(model, arrays[0].shape[-1]), axis=-1)
+    d = parts[0].shape[-1] // model.num_heads
+    return [part.reshape(*part.shape[:-1], -1, d) for part in parts]
+
+
 def turned(value):
     """The gates z, r, g of a GRU as r, z, n and back, side by side on the last axis."""
     first, second, third = np.split(value, 3, axis=-1)
@@ -172,6 +183,15 @@ TRANSFORMS = {
         _apart, lambda arrays, model: [np.concatenate([a.T for a in arrays], axis=0)]
     ),
     "grid": Transform(_grid, _flat),  # positions of image patches
+    "flat_grid": Transform(  # those without an axis of 1 before them
+        lambda arrays, shapes, model: _grid([arrays[0][None]], shapes, model),
+        lambda arrays, model: [_flat(arrays, model)[0][0]],
+    ),
+    "join_heads": Transform(_joined_heads, _split_heads),  # q, k and v of Keras
+    "merge_heads": Transform(  # the kernel behind the heads, `(h, d, D)` there
+        lambda arrays, shapes, model: [arrays[0].reshape(-1, arrays[0].shape[-1])],
+        lambda arrays, model: [arrays[0].reshape(model.num_heads, -1, arrays[0].shape[-1])],
+    ),
     "gates": Transform(  # the kernel of a GRU
         lambda arrays, shapes, model: [turned(a.T) for a in arrays],
         lambda arrays, model: [turned(a).T for a in arrays],

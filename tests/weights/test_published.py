@@ -141,6 +141,14 @@ def test_configs_that_are_refused(tmp_path, config, said):
     assert re.search(said, refusal(kerasdl.from_pretrained, path))
 
 
+def test_a_config_of_more_than_its_file_allocates_nothing(tmp_path):
+    path, _ = folder_of("gpt2", tmp_path / "wide", {"n_embd": 10**6})
+    line = refusal(kerasdl.from_pretrained, path)
+    assert re.search(r"its config stands for a model of [\d,]{15,} weights, and its file has", line)
+    path, _ = folder_of("gpt2", tmp_path / "deep", {"n_layer": 10**9})
+    assert "its model would have more than" in refusal(kerasdl.from_pretrained, path)
+
+
 def test_places_that_say_too_little(tmp_path):
     assert "no such file or folder" in refusal(kerasdl.from_pretrained, tmp_path / "nothing.npz")
     file = tmp_path / "w.safetensors"

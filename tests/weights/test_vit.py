@@ -128,8 +128,12 @@ def test_a_family_takes_no_network_that_its_library_lacks():
         model = vit.vit_digits(**{**SMALL, **options})
         return [name for name in BY_NAME if "ViT" in name and BY_NAME[name].accepts(model)]
 
-    assert accepted() == ["timm ViT", "transformers ViT"]
+    assert accepted() == ["timm ViT", "transformers ViT", "KerasHub ViT"]
     assert accepted(layer_scale=0.1, registers=2) == ["timm ViT"]
+    assert accepted(pooling="all_mean") == ["KerasHub ViT"]
+    assert accepted(patch_bias=False) == ["KerasHub ViT"]
+    assert accepted(qkv_bias=False, project_bias=False) == ["KerasHub ViT"]
+    assert accepted(qkv_bias=False, mlp_bias=False) == ["timm ViT", "KerasHub ViT"]
     assert accepted(pooling="cls_mean") == []
     assert accepted(pool_norm=True) == []
 

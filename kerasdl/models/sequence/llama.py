@@ -1,10 +1,13 @@
-"""Llama, a decoder-only Transformer with rotary positions, RMSNorm and SwiGLU.
+"""Llama, a decoder-only Transformer with rotary positions, RMSNorm and SwiGLU, and its experts.
 
 Paper:   LLaMA: Open and Efficient Foundation Language Models, Touvron et al. 2023,
          https://arxiv.org/abs/2302.13971 (section 2.2), with the grouped heads of Llama 2,
          https://arxiv.org/abs/2307.09288 (section 2.2).
-Differs: `llama_small` is our size for characters; the published ones, up to any, are made from
-         their `config.json` by `kerasdl.from_pretrained`.
+         Mixtral of Experts, Jiang et al. 2024, https://arxiv.org/abs/2401.04088 (section 2,
+         table 1): a few of several experts stand in the place of each perceptron.
+Differs: every expert computes every token, which is exact. `llama_small` and `mixtral_small` are
+         our sizes for characters; `kerasdl.from_pretrained` makes the published ones from their
+         `config.json`.
 """
 
 from kerasdl.layers.core import construct
@@ -19,39 +22,46 @@ LLAMA = {
     "epsilon": 1e-6,
     "drop_rate": 0.0,
 }
+MIXTRAL = LLAMA | {"epsilon": 1e-5, "theta": 1e6}
+_SMALL = {"dim": 128, "depth": 4, "num_heads": 8, "num_kv_heads": 2}
 
 
 def llama_small(vocab_size=128, max_length=128, **kwargs):
     """A small Llama of characters."""
     given = {"vocab_size": vocab_size, "max_length": max_length}
-    sizes = {"dim": 128, "depth": 4, "num_heads": 8, "num_kv_heads": 2, "mlp_dim": 344}
-    return construct(GPT, "llama_small", given, LLAMA | sizes, kwargs)
+    return construct(GPT, "llama_small", given, {**LLAMA, **_SMALL, "mlp_dim": 344}, kwargs)
 
 
-TINY = {
-    "llama_small": {
-        "vocab_size": 13,
-        "max_length": 12,
-        "dim": 16,
-        "depth": 2,
-        "num_heads": 4,
-        "num_kv_heads": 2,
-        "mlp_dim": 24,
-        "head_dim": 6,
-        "theta": 500.0,
-        "epsilon": 1e-4,
-        "activation": "gelu",
-        "mlp_bias": True,
-        "drop_rate": 0.05,
-    },
+def mixtral_small(vocab_size=128, max_length=128, **kwargs):
+    """A small Mixtral of characters."""
+    given = {"vocab_size": vocab_size, "max_length": max_length}
+    experts = {"mlp_dim": 176, "num_experts": 4, "top_k": 2}
+    return construct(GPT, "mixtral_small", given, MIXTRAL | _SMALL | experts, kwargs)
+
+
+_TINY = {
+    "vocab_size": 13,
+    "max_length": 12,
+    "dim": 16,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 20,
+    "num_experts": 3,
+    "use_bias": True,
+    "epsilon": 1e-4,
+    "head_dim": 6,
+    "theta": 500.0,
+    "activation": "gelu",
+    "token_drop_rate": 0.05,
+    "attention_drop_rate": 0.1,
 }
-RECIPE = {
-    "llama_small": {
-        "weight_decay": 0.1,
-        "clip_grad": 1.0,
-        "batch_size": 32,
-        "lr": 0.003,
-        "warmup_epochs": 0.5,
-        "epochs": 4,
-    },
+TINY = {"llama_small": _TINY, "mixtral_small": _TINY}
+_TEXT = {
+    "weight_decay": 0.1,
+    "clip_grad": 1.0,
+    "batch_size": 32,
+    "lr": 0.003,
+    "warmup_epochs": 0.5,
+    "epochs": 4,
 }
+RECIPE = {"llama_small": _TEXT, "mixtral_small": _TEXT}

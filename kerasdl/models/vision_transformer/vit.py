@@ -11,6 +11,8 @@ Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is 
          kernel.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -25,7 +27,7 @@ from kerasdl.layers.position import GridPosition, resize_grid
 from kerasdl.layers.remat import Block
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
-POOLINGS = ("cls", "mean", "cls_mean")
+POOLINGS = ("cls", "mean", "cls_mean", "all_mean")
 
 
 @register
@@ -41,7 +43,8 @@ class EncoderBlock(Block):
         activation: Of the perceptron; a name of `kerasdl.layers.activation.ACTIVATIONS`.
         gated: Whether the perceptron is a `SwiGLU` instead, of `mlp_dim` units.
         qkv_bias: Whether query, key and value have biases.
-        mlp_bias: Whether the perceptron and the dense layer behind the heads have biases.
+        mlp_bias: Whether the perceptron has biases.
+        project_bias: Whether the dense layer behind the heads has one; as `mlp_bias` says if None.
         layer_scale: What each channel of both branches is multiplied by at first; None for no
             such factors.
 
@@ -66,12 +69,14 @@ class EncoderBlock(Block):
         qkv_bias=True,
         mlp_bias=True,
         layer_scale=None,
+        project_bias=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
+        project_bias = mlp_bias if project_bias is None else project_bias
         self.norm1 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm1")
         self.attention = SelfAttention(
-            num_heads, use_bias=qkv_bias, project_bias=mlp_bias, name="attention"
+            num_heads, use_bias=qkv_bias, project_bias=project_bias, name="attention"
         )
         self.drop = Dropout(drop_rate, name="drop")
         self.norm2 = keras.layers.LayerNormalization(epsilon=epsilon, name="norm2")
@@ -113,6 +118,7 @@ class Tokens(keras.layers.Layer):
         registers: Learned tokens behind the class token, before the patches, `R`.
         positions_before: How many of the tokens before the patches have positions, the first ones;
             if None the class token alone.
+        patch_bias: Whether the patches are embedded with a bias.
 
     Call arguments:
         x: float `(B, H, W, C)`.
@@ -122,7 +128,14 @@ class Tokens(keras.layers.Layer):
     """
 
     def __init__(
-        self, dim, patch_size, class_token=True, registers=0, positions_before=None, **kwargs
+        self,
+        dim,
+        patch_size,
+        class_token=True,
+        registers=0,
+        positions_before=None,
+        patch_bias=True,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.dim = dim
@@ -136,7 +149,12 @@ class Tokens(keras.layers.Layer):
                 f"{self.before}, the tokens before the patches"
             )
         self.patches = keras.layers.Conv2D(
-            dim, patch_size, patch_size, kernel_initializer="lecun_normal", name="patches"
+            dim,
+            patch_size,
+            patch_size,
+            use_bias=patch_bias,
+            kernel_initializer="lecun_normal",
+            name="patches",
         )
         self.positions = None  # made in build(), once the grid is given
 
@@ -191,8 +209,9 @@ class ViTBackbone(Backbone):
         drop_rate: Dropout of the tokens, and after the dense layers of the blocks.
         drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
         epsilon: Of every layer norm.
-        activation, gated, qkv_bias, mlp_bias, layer_scale: Of the blocks; see `EncoderBlock`.
-        class_token, registers, positions_before: Of the tokens; see `Tokens`.
+        activation, gated, qkv_bias, mlp_bias, project_bias, layer_scale: Of the blocks; see
+            `EncoderBlock`.
+        class_token, registers, positions_before, patch_bias: Of the tokens; see `Tokens`.
         final_norm: Whether layer norm comes last.
         input_mean, input_std: Per channel, of images in [0, 1].
 
@@ -228,6 +247,8 @@ class ViTBackbone(Backbone):
         final_norm=True,
         input_mean=0.0,
         input_std=1.0,
+        project_bias=None,
+        patch_bias=True,
         **kwargs,
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
@@ -240,7 +261,7 @@ class ViTBackbone(Backbone):
         self.gated = gated
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         self.tokens = Tokens(
-            dim, patch_size, class_token, registers, positions_before, name="tokens"
+            dim, patch_size, class_token, registers, positions_before, patch_bias, name="tokens"
         )
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
@@ -255,6 +276,7 @@ class ViTBackbone(Backbone):
                 qkv_bias,
                 mlp_bias,
                 layer_scale,
+                project_bias,
                 name=f"block{i + 1}",
             )
             for i in range(depth)
@@ -318,7 +340,7 @@ class ViT(Classifier):
         num_classes: `K`.
         drop_rate: Of the backbone.
         pooling: What the dense layer is given: "cls", the class token; "mean", that of the
-            patches; "cls_mean", both side by side.
+            patches; "cls_mean", both side by side; "all_mean", the mean of both together.
         pool_norm: Whether layer norm comes behind the pooling, as where `final_norm` is off.
         **kwargs: Further arguments of the backbone.
     """
@@ -338,7 +360,7 @@ class ViT(Classifier):
         super().__init__(image_shape, num_classes, drop_rate, **kwargs)
         if pooling not in POOLINGS:
             raise UserError(f"pooling {pooling!r}: not one of {', '.join(POOLINGS)}")
-        if "cls" in pooling and not self.backbone.tokens.class_token:
+        if pooling != "mean" and not self.backbone.tokens.class_token:
             raise UserError(f"pooling {pooling!r}: there is no class token; take pooling='mean'")
         self.pooling = pooling
         self.num_heads = self.backbone.num_heads
@@ -353,6 +375,10 @@ class ViT(Classifier):
         build_chain((None, width), *filter(None, [self.pool_norm]), self.drop, self.head)
 
     def pool(self, features):
+        if self.pooling == "all_mean":  # without the registers
+            patches = math.prod(self.backbone.grid)
+            x = (features["cls"] + patches * super().pool(features)) / (patches + 1)
+            return self.pool_norm(x) if self.pool_norm else x
         parts = [features["cls"]] if "cls" in self.pooling else []
         parts += [super().pool(features)] if "mean" in self.pooling else []
         x = parts[0] if len(parts) == 1 else ops.concatenate(parts, axis=-1)

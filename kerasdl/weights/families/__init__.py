@@ -20,9 +20,11 @@ FILES = (
     "torch_recurrent",
     "vgg",
     "vit",
+    "keras_hub",
 )
 ENOUGH = 0.5  # of their names that a family takes, or the file is another architecture's
-KEYS = ("model_type", "_class_name", "architecture")  # of transformers, diffusers and timm
+# Of transformers, diffusers, timm and KerasHub
+KEYS = ("model_type", "_class_name", "architecture", "class_name")
 
 
 @functools.cache
