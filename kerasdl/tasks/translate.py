@@ -60,6 +60,7 @@ class Translate(Task):
 
     def arguments(self):
         sizes = {"vocab_size": self.info.vocab_size, "max_length": self.longest}
+        sizes["pad_id"] = self.specials.pad
         source, target = self._vocab_sizes()
         return sizes | ({"source_vocab_size": source, "vocab_size": target} if target else {})
 
