@@ -19,7 +19,7 @@ from kerasdl.errors import UserError
 class Options:
     """The arguments of `open_source`, checked; `image_size` is `()` or `(height, width)`,
     `division` is `{relative path: part}` of an earlier run: these files keep their part, new ones
-    join training."""
+    join training; `pretrained` is the tokenizer of initial weights, as JSON."""
 
     name: str
     image_size: tuple = ()
@@ -35,6 +35,7 @@ class Options:
     info: DataInfo | None = None
     columns: tuple = ()
     division: dict | None = None
+    pretrained: str | None = None
 
 
 class Split:

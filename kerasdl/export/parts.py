@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasdl.columns import DataInfo
 from kerasdl.data.sources.made_up import patterns as patterns_of
+from kerasdl.data.text.tokenizer import PUBLISHED, Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
 from kerasdl.inference.artifact import task_of
@@ -150,13 +151,25 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
             columns[name] = np.clip(images, 0, 1).astype(np.float32)
         elif column.kind == "tokens":
             length = column.max_length + 1  # with the token that follows, or the end
-            count = column.vocab_size or task.info.vocab_size
-            ids = rng.integers(0, count, (examples, length), dtype=np.int32)
-            specials = Specials.of(task.info)
-            ids[:, -1] = specials.end[0]
-            if specials.begin is not None:
-                ids[:, 0] = specials.begin
-            columns[name] = ids
+            columns[name] = _made_up_ids(task.info, column, examples, length, rng)
         elif column.kind == "label":
             columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))
     return task.served(columns | {"number": np.arange(examples)})
+
+
+def _made_up_ids(info, column, examples, length, rng):
+    """Token ids `(examples, length)`, random but for those of a published tokenizer's own texts."""
+    specials = Specials.of(info)
+    if info.tokenizer and (tokenizer := Tokenizer.from_json(info.tokenizer)).kind == PUBLISHED:
+        # Of texts, which random ids seldom are: what these say may need more tokens than they are.
+        ids = rng.integers(0, info.vocab_size, (examples, max(1, length // 3)))
+        texts = [tokenizer.decode(row) for row in ids]
+        result = np.full((examples, length), specials.pad, np.int32)
+        for row, text_ids in zip(result, tokenizer.encode(texts), strict=True):
+            row[: len(text_ids)] = text_ids[:length]
+        return result
+    ids = rng.integers(0, column.vocab_size or info.vocab_size, (examples, length), dtype=np.int32)
+    ids[:, -1] = specials.end[0]
+    if specials.begin is not None:
+        ids[:, 0] = specials.begin
+    return ids

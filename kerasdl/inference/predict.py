@@ -14,7 +14,7 @@ from kerasdl.errors import UserError
 from kerasdl.inference import interface, texts
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.metrics.average_precision import run_lengths
-from kerasdl.ops.text import PAD
+from kerasdl.ops.text import Specials
 from kerasdl.store import pictures
 from kerasdl.system.terminal import LINE, printable
 
@@ -207,7 +207,11 @@ def _answer(artifact, name, data, request, given, numbers, number):
         length = len(ids)
         values[f"{one.get('ids', key)}_length"] = np.array([length], "int32")
         encoded = np.array([text.encode()], object)
-        inputs[key] = encoded if one.get("encoded") else _filled(ids, one["shape"], number)
+        inputs[key] = (
+            encoded
+            if one.get("encoded")
+            else _filled(ids, one["shape"], number, Specials.of(serving.info).pad)
+        )
     inputs |= texts.within_context(numbers, given, serving.context, length)
     interface.check(signature, inputs | values, f"text {number}: " if "tokens" in data else "")
     outputs = {key: value[0] for key, value in artifact.answer(name, inputs).items()}
@@ -308,14 +312,14 @@ def _name(names, k):
     return names[k] if 0 <= k < len(names) else str(int(k))
 
 
-def _filled(ids, shape, number):
+def _filled(ids, shape, number, pad):
     """Token ids as a signature takes them, `(1, N)`."""
     (wide,) = shape
     if not isinstance(wide, int):
         return ids[None]
     if len(ids) > wide:
         raise UserError(f"text {number} must have at most {wide} tokens")
-    return np.pad(ids, (0, wide - len(ids)), constant_values=PAD)[None]
+    return np.pad(ids, (0, wide - len(ids)), constant_values=pad)[None]
 
 
 def read_file(file, takes: str) -> bytes:

@@ -7,7 +7,7 @@ from kerasdl.errors import UserError
 from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.ops import decoding
-from kerasdl.ops.text import EOS, SPECIAL
+from kerasdl.ops.text import Specials
 from kerasdl.tasks.generate_text import GREEDY_TOKENS
 
 # Of language models; each is a flag of `predict`.
@@ -58,12 +58,14 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
             one = one | {"max_new_tokens": np.array([min(new, 0)], "int32")}
         interface.check(signature, one | length, f"text {number}: ")
         if new is not None:
-            whole = _continue_by_window(artifact, ids, new, numbers, serving.context)
+            specials = Specials.of(serving.info)
+            whole = _continue_by_window(artifact, ids, new, numbers, serving.context, specials)
             answer, output = {}, tokenizer.decode(whole)
         elif lite:
             ids, continued = ids[None], out_name == ids_name
             if not continued and f"{text_name}_length" not in signature["inputs"]:
-                ids = np.append(ids, np.array([[EOS]], ids.dtype), axis=1)
+                end = tokenizer.specials.end[0]
+                ids = np.append(ids, np.array([[end]], ids.dtype), axis=1)
             given_ids = {text_name: ids}
             if f"{text_name}_length" in signature["inputs"]:
                 given_ids |= {f"{text_name}_length": np.array([ids.shape[1]], "int32")}
@@ -103,7 +105,7 @@ def _beyond(given: dict, context: int | None, length: int, lite: bool) -> int | 
     return new if context and length >= context else None
 
 
-def _continue_by_window(artifact, ids, new, numbers, context):
+def _continue_by_window(artifact, ids, new, numbers, context, specials):
     """A text and what follows, each token after the last ones before it that the context holds.
 
     Args:
@@ -113,9 +115,10 @@ def _continue_by_window(artifact, ids, new, numbers, context):
         numbers: Of `numbers_of`; greedy without a temperature. Samples are those of the signature
             that writes texts, as far as the context reaches.
         context: Maximum number of tokens that the model reads.
+        specials: The `Specials` of the tokenizer.
 
     Returns:
-        int32 `(N + new,)`.
+        int32 `(N + new,)`, fewer where the text ends.
     """
     zero = np.zeros(1, "int32")
     key = np.array([[*numbers.get("seed", zero).astype("uint32"), 0]], "uint32")
@@ -126,9 +129,12 @@ def _continue_by_window(artifact, ids, new, numbers, context):
         if "token_ids_length" in artifact.inputs("next_token"):
             window["token_ids_length"] = np.array([window["token_ids"].shape[1]], "int32")
         logits = artifact.answer("next_token", window)["logits"]
-        logits = decoding.suppress(logits, tuple(range(SPECIAL)))
+        if specials.never:
+            logits = decoding.suppress(logits, specials.never)
         token = decoding.sample(logits, key, position, temperature.astype("float32"), top_k)
         whole = np.append(whole, np.asarray(token, "int32"))
+        if whole[-1] in specials.end:
+            break
     return whole
 
 

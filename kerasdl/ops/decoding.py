@@ -81,8 +81,10 @@ def sample(logits, key, position, temperature, top_k=None, top_p=None):
     return ops.where(temperature > 0, greedy(scaled + gumbel), greedy(logits))
 
 
-def generate(decode_step, state, prompt, length, total, limit, choose, prefill=True):
-    """Continue prompts until each has its length.
+def generate(
+    decode_step, state, prompt, length, total, limit, choose, prefill=True, end=(), pad=PAD
+):
+    """Continue prompts until each has its length, or has ended.
 
     Args:
         decode_step: Of the model.
@@ -90,9 +92,11 @@ def generate(decode_step, state, prompt, length, total, limit, choose, prefill=T
         prompt: int32 `(B, N)`.
         length: int32 `(B,)`, tokens of each prompt, at least 1; what follows them is ignored.
         total: int, or int scalar: length of the longest result; at least `N`.
-        limit: int32 `(B,)`, tokens of each result; `PAD` follows.
+        limit: int32 `(B,)`, tokens of each result; `pad` follows.
         choose: `(logits (B, V), position) -> int32 (B,)`.
         prefill: Whether the tokens that all prompts have go through the model at once.
+        end: Ids of which each, once written, ends a text; `pad` follows it.
+        pad: Id that fills up.
 
     Returns:
         int32 `(B, total)`: the prompts and what follows.
@@ -100,25 +104,33 @@ def generate(decode_step, state, prompt, length, total, limit, choose, prefill=T
     batch, width = ops.shape(prompt)[0], ops.shape(prompt)[1]
     own = ops.arange(width, dtype="int32")[None] < length[:, None]
     tokens = ops.concatenate(
-        [ops.where(own, prompt, PAD), ops.zeros((batch, total - width), "int32")], axis=1
+        [ops.where(own, prompt, pad), ops.full((batch, total - width), pad, "int32")], axis=1
     )
     position = ops.convert_to_tensor(0, "int32")
     if prefill:
         first, position = position, ops.min(length) - 1  # the last token's logits are needed
         _, state = decode_step(tokens[:, :position], list(state), first)
     last = ops.minimum(ops.max(limit), total) - 1
+    ended = [ops.zeros((batch,), "bool")] if end else []
 
-    def more(position, tokens, *state):
-        return position < last
+    def more(position, tokens, *rest):
+        goes_on = position < last
+        return goes_on & ~ops.all(rest[0]) if end else goes_on
 
-    def step(position, tokens, *state):
-        logits, state = decode_step(column(tokens, position), list(state), position)
+    def step(position, tokens, *rest):
+        ended, state = list(rest[: len(end) > 0]), list(rest[len(end) > 0 :])
+        logits, state = decode_step(column(tokens, position), state, position)
         position = position + 1
-        new = ops.where(position < limit, choose(logits[:, 0], position), PAD)
+        new = ops.where(position < limit, choose(logits[:, 0], position), pad)
+        if end:
+            new = ops.where(ended[0], pad, new)
+            ends = ops.any(new[:, None] == ops.convert_to_tensor(end, "int32"), axis=-1)
+            ended = [ended[0] | (ends & (position >= length))]
         new = ops.where(position < length, column(tokens, position)[:, 0], new)
-        return (position, ops.slice_update(tokens, (0, position), new[:, None]), *state)
+        tokens = ops.slice_update(tokens, (0, position), new[:, None])
+        return (position, tokens, *ended, *state)
 
-    return ops.while_loop(more, step, (position, tokens, *state))[1]
+    return ops.while_loop(more, step, (position, tokens, *ended, *state))[1]
 
 
 def column(tokens, position):

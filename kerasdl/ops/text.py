@@ -57,11 +57,16 @@ class Pieces:
     Args:
         tokenizer: JSON of a `kerasdl.data.text.tokenizer.Tokenizer`; its `pieces` are Latin-1
             texts, one character per byte, in the order of the ids; the first three specials
-            are empty. `mask` is the id of the mask token, where there is one.
+            are empty. `mask` is the id of the mask token, where there is one. Those of a published
+            tokenizer have `hidden`, ids that no text shows, and `first`, `{id: piece}` of those
+            that read otherwise where no shown one stands before them; there `blank` ids are none.
 
     Attributes:
         pieces: The bytes of each id.
         mask: The id of the mask token, or None.
+        ends: Ids that a text ends before; its hidden ids do not end a published one.
+        hidden, blank: See above.
+        first: See above, `{id: bytes}`.
     """
 
     def __init__(self, tokenizer: str):
@@ -69,10 +74,22 @@ class Pieces:
         self.pieces = [piece.encode("latin-1") for piece in metadata["pieces"]]
         self.strip = metadata.get("strip", False)
         self.mask = metadata.get("mask")
+        self.ends = () if "hidden" in metadata else (EOS,)
+        self.hidden = frozenset(metadata.get("hidden", ()))
+        self.blank = frozenset(metadata.get("blank", ()))
+        first = metadata.get("first", {})
+        self.first = {int(i): piece.encode("latin-1") for i, piece in first.items()}
 
     def decode(self, ids) -> str:
-        """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""
+        """The text of ids `(N,)` up to the first end; broken UTF-8 becomes U+FFFD."""
         ids = np.asarray(ids).tolist()
-        ids = ids[: ids.index(EOS)] if EOS in ids else ids
-        text = b"".join(self.pieces[i] for i in ids).decode(errors="replace")
+        ids = next((ids[:n] for n, i in enumerate(ids) if i in self.ends), ids)
+        pieces = [self.pieces[i] for i in ids]
+        if self.first or self.blank:
+            unseen = self.hidden | self.blank
+            shown = next((n for n, i in enumerate(ids) if i not in unseen), len(ids))
+            pieces = pieces[shown:]
+            if pieces:
+                pieces[0] = self.first.get(ids[shown], pieces[0])
+        text = b"".join(pieces).decode(errors="replace")
         return text.removeprefix(" ") if self.strip else text

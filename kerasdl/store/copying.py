@@ -11,6 +11,7 @@ from kerasdl.weights.rename import by_path
 
 ANEW = "but for the head, which starts anew"
 NOT_COMPARED = "class names were not compared"
+POSITIONS = "positions/table"  # of language models
 AS_IT_IS = object()  # a weight that is taken without a change
 
 
@@ -26,6 +27,7 @@ class Initial:
         class_names: Of the classes that the last axis of the head stands for; () where they are not
             known.
         published: What `source` gives, of weights that were published.
+        tokenizer: Of the texts that they were trained on, as JSON, or None.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Initial:
     input_stats: tuple | None
     class_names: tuple = ()
     published: dict | None = None
+    tokenizer: str | None = None
 
     def source(self, model) -> dict | None:
         """Where a model's weights are from, as `kerasdl.store.published.Published.source`."""
@@ -128,12 +131,14 @@ class Initial:
 def adapted_weight(model, path, value, shape):
     """A weight made to fit another shape, or None where it cannot be.
 
-    The model's own way is tried, `adapt_weight`; then the first kernel is made one of images of
-    another number of channels, so that it answers to gray images as to the same with three
-    channels alike.
+    The model's own way is tried, `adapt_weight`; then of a table of positions the first ones are
+    taken; then the first kernel is made one of images of another number of channels, so that it
+    answers to gray images as to the same with three channels alike.
     """
     adapt = getattr(model, "adapt_weight", None)
     adapted = adapt(path, value, shape) if adapt else None
+    if adapted is None and path == POSITIONS and value.shape[1:] == tuple(shape[1:]):
+        adapted = value[: shape[0]] if len(value) > shape[0] else None
     if adapted is None and value.ndim == len(shape) == 4:
         height, width, channels, filters = value.shape
         if (height, width, filters) == (*shape[:2], shape[3]):

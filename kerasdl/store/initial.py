@@ -21,7 +21,8 @@ def open_initial(name: str):
 
     Returns:
         An object with `input_stats`, `(mean, std)` of the inputs that the weights are for, or None
-        where they are not known; `copy_to(model, class_names)`, which returns a line of what it
+        where they are not known; `tokenizer`, of the texts that they are for, as JSON, or None;
+        `copy_to(model, class_names)`, which returns a line of what it
         did; and `source(model)`, where published weights are from.
 
     Raises:
@@ -54,6 +55,7 @@ def _of_run(folder: Path) -> Initial:
         (run.info.input_mean, run.info.input_std),
         _head_classes(run.model_name, run.info),
         run.data.get("source"),
+        run.info.tokenizer,
     )
 
 
@@ -64,12 +66,15 @@ def _head_classes(model_name, info) -> tuple:
 def _of_keras(name: str, path: Path) -> Initial:
     model = load.load_keras(path)
     arrays = {path: np.asarray(v) for path, v in by_path(model).items()}
+    class_names, tokenizer = (), None
     try:
         metadata = load.load_info(name)
         class_names = _head_classes(metadata.model, metadata.info)
+        tokenizer = metadata.info.tokenizer
     except load.Unknown:
-        class_names = ()  # it is not known what it was trained on
-    return Initial(name, model.name, arrays, _input_stats(model), class_names)
+        pass  # it is not known what it was trained on
+    stats = _input_stats(model)
+    return Initial(name, model.name, arrays, stats, class_names, tokenizer=tokenizer)
 
 
 def _input_stats(model):

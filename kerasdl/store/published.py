@@ -5,11 +5,14 @@ or `hub:` and a name; or `keras:` and a name of `keras.applications`.
 """
 
 import inspect
+import json
 import math
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import Column, DataInfo
+from kerasdl.data.text import reading
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
@@ -31,6 +34,7 @@ from kerasdl.weights.configs import Config
 SHAPES = 5  # that a message names
 LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
 KERAS = "keras:"
+TEXT = "text"  # the name of a tokenizer
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
@@ -111,6 +115,24 @@ class Published:
                 "and give it these weights by load_weights or --initial-checkpoint"
             )
 
+    @cached_property
+    def tokenizer(self) -> str | None:
+        """The tokenizer that the place has, as JSON, or None.
+
+        Raises:
+            UserError: Something of it is not known, or it has more tokens than the model.
+        """
+        folder = getattr(self.place, "folder", None)
+        arguments = self.all_arguments if self.row else {}
+        size = arguments.get("vocab_size")
+        if folder is None or arguments.get("source_vocab_size") not in (None, size) or not size:
+            return None
+        try:
+            metadata = reading.read_tokenizer(folder, self.specials, size)
+        except UserError as error:
+            raise UserError(f"{error}; without such files the model takes token ids") from None
+        return metadata and json.dumps(metadata)
+
     def check_size(self, build) -> None:
         """Refuse, before anything is allocated, a configuration of more than the file holds.
 
@@ -150,7 +172,8 @@ class Published:
             for name, spec in {**task_class.inputs, **task_class.targets}.items()
             if name not in task_class.optional
         }
-        info = DataInfo(columns)
+        texts = any(column.tokenizer for column in columns.values())
+        info = DataInfo(columns, {TEXT: self.tokenizer} if texts else {})
         wanted = self.all_arguments.get("max_length")
         if info.first("tokens") and wanted:
             # A task may add tokens of its own to those of the data.
@@ -171,6 +194,9 @@ class Published:
             names = self.facts.get("class_names") or range(arguments["num_classes"])
             return Column(kind, (), tuple(map(str, names)))
         if kind == "tokens":
+            if self.tokenizer:
+                named = {"tokenizer": TEXT, "max_length": arguments["max_length"]}
+                return Column(kind, ("N",), **named)
             own = arguments.get(f"{name.removesuffix('_ids')}_vocab_size")
             sizes = {"vocab_size": own or arguments["vocab_size"]}
             sizes["max_length"] = arguments["max_length"]

@@ -8,7 +8,7 @@ from keras import ops
 from kerasdl.columns import Spec
 from kerasdl.ops import decoding
 from kerasdl.ops.losses import token_cross_entropy
-from kerasdl.ops.text import SPECIAL, Pieces
+from kerasdl.ops.text import Pieces, Specials
 from kerasdl.tasks import bounds
 from kerasdl.tasks.task import Limit, Number, Signature, Task
 
@@ -16,7 +16,6 @@ BALANCE_WEIGHT = 0.01  # of experts' loads, Fedus et al. 2021, section 2.2
 SAMPLES = 4  # texts written after an epoch
 PROMPT = 8  # tokens that they start from, at most
 GREEDY_TOKENS = 32  # written by the loop in TFLite files
-SPECIALS = tuple(range(SPECIAL))
 
 
 class GenerateText(Task):
@@ -39,6 +38,9 @@ class GenerateText(Task):
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
+        self.specials = Specials.of(info)
+        # What is never written ends no text.
+        self.end = tuple(i for i in self.specials.end if i not in self.specials.never)
         self.prompt = max(1, min(PROMPT, (info.max_length or 3 * PROMPT) // 3))
         self.label_smoothing = recipe.label_smoothing
 
@@ -98,21 +100,28 @@ class GenerateText(Task):
             temperature, top_p: float32 `(B,)`.
 
         Returns:
-            `{"token_ids": int32 (B, M)}`: prompts and continuations, then `PAD`.
+            `{"token_ids": int32 (B, M)}`: prompts and continuations, then padding.
         """
         key = ops.stack([ops.cast(seed, "uint32"), ops.zeros_like(ops.cast(seed, "uint32"))], -1)
         limit = token_ids_length + ops.maximum(max_new_tokens, 0)
         total = ops.maximum(ops.max(limit), ops.shape(token_ids)[1])
 
         def choose(logits, position):
-            logits = decoding.suppress(logits, SPECIALS)
+            logits = self.writable(logits)
             return decoding.sample(logits, key, position, temperature, top_k, top_p)
 
         state = model.init_cache(ops.shape(token_ids)[0], total)
         written = decoding.generate(
-            model.decode_step, state, token_ids, token_ids_length, total, limit, choose
+            *(model.decode_step, state, token_ids, token_ids_length, total, limit, choose),
+            end=self.end,
+            pad=self.specials.pad,
         )
         return {"token_ids": written}
+
+    def writable(self, logits):
+        """Logits `(..., V)` without those of tokens that are never written."""
+        never = self.specials.never
+        return decoding.suppress(logits, never) if never else logits
 
     def pictures(self, model, batch):
         prompt = batch["token_ids"][:SAMPLES, : self.prompt]
@@ -177,8 +186,10 @@ class GenerateText(Task):
                 token_ids_length,
                 total,
                 ops.minimum(token_ids_length + GREEDY_TOKENS, model.context or total),
-                lambda logits, position: decoding.greedy(decoding.suppress(logits, SPECIALS)),
+                lambda logits, position: decoding.greedy(self.writable(logits)),
                 prefill=False,
+                end=self.end,
+                pad=self.specials.pad,
             )
             new = token_ids_length[:, None] + ops.arange(GREEDY_TOKENS, dtype="int32")[None]
             return {"token_ids": ops.take_along_axis(written, new, axis=1)}

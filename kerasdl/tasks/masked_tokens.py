@@ -12,7 +12,7 @@ from kerasdl.columns import ABSENT, Spec
 from kerasdl.errors import UserError
 from kerasdl.ops import decoding, noise
 from kerasdl.ops.losses import token_cross_entropy
-from kerasdl.ops.text import PAD, SPECIAL, Pieces
+from kerasdl.ops.text import Pieces, Specials
 from kerasdl.tasks import bounds
 from kerasdl.tasks.task import Limit, Number, Signature, Task
 
@@ -42,8 +42,12 @@ class MaskedTokens(Task):
         self.label_smoothing = recipe.label_smoothing
         self.mask = Pieces(info.tokenizer).mask if info.tokenizer else None
         if self.mask is None:
-            raise UserError("masked tokens: the tokenizer has no mask token")
-        self.never = (*range(SPECIAL), self.mask)  # ids that stand for no text
+            what = "the tokenizer has no mask token" if info.tokenizer else "there is no tokenizer"
+            raise UserError(
+                f"masked tokens: {what}, so it is not known which token is to be filled"
+            )
+        self.specials = Specials.of(info)
+        self.never = tuple(dict.fromkeys((*self.specials.never, self.mask)))  # stand for no text
         self.text_ids = np.setdiff1d(np.arange(info.vocab_size), self.never).astype("int32")
 
     def arguments(self):
@@ -117,7 +121,7 @@ class MaskedTokens(Task):
         def fill(token_ids, token_ids_length):
             place = ops.arange(ops.shape(token_ids)[1], dtype="int32")[None]
             inside = place < ops.cast(token_ids_length, "int32")[:, None]
-            return {"filled_ids": self.fill(model, ops.where(inside, token_ids, PAD))}
+            return {"filled_ids": self.fill(model, ops.where(inside, token_ids, self.specials.pad))}
 
         length = ("token_ids_length",)
         limits = [Limit(length, "text is empty", min=1)]

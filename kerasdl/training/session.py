@@ -52,12 +52,16 @@ class Session:
         # A checkpoint holds all that the initial one gave.
         resuming = bool(newest)
         before = old.data.get("fingerprint") if resuming else None
+        initial = None if resuming else self._open_initial()
         self.source = sources.from_recipe(
             recipe,
             task_class,
             old.info if resuming else None,
             fingerprint.division(before),
+            initial and initial.tokenizer,
         )
+        if initial and initial.tokenizer and self.source.info.tokenizer == initial.tokenizer:
+            say(f"texts are read by the tokenizer of {initial.name}")
         for line in filter(
             None, (*self.source.notes, summary.line(summary.of_source(self.source)))
         ):
@@ -83,7 +87,6 @@ class Session:
         self.total_steps = self.steps_per_epoch * recipe.epochs
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
-        initial = None if resuming else self._open_initial()
         info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
         tta.check(recipe.tta, self.task)

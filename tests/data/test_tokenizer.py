@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.data.text import tokenizer as tokenizers
+from kerasdl.data.text.convert import byte_names
 from kerasdl.data.text.tokenizer import KINDS, SPLIT, Tokenizer, train
 from kerasdl.ops.text import BOS, EOS, PAD, SPECIAL, UNK
 
@@ -144,7 +144,7 @@ def test_bpe_joins_as_the_tokenizers_library_does(trained):
 
     metadata = json.loads(trained["bpe"].to_json())
     assert len(metadata["merges"]) == 400 - SPECIAL - 256
-    name = tokenizers._byte_names()
+    name = byte_names()
     pieces = ["".join(name[ord(c)] for c in piece) for piece in metadata["pieces"]]
     vocabulary = {piece: i for i, piece in enumerate(pieces) if i >= SPECIAL}
     merges = [(pieces[a], pieces[b]) for a, b in metadata["merges"]]

@@ -61,6 +61,7 @@ def open_source(
     info=None,
     columns=(),
     division=None,
+    pretrained=None,
 ) -> Source:
     """Open a data set by name.
 
@@ -87,6 +88,8 @@ def open_source(
             pairs source and target.
         division: `{relative path: part}` of an earlier run: these files keep their part, new ones
             join training; or None.
+        pretrained: The tokenizer of weights that training starts from, as JSON, or None; texts are
+            then read by it, where `info` has none.
 
     Raises:
         UserError: An unknown name, missing or broken files, or data without the columns.
@@ -138,6 +141,7 @@ def open_source(
         info=info,
         columns=tuple(columns),
         division=division,
+        pretrained=pretrained,
     )
     try:
         source = module.load(where, options)
@@ -212,7 +216,7 @@ def _check_used(options, info):
             )
 
 
-def from_recipe(recipe, task, info=None, division=None) -> Source:
+def from_recipe(recipe, task, info=None, division=None, pretrained=None) -> Source:
     """The data set that a run's settings name.
 
     Args:
@@ -220,6 +224,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
         task: The task's class.
         info: The `DataInfo` of a run that is resumed or exported, or None.
         division: Of its files, see `open_source`, or None.
+        pretrained: See `open_source`.
     """
     image_size = recipe.image_size
     pixels = info and info.first(*PIXELS)
@@ -240,6 +245,7 @@ def from_recipe(recipe, task, info=None, division=None) -> Source:
         info=info,
         columns=recipe.columns,
         division=division,
+        pretrained=pretrained,
     )
     return proposals.added(source, task, recipe)
 

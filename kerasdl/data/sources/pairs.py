@@ -9,7 +9,6 @@ from kerasdl.data.sources.pair_files import FORMATS, joined_sides, read_pairs, s
 from kerasdl.data.sources.text import check_fractions, find_parts, tokenizer_for
 from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
-from kerasdl.ops.text import BOS, EOS, PAD, UNK
 
 GIVES = {"source_ids": "tokens", "target_ids": "tokens"}
 MAX_LENGTH = 128
@@ -67,14 +66,15 @@ def translation_source(
         kind: Of the tokenizer, where none is requested.
         max_length: Of the longest source and target in tokens, where none is requested; None
             for the longest that there is. Longer pairs are left out. It is `info.max_length`: the
-            longest source has one token more, `EOS`, and the longest target two, `BOS` and `EOS`.
+            longest source has one token more, its end, and the longest target two.
         groups: `{part: int per pair}`, the column `group`, or None.
         class_names: Of the groups.
     """
     notes = list(notes)
     tokenizer = tokenizer_for(options, [text for pair in parts["train"] for text in pair], kind)
+    specials, both = tokenizer.specials, (tokenizer, tokenizer.of_targets())
     sides = {
-        part: [tokenizer.encode(texts) for texts in zip(*pairs, strict=True)]
+        part: [one.encode(texts) for one, texts in zip(both, zip(*pairs, strict=True), strict=True)]
         for part, pairs in parts.items()
     }
     lengths = {
@@ -99,19 +99,23 @@ def translation_source(
         max(len(sides[part][side][i]) for part, rows in kept.items() for i in rows)
         for side in (0, 1)
     ]
-    splits = {}
+    splits, end = {}, specials.end[0]
     for part, rows in kept.items():
         source, target = ([side[i] for i in rows] for side in sides[part])
         arrays = {
-            "source_ids": _filled([[*ids, EOS] for ids in source], wide[0] + 1),
-            "target_ids": _filled([[BOS, *ids, EOS] for ids in target], wide[1] + 2),
+            "source_ids": _filled([[*ids, end] for ids in source], wide[0] + 1, specials.pad),
+            "target_ids": _filled(
+                [[specials.begin, *ids, end] for ids in target], wide[1] + 2, specials.pad
+            ),
         }
         if groups is not None:
             arrays["group"] = np.asarray(groups[part], np.int32)[rows]
         splits[part] = ArraySplit(arrays)
     counts = ", ".join(f"{part} {len(rows):,}" for part, rows in kept.items())
     notes.append(f"pairs: {counts}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}")
-    if unknown := int(sum(np.sum(a == UNK) for a in splits["test"].arrays.values() if a.ndim > 1)):
+    if unknown := int(
+        sum(np.sum(a == specials.unknown) for a in splits["test"].arrays.values() if a.ndim > 1)
+    ):
         notes.append(f"{unknown:,} test tokens are unknown")
     info = DataInfo.of_texts(
         tokenizer.to_json(), maximum, ("source_ids", "target_ids"), class_names
@@ -119,9 +123,9 @@ def translation_source(
     return make_source(options, splits, info, notes)
 
 
-def _filled(rows, width):
-    """int32 `(n, width)`, filled up with `PAD`."""
-    array = np.full((len(rows), width), PAD, np.int32)
+def _filled(rows, width, pad):
+    """int32 `(n, width)`, filled up with `pad`."""
+    array = np.full((len(rows), width), pad, np.int32)
     for line, row in zip(array, rows, strict=True):
         line[: len(row)] = row
     return array

@@ -16,7 +16,6 @@ from kerasdl.data.text import ngram
 from kerasdl.data.text import tokenizer as tokenizers
 from kerasdl.errors import UserError
 from kerasdl.ops import noise
-from kerasdl.ops.text import UNK
 
 GIVES = {"token_ids": "tokens"}
 MAX_LENGTH = 128
@@ -238,16 +237,30 @@ def check_fractions(options, parts=2):
 
 
 def tokenizer_for(options, texts, kind):
-    """The tokenizer of an earlier run, or a new one of the training texts.
+    """The tokenizer of an earlier run or of initial weights, or a new one of the training texts.
 
     Args:
         options: Of `open_source`.
         texts: Of the training part.
         kind: Kind of a new one where `options.tokenizer` is None; for a task that masks tokens it
             has a mask token besides.
+
+    Raises:
+        UserError: A kind or size is requested that is not that of the initial weights.
     """
     if options.info is not None and options.info.tokenizer:
         return tokenizers.Tokenizer.from_json(options.info.tokenizer)
+    if options.pretrained:
+        pretrained = tokenizers.Tokenizer.from_json(options.pretrained)
+        has = {"--tokenizer": pretrained.kind, "--vocab-size": pretrained.vocab_size}
+        wanted = (options.tokenizer, options.vocab_size)
+        for (flag, value), other in zip(has.items(), wanted, strict=True):
+            if other not in (None, value):
+                raise UserError(
+                    f"{flag} {other}: the initial weights are for the tokens of a tokenizer with "
+                    f"{flag} {value}, which is taken; leave it out"
+                )
+        return pretrained
     new = tokenizers.train(options.tokenizer or kind, texts, options.vocab_size)
     return tokenizers.with_mask(new) if getattr(options.task, "masks_tokens", False) else new
 
@@ -282,7 +295,7 @@ def language_source(options, documents, notes, *, kind="char", max_length=MAX_LE
     lengths = ", ".join(f"{part} {count:,}" for part, count in counts.items())
     notes = [*notes, f"characters: {lengths}; {tokenizer.kind} tokens: {tokenizer.vocab_size:,}"]
     test = splits["test"].tokens
-    if unknown := int(np.sum(test == UNK)):
+    if unknown := int(np.sum(test == tokenizer.specials.unknown)):
         notes.append(f"{unknown:,} of {len(test):,} test tokens are unknown")
     if tokenizer.kind == "wordpiece":
         notes.append("wordpiece reads spaces and line ends alike, and writes one space for them")

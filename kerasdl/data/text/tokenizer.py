@@ -18,11 +18,17 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.data.text.convert import byte_names
+from kerasdl.data.text.lookup import Table
+from kerasdl.data.text.merges import Merges
+from kerasdl.data.text.published import Pipeline
+from kerasdl.data.text.subwords import bytes_of
 from kerasdl.errors import UserError
-from kerasdl.ops.text import EOS, MASK, PAD, SPECIAL, UNK, Pieces
+from kerasdl.ops.text import MASK, SPECIAL, UNK, Pieces, Specials
 from kerasdl.system.names import nearest
 
 KINDS = ("char", "byte", "bpe", "wordpiece", "sentencepiece")
+PUBLISHED = "published"  # the kind of those that others trained
 VOCAB_SIZE = 8000  # default maximum of the kinds that are trained
 NAMES = ["[PAD]", "[BOS]", "[EOS]", "[UNK]"]
 SPACE = r"\t\n\x0b\f\r \p{Z}"
@@ -43,7 +49,9 @@ class Tokenizer(tf.Module):
         metadata: `kind`, `pieces` (see `kerasdl.ops.text.Pieces`), `strip` (whether a leading space
             is dropped), and for `bpe` the `merges`, pairs of ids in the order of their ranks; for
             `sentencepiece` its `model`, as base64. `mask` is the id of the mask token, the last
-            one, where there is one: what a text calls `[MASK]`.
+            one, where there is one: what a text calls `[MASK]`. Of `published` ones what
+            `kerasdl.data.text.published` says, and `specials`, as `kerasdl.ops.text.Specials`
+            has them.
 
     Raises:
         ValueError: An unknown kind.
@@ -51,7 +59,7 @@ class Tokenizer(tf.Module):
 
     def __init__(self, metadata: dict):
         super().__init__()
-        if metadata["kind"] not in KINDS:
+        if metadata["kind"] not in (*KINDS, PUBLISHED):
             raise UserError(
                 f"tokenizer {metadata['kind']!r}: not one of {', '.join(KINDS)}"
                 f"{nearest(metadata['kind'], KINDS)}"
@@ -59,16 +67,23 @@ class Tokenizer(tf.Module):
         self.kind = metadata["kind"]
         self._json = json.dumps(metadata)
         self._pieces = Pieces(self._json)
-        self._table = None
+        self.specials = Specials.from_dict(metadata.get("specials", {}))
+        self._table, self._encoded = None, self._ids
         known = self._pieces.pieces[: self._pieces.mask]
         if self.kind == "char":
             self._table = _characters(known)
         elif self.kind == "bpe":
-            self._table = _merges(self._pieces.pieces, metadata["merges"])
+            self._merges = _merges(self._pieces.pieces, metadata["merges"])
         elif self.kind == "wordpiece":
             self._words = _wordpiece(known)
         elif self.kind == "sentencepiece":
             self._model = base64.b64decode(metadata["model"])
+        elif self.kind == PUBLISHED:
+            self._pipeline = Pipeline(metadata)
+            spec = [tf.TensorSpec((None,), tf.string)]
+            graph = tf.function(self._ids, spec, autograph=False)
+            # No part of the module: a SavedModel holds signatures.
+            self._encoded = lambda strings: graph(strings)
 
     def to_json(self) -> str:
         return self._json
@@ -79,17 +94,26 @@ class Tokenizer(tf.Module):
 
     @property
     def vocab_size(self) -> int:
-        """Ids of the vocabulary, with the four special ones."""
+        """Ids of the vocabulary, with the special ones."""
         return len(self._pieces.pieces)
 
     @property
     def needs_text_ops(self) -> bool:
         """Whether `ids` needs the operations of tensorflow-text."""
+        if self.kind == PUBLISHED:
+            return self._pipeline.needs_text_ops
         return self.kind in ("wordpiece", "sentencepiece")
 
     @cached_property
     def _known(self):
         return {piece.decode() for piece in self._pieces.pieces[SPECIAL:]}
+
+    def of_targets(self) -> "Tokenizer":
+        """The tokenizer of translations, where that of their sources is this one."""
+        metadata = json.loads(self._json)
+        if not metadata.get("target"):
+            return self
+        return Tokenizer({**metadata, "model": metadata["target"]})
 
     def unknown(self, text: str) -> list[str]:
         """The characters of a text that have no id, sorted; only `char` has such."""
@@ -97,7 +121,7 @@ class Tokenizer(tf.Module):
         return sorted(set(text) - self._known) if self.kind == "char" else []
 
     def encode(self, texts) -> list[np.ndarray]:
-        """The ids of each text, int32, without specials.
+        """The ids of each text, int32; those of published tokenizers with what these put around.
 
         Args:
             texts: Strings, or bytes of UTF-8.
@@ -115,11 +139,11 @@ class Tokenizer(tf.Module):
         return result + (self._arrays(chunk) if chunk else [])
 
     def _arrays(self, texts):
-        ids = self._ids(tf.constant(texts, tf.string))
+        ids = self._encoded(tf.constant(texts, tf.string))
         return np.split(ids.flat_values.numpy(), ids.row_splits.numpy()[1:-1])
 
     def decode(self, ids) -> str:
-        """The text of ids `(N,)` up to the first `EOS`; broken UTF-8 becomes U+FFFD."""
+        """The text of ids `(N,)` up to the first end; broken UTF-8 becomes U+FFFD."""
         return self._pieces.decode(ids)
 
     def ids(self, strings):
@@ -129,16 +153,16 @@ class Tokenizer(tf.Module):
             strings: string `(B,)`, UTF-8 (`byte` takes anything).
 
         Returns:
-            `(ids, lengths)`: int32 `(B, N)`, filled up with `PAD`, and int32 `(B,)`.
+            `(ids, lengths)`: int32 `(B, N)`, filled up with padding, and int32 `(B,)`.
 
         Raises:
             tf.errors.InvalidArgumentError: A text is not valid UTF-8.
         """
         ids = self._ids(strings)
-        return ids.to_tensor(PAD), tf.cast(ids.row_lengths(), tf.int32)
+        return ids.to_tensor(self.specials.pad), tf.cast(ids.row_lengths(), tf.int32)
 
     def text(self, ids):
-        """Texts of a batch of ids up to the first `EOS`, in graph operations.
+        """Texts of a batch of ids up to the first end, in graph operations.
 
         Args:
             ids: int `(B, M)`.
@@ -147,15 +171,33 @@ class Tokenizer(tf.Module):
             string `(B,)`; broken UTF-8 becomes U+FFFD.
         """
         ids = tf.cast(ids, tf.int32)
-        ended = tf.cumsum(tf.cast(ids == EOS, tf.int32), axis=1) > 0
-        pieces = tf.gather(tf.constant(self._pieces.pieces), tf.where(ended, PAD, ids))
+        for end in self._pieces.ends:
+            ended = tf.cumsum(tf.cast(ids == end, tf.int32), axis=1) > 0
+            ids = tf.where(ended, self.specials.pad, ids)
+        pieces = tf.gather(tf.constant(self._pieces.pieces), ids)
+        if self._pieces.first or self._pieces.blank:
+            pieces = self._with_first(ids, pieces)
         text = tf.strings.reduce_join(pieces, axis=1)
         text = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace")
         return tf.strings.regex_replace(text, "^ ", "") if self._pieces.strip else text
 
+    def _with_first(self, ids, pieces):
+        """Pieces, of which the first that is shown may read otherwise."""
+        unseen = np.zeros(self.vocab_size, bool)
+        unseen[[*self._pieces.hidden, *self._pieces.blank]] = True
+        hidden = tf.gather(unseen, ids)
+        place = tf.cumsum(tf.cast(~hidden, tf.int32), axis=1)
+        if self._pieces.blank:
+            pieces = tf.where(hidden & (place == 0), "", pieces)
+        order = sorted(self._pieces.first)
+        numbers = Table(np.array(order, np.int32), np.arange(len(order), dtype=np.int32))(ids)
+        texts = [*(self._pieces.first[i] for i in order), b""]
+        other = tf.gather(texts, tf.maximum(numbers, 0))
+        return tf.where(~hidden & (place == 1) & (numbers >= 0), other, pieces)
+
     def _ids(self, strings):
         """Ragged int32 `(B, None)`; what stands between mask tokens is read by itself."""
-        if self._pieces.mask is None:
+        if self._pieces.mask is None or self.kind == PUBLISHED:
             return self._plain_ids(strings)
         parts = tf.strings.split(strings, MASK)
         ids = self._plain_ids(parts.flat_values)
@@ -165,12 +207,14 @@ class Tokenizer(tf.Module):
 
     def _plain_ids(self, strings):
         if self.kind == "byte":
-            return _bytes(strings) + SPECIAL
+            return bytes_of(strings) + SPECIAL
         if self.kind == "char":
             points = tf.strings.unicode_decode(strings, "UTF-8", errors="strict")
             return tf.ragged.map_flat_values(self._characters, points)
         # Changes nothing, but refuses what is not UTF-8.
         strings = tf.strings.unicode_transcode(strings, "UTF-8", "UTF-8", errors="strict")
+        if self.kind == PUBLISHED:
+            return self._pipeline(strings)
         if self.kind == "bpe":
             return self._bpe(strings)
         if self.kind == "wordpiece":
@@ -186,46 +230,18 @@ class Tokenizer(tf.Module):
         return tf.where(tf.gather(characters, place) == points, tf.gather(ids, place), UNK)
 
     def _bpe(self, strings):
-        """Split into words, and join in each, again and again, the pair of the lowest rank."""
+        """Split into words, and these after some bytes, and join pairs in each."""
         marked = tf.strings.regex_replace(strings, SPLIT, b"\\0" + NOT_UTF8)
         words = tf.strings.split(marked, NOT_UTF8)
         unique, place = tf.unique(words.flat_values)
-        letters = _bytes(unique)  # (U, None)
+        letters = bytes_of(unique)  # (U, None)
         offset = tf.ragged.range(letters.row_lengths()).flat_values
         starts = tf.where(offset % WORD == 0)[:, 0]
         ends = tf.concat([starts, letters.row_splits[-1:]], axis=0)
-        ids = tf.RaggedTensor.from_row_splits(letters.flat_values + SPECIAL, ends).to_tensor(-1)
-        if len(self._table[0]):
-            ids, _ = tf.while_loop(
-                lambda ids, rows: (tf.size(rows) > 0) & (tf.shape(ids)[1] > 1),
-                self._join,
-                (ids, tf.range(tf.shape(ids)[0])),
-                (tf.TensorShape((None, None)), tf.TensorShape((None,))),
-            )
-        lengths = tf.reduce_sum(tf.cast(ids >= 0, tf.int64), axis=1)
-        ids = tf.RaggedTensor.from_tensor(ids, lengths=lengths)
+        ids = self._merges(tf.RaggedTensor.from_row_splits(letters.flat_values + SPECIAL, ends))
         parts = -(-letters.row_lengths() // WORD)  # of each word
         ids = tf.RaggedTensor.from_row_lengths(ids, parts).merge_dims(1, 2)
         return words.with_flat_values(tf.gather(ids, place)).merge_dims(1, 2)
-
-    def _join(self, ids, rows):
-        """Join one pair in each of `rows`; returns all ids and the rows that may have more."""
-        keys, ranks, joined = self._table
-        x = tf.gather(ids, rows)
-        pair = tf.cast(x[:, :-1], tf.int64) * self.vocab_size + tf.cast(x[:, 1:], tf.int64)
-        place = tf.minimum(tf.searchsorted(keys, tf.reshape(pair, (-1,))), len(keys) - 1)
-        place = tf.reshape(place, tf.shape(pair))
-        joins = (tf.gather(keys, place) == pair) & (x[:, 1:] >= 0)
-        rank = tf.where(joins, tf.gather(ranks, place), len(keys))
-        best = tf.argmin(rank, axis=1, output_type=tf.int32)  # the first of equal ones
-        some = tf.reduce_any(joins, axis=1)
-        x, rows, best = (tf.boolean_mask(v, some) for v in (x, rows, best))
-        new = tf.gather(joined, tf.boolean_mask(tf.reduce_min(rank, axis=1), some))
-        column = tf.range(tf.shape(x)[1])
-        rest = tf.pad(x[:, 1:], ((0, 0), (0, 1)), constant_values=-1)
-        x = tf.where(column > best[:, None], rest, x)
-        x = tf.where(column == best[:, None], new[:, None], x)
-        return tf.tensor_scatter_nd_update(ids, rows[:, None], x), rows
 
 
 def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
@@ -304,7 +320,7 @@ def _train_bpe(texts, vocab_size):
         vocab_size=vocab_size - SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
     model.train_from_iterator(texts, trainer)
-    byte = {character: bytes([value]) for value, character in _byte_names().items()}
+    byte = {character: bytes([value]) for value, character in byte_names().items()}
     merges = [
         tuple(b"".join(byte[c] for c in half) for half in pair)
         for pair in json.loads(model.to_str())["model"]["merges"]
@@ -312,13 +328,6 @@ def _train_bpe(texts, vocab_size):
     pieces = list(dict.fromkeys([*(bytes([v]) for v in range(256)), *map(b"".join, merges)]))
     number = {piece: SPECIAL + i for i, piece in enumerate(pieces)}
     return _make("bpe", pieces, merges=[[number[a], number[b]] for a, b in merges])
-
-
-def _byte_names():
-    """`{byte: character}` as GPT-2's byte-level BPE writes bytes."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [value for value in range(256) if value not in plain]
-    return {v: chr(v) for v in plain} | {v: chr(256 + i) for i, v in enumerate(rest)}
 
 
 def _train_wordpiece(texts, vocab_size):
@@ -404,21 +413,9 @@ def _characters(pieces):
 
 
 def _merges(pieces, merges):
-    """Sorted keys of the pairs, the rank of each, and the id that the pair of a rank becomes."""
-    pairs = np.array(merges, np.int64).reshape(-1, 2)
-    keys = pairs[:, 0] * len(pieces) + pairs[:, 1]
     number = {piece: i for i, piece in enumerate(pieces)}
     joined = [number[pieces[a] + pieces[b]] for a, b in merges]
-    order = np.argsort(keys)
-    return keys[order], order.astype(np.int32), np.array(joined, np.int32)
-
-
-def _bytes(strings):
-    """The bytes of strings `(B,)`, ragged int32 `(B, None)`."""
-    values = tf.io.decode_raw(tf.strings.reduce_join(strings), tf.uint8)
-    return tf.RaggedTensor.from_row_lengths(
-        tf.cast(values, tf.int32), tf.cast(tf.strings.length(strings), tf.int64)
-    )
+    return Merges(merges, joined, len(pieces))
 
 
 def _utf8(text, number, strict):
