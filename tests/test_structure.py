@@ -41,7 +41,8 @@ ALLOWED = {
     "data": {*_KERAS, "tensorflow", "keras_cv", "keras_hub", "tasks.task", OTHERS},
     # One function reads torch's files where torch is installed, two find presets of KerasHub.
     "weights": {*_KERAS, "layers", "catalog", "torch", "keras_hub", OTHERS},
-    "store": _RUN - {"store"},
+    # Published weights have a tokenizer beside them.
+    "store": {*_RUN, "data.text"} - {"store"},
     "training": {*_RUN, "data"},
     "inference": {*_RUN, "data", "metrics"},
     "export": {*_RUN, "data", "inference", "kerasdl"},

@@ -166,7 +166,10 @@ def _made_up_ids(info, column, examples, length, rng):
         texts = [tokenizer.decode(row) for row in ids]
         result = np.full((examples, length), specials.pad, np.int32)
         for row, text_ids in zip(result, tokenizer.encode(texts), strict=True):
-            row[: len(text_ids)] = text_ids[:length]
+            text_ids = text_ids[: length - 1].tolist()
+            if specials.end and text_ids[-1:] != [specials.end[0]]:
+                text_ids.append(specials.end[0])
+            row[: len(text_ids)] = text_ids
         return result
     ids = rng.integers(0, column.vocab_size or info.vocab_size, (examples, length), dtype=np.int32)
     ids[:, -1] = specials.end[0]

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import tensorflow as tf
+from keras import ops
 from tokenizers import (
     AddedToken,
     Regex,
@@ -21,11 +22,15 @@ from tokenizers import (
 )
 from tokenizers import Tokenizer as Reference
 
+from kerasdl.columns import DataInfo
+from kerasdl.data.sources import open_source
 from kerasdl.data.text import convert, patterns
 from kerasdl.data.text.reading import read_tokenizer
 from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.ops.text import Pieces
+from kerasdl.recipe import Recipe
+from kerasdl.tasks.generate_text import GenerateText
 
 END = "<|endoftext|>"
 CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
@@ -423,3 +428,58 @@ def test_what_is_not_known_is_refused(references, tmp_path):
     (tmp_path / "tokenizer.model").write_bytes(b"no model")
     with pytest.raises(UserError, match="no model of sentencepiece"):
         read_tokenizer(tmp_path)
+
+
+def published(tokenizer, **specials):
+    """A task of language modeling with a tokenizer."""
+    metadata = json.loads(tokenizer.to_json()) | {"specials": specials}
+    info = DataInfo.of_texts(json.dumps(metadata), 16)
+    return GenerateText(info, Recipe(model="gpt2_small"))
+
+
+class Counting:
+    """Writes each token's successor; after the last one the first."""
+
+    context = 16
+
+    def __init__(self, size):
+        self.size = size
+
+    def init_cache(self, batch, total):
+        return [ops.zeros((batch, 1))]
+
+    def decode_step(self, token_ids, state, position):
+        return 9.0 * ops.one_hot((token_ids + 1) % self.size, self.size), state
+
+
+def test_generation_ends_at_the_end_token(references):
+    tokenizer = of(references["gpt2"])
+    size = tokenizer.vocab_size
+    specials = {"pad": 7, "begin": None, "end": (33, 35), "unknown": None, "never": ()}
+    task = published(tokenizer, **specials)
+    settings = {
+        "temperature": np.zeros(3, "float32"),
+        "top_k": np.zeros(3, "int32"),
+        "seed": np.arange(3, dtype="int32"),
+    }
+    prompt = np.array([[30, 9, 9], [34, 9, 9], [33, 33, 40]], "int32")
+    length, new = np.array([1, 1, 3], "int32"), np.array([6, 6, 4], "int32")
+    written = task.generate(Counting(size), prompt, length, new, **settings)["token_ids"]
+    assert np.asarray(written).tolist() == [
+        [30, 31, 32, 33, 7, 7, 7],
+        [34, 35, 7, 7, 7, 7, 7],
+        [33, 33, 40, 41, 42, 43, 44],  # ends of a prompt end nothing
+    ]
+    never = published(tokenizer, **{**specials, "never": (33, 35)})
+    written = never.generate(Counting(size), prompt, length, new, **settings)["token_ids"]
+    assert 33 not in np.asarray(written)[0] and 7 not in np.asarray(written)[0, :6]
+
+
+def test_initial_weights_bring_their_tokenizer(references, tmp_path):
+    tokenizer = of(references["gpt2"]).to_json()
+    (tmp_path / "a.txt").write_text("some words " * 300)
+    settings = {"max_length": 8, "task": GenerateText, "pretrained": tokenizer}
+    source = open_source(f"text:{tmp_path / 'a.txt'}", **settings)
+    assert source.info.tokenizer == tokenizer
+    with pytest.raises(UserError, match="--tokenizer bpe: the initial weights are for"):
+        open_source(f"text:{tmp_path / 'a.txt'}", tokenizer="bpe", **settings)

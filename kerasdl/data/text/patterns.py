@@ -38,7 +38,9 @@ ASSIGNED = (
 )
 
 
-def characters():
+@functools.cache
+def characters() -> str:
+    """All characters of `ASSIGNED`."""
     return "".join(chr(code) for block in ASSIGNED for code in block)
 
 
