@@ -4,6 +4,7 @@ import numpy as np
 from keras import ops
 
 from kerasdl.columns import Spec
+from kerasdl.errors import UserError
 from kerasdl.metrics.translation import Translations
 from kerasdl.ops import beams, decoding
 from kerasdl.ops.losses import token_cross_entropy
@@ -57,9 +58,12 @@ class Translate(Task):
         self.longest = (info.max_length or 0) + 1  # with the end
         self.total = min(self.longest, self.settings["max_new_tokens"] or self.longest)
         self.specials = Specials.of(info)
+        if self.specials.begin is None or not self.specials.end:
+            raise UserError("translation: the tokenizer has no token that begins or ends a text")
 
     def arguments(self):
         sizes = {"vocab_size": self.info.vocab_size, "max_length": self.longest}
+        sizes["pad_id"] = self.specials.pad
         source, target = self._vocab_sizes()
         return sizes | ({"source_vocab_size": source, "vocab_size": target} if target else {})
 
