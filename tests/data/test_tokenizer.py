@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kerasdl.data.text.convert import byte_names
+from kerasdl.data.text.specs import byte_names
 from kerasdl.data.text.tokenizer import KINDS, SPLIT, Tokenizer, train
 from kerasdl.ops.text import BOS, EOS, PAD, SPECIAL, UNK
 

@@ -9,10 +9,10 @@ import functools
 import json
 
 from kerasdl.data.text import patterns
+from kerasdl.data.text.decoders import around, pieces_of
 from kerasdl.data.text.merges import packed
 from kerasdl.data.text.patterns import ISOLATED, SPACE, quoted
-from kerasdl.errors import UserError
-from kerasdl.system.terminal import printable
+from kerasdl.data.text.specs import bytes_by_name, library, made, parts_of, pattern_of, refused
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 ANYTHING = "(?s:.)"
@@ -25,44 +25,6 @@ BEHAVIORS = {
 SEPARATOR = "\U00020000"  # between characters that are tried: part of no decomposition
 DELETING = ("Strip", "StripAccents", "BertNormalizer", "Nmt")  # where the first letter may go
 TRIED = ("Lowercase", "StripAccents", "BertNormalizer", "NFD", "NFKD", "Nmt")
-EMPTY = {"type": "BPE", "vocab": {}, "merges": []}
-
-
-def refused(what, name="tokenizer.json"):
-    """A UserError of what is not known."""
-    return UserError(f"{name}: {printable(str(what))[:160]} is not supported")
-
-
-def library(data) -> object:
-    """The `tokenizers` library's own of a `tokenizer.json`.
-
-    Raises:
-        UserError: It is none.
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        return Tokenizer.from_str(json.dumps(data))
-    except Exception as error:  # of no kind of its own
-        raise UserError(f"tokenizer.json: {printable(str(error))[:200]}") from None
-
-
-def _part(kind, spec):
-    whole = {"version": "1.0", "added_tokens": [], "model": EMPTY, kind: spec}
-    return getattr(library(whole), kind)
-
-
-@functools.cache
-def byte_names() -> dict:
-    """`{byte: character}` as GPT-2's byte-level BPE writes bytes."""
-    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    rest = [value for value in range(256) if value not in plain]
-    return {v: chr(v) for v in plain} | {v: chr(256 + i) for i, v in enumerate(rest)}
-
-
-@functools.cache
-def _bytes_by_name():
-    return {character: value for value, character in byte_names().items()}
 
 
 def metadata(data: dict, names=None) -> dict:
@@ -87,7 +49,7 @@ def metadata(data: dict, names=None) -> dict:
     splits, prefix, of_bytes = _pre_tokenizer(data["pre_tokenizer"], data["normalizer"])
     special = {one["id"] for one in added if one["special"]}
     special |= {vocabulary[t] for t in (names or {}).values() if t in vocabulary}
-    pieces, strip, first = _pieces(data["decoder"], tokens)
+    pieces, strip, first = pieces_of(data["decoder"], tokens)
     hidden = sorted(special)
     return {
         "kind": "published",
@@ -101,14 +63,14 @@ def metadata(data: dict, names=None) -> dict:
         "prefix": prefix,
         "splits": splits,
         "model": _model(model, len(tokens), of_bytes),
-        "around": _around(data["post_processor"]),
+        "around": around(data["post_processor"]),
     }
 
 
 def _added(added, normalizer):
     """The two lists of added tokens, the second with its texts as the normalizer leaves them."""
     lists = [], []
-    change = _part("normalizer", normalizer).normalize_str if normalizer else str
+    change = made("normalizer", normalizer).normalize_str if normalizer else str
     for one in added:
         if one["single_word"]:
             raise refused(f"single_word of the added token {one['content']!r}")
@@ -119,35 +81,19 @@ def _added(added, normalizer):
     return [*lists]
 
 
-def _parts(spec, key):
-    """The parts of a spec, of a Sequence all of them."""
-    if not spec:
-        return []
-    if spec["type"] == "Sequence":
-        return [one for part in spec[key] for one in _parts(part, key)]
-    return [spec]
-
-
-def _pattern(spec):
-    """A pattern of Oniguruma, whether it is one, and as RE2 reads it without lookahead."""
-    if "String" in spec:
-        return spec["String"], False
-    return spec["Regex"], True
-
-
 # Normalizers
 
 
 def _normalizer(spec):
     steps = []
-    for one in _parts(spec, "normalizers"):
+    for one in parts_of(spec, "normalizers"):
         kind = one["type"]
         if kind in TRIED:
             steps += _tried(json.dumps(one, sort_keys=True))
         elif kind in ("NFC", "NFKC"):
-            steps.append(["unicode", kind])
+            steps += _composed(kind)
         elif kind == "Replace":
-            text, regex = _pattern(one["pattern"])
+            text, regex = pattern_of(one["pattern"])
             if not text:
                 raise refused("the normalizer Replace of an empty text")
             pattern = patterns.translate(text) if regex else quoted(text)
@@ -185,6 +131,20 @@ def _tried(text):
     return [*steps, ["map", table, classes]]
 
 
+@functools.lru_cache(2)
+def _composed(form):
+    """Steps of NFC or NFKC: TensorFlow's, before it the characters that its Unicode lacks."""
+    import tensorflow_text
+
+    characters = [c for c in patterns.characters() if c != SEPARATOR]
+    new = tensorflow_text.normalize_utf8([SEPARATOR.join(characters)], form)
+    new = new.numpy()[0].decode().split(SEPARATOR)
+    changes = _changes({"type": form})
+    pairs = zip(characters, new, strict=True)
+    table = {c: changes.get(c, c) for c, new in pairs if new != changes.get(c, c)}
+    return [["map", table, {}]] * bool(table) + [["unicode", form]]
+
+
 def _orders(spec):
     """Whether a normalizer decomposes, after which marks stand in Unicode's canonical order."""
     if spec["type"] == "BertNormalizer":
@@ -196,7 +156,7 @@ def _orders(spec):
 def _changes(spec):
     """`{character: text}` of what a normalizer changes."""
     characters = [c for c in patterns.characters() if c != SEPARATOR]
-    change = _part("normalizer", spec).normalize_str
+    change = made("normalizer", spec).normalize_str
     between = change(SEPARATOR)
     new = change(SEPARATOR.join(characters)).split(between)
     pairs = zip([*characters, SEPARATOR], [*new, between], strict=True)
@@ -208,7 +168,7 @@ def combining_classes() -> dict:
     """Numbers of the marks that the library sorts, in the order of Unicode's classes."""
     import unicodedata
 
-    change = _part("normalizer", {"type": "NFD"}).normalize_str
+    change = made("normalizer", {"type": "NFD"}).normalize_str
     marks = sorted(patterns.members(r"\p{M}"))
     marks = [c for c in marks if change(c) == c]  # of others, their parts
     classes = {}
@@ -237,7 +197,7 @@ def combining_classes() -> dict:
 def _pre_tokenizer(spec, normalizer):
     """`(splits, prefix, whether words are read as bytes)`."""
     splits, prefix, of_bytes = [], None, False
-    for one in _parts(spec, "pretokenizers"):
+    for one in parts_of(spec, "pretokenizers"):
         kind = one["type"]
         if of_bytes:
             raise refused(f"the pre_tokenizer {kind} behind ByteLevel")
@@ -274,7 +234,7 @@ def _metaspace(spec, behind, normalizer):
     if scheme == "always":
         steps.append([f"{mark}({ANYTHING}*)|({ANYTHING}+)", [rf"{mark}\1\2"]])
     elif scheme == "first":
-        kinds = [one["type"] for one in _parts(normalizer, "normalizers")]
+        kinds = [one["type"] for one in parts_of(normalizer, "normalizers")]
         deleting = [kind for kind in kinds if kind in DELETING]
         if behind or deleting:
             raise refused(f"Metaspace with prepend_scheme first behind {deleting or 'others'}")
@@ -285,7 +245,7 @@ def _metaspace(spec, behind, normalizer):
 
 
 def _split(spec):
-    text, regex = _pattern(spec["pattern"])
+    text, regex = pattern_of(spec["pattern"])
     behavior = spec["behavior"]
     if not text:
         raise refused("the pre_tokenizer Split at an empty text")
@@ -317,7 +277,7 @@ def _of_characters(spec):
 @functools.lru_cache(8)
 def _alone(text):
     """The characters that a pre-tokenizer makes words of their own."""
-    split = _part("pre_tokenizer", json.loads(text)).pre_tokenize_str
+    split = made("pre_tokenizer", json.loads(text)).pre_tokenize_str
     pieces = split("".join(f"a{c}" for c in patterns.characters()))
     return frozenset(piece for piece, _ in pieces if len(piece) == 1) - {"a"}
 
@@ -325,7 +285,7 @@ def _alone(text):
 @functools.cache
 def _word_characters():
     r"""`\w` of the library's Whitespace, in brackets."""
-    split = _part("pre_tokenizer", {"type": "Whitespace"}).pre_tokenize_str
+    split = made("pre_tokenizer", {"type": "Whitespace"}).pre_tokenize_str
     pieces = split(" ".join(f"a{c}" for c in patterns.characters()))
     return patterns.ranges({piece[1] for piece, _ in pieces if len(piece) == 2 and piece[0] == "a"})
 
@@ -363,7 +323,7 @@ def _bpe(model, size, of_bytes):
         first, second = pair.split(" ") if isinstance(pair, str) else pair
         merges[first, second] = rank
     order = sorted(merges, key=merges.get)
-    byte = _bytes_by_name()
+    byte = bytes_by_name()
     if of_bytes:
         letters = {str(byte[t]): i for t, i in vocabulary.items() if t in byte}
     else:
@@ -408,90 +368,3 @@ def _unigram(model, size, of_bytes):
         "fallback": _fallback(model, vocabulary),
     }
     return ["Unigram", settings]
-
-
-# Decoders and post-processors
-
-
-def _pieces(spec, tokens):
-    """`(bytes of each token, whether a first space goes, {id: bytes in the first place})`."""
-    parts = _parts(spec, "decoders")
-    kinds = [one["type"] for one in parts]
-    if kinds == ["ByteLevel"]:
-        return [_of_byte_names(token) for token in tokens], False, {}
-    if "ByteFallback" in kinds or "Fuse" in kinds or "Strip" in kinds:
-        return _llama(parts, kinds, tokens)
-    if kinds not in ([], ["WordPiece"], ["Metaspace"]):
-        raise refused(f"the decoder {', '.join(kinds)}")
-    decode = _part("decoder", spec).decode if spec else " ".join
-    if not spec:
-        return [f" {token}".encode() for token in tokens], True, {}
-    pieces, first = [], {}
-    for number, token in enumerate(tokens):
-        piece = decode(["x", token])[1:] if token else ""
-        begins = decode([token]) if token else ""
-        pieces.append(piece.encode())
-        if begins != piece.removeprefix(" "):
-            first[number] = f" {begins}".encode()  # the space goes
-    return pieces, True, first
-
-
-def _of_byte_names(token):
-    byte = _bytes_by_name()
-    if set(token) <= byte.keys():
-        return bytes(byte[c] for c in token)
-    return token.encode()
-
-
-def _llama(parts, kinds, tokens):
-    """The pieces of a decoder that is a sequence as Llama's: what replaces, then bytes, a strip."""
-    replacing = kinds.count("Replace")
-    rest = [kind for kind in kinds[replacing:] if kind != "Fuse"]
-    strips = [one for one in parts if one["type"] == "Strip"]
-    known = kinds[:replacing] == ["Replace"] * replacing
-    known &= rest in (["ByteFallback", "Strip"], ["ByteFallback"], ["Strip"], [])
-    known &= not strips or "Fuse" in kinds[: kinds.index("Strip")]
-    if not known or any((s["content"], s["start"], s["stop"]) != (" ", 1, 0) for s in strips):
-        raise refused(f"the decoder {', '.join(kinds)}")
-    pieces = []
-    for token in tokens:
-        for one in parts[:replacing]:
-            text, regex = _pattern(one["pattern"])
-            if regex:
-                raise refused("the decoder Replace of a regular expression")
-            token = token.replace(text, one["content"])
-        byte = "ByteFallback" in kinds and len(token) == 6 and token.startswith("<0x")
-        pieces.append(_byte(token) if byte else token.encode())
-    return pieces, bool(strips), {}
-
-
-def _byte(token):
-    try:
-        return bytes([int(token[3:5], 16)]) if token[5] == ">" else token.encode()
-    except ValueError:
-        return token.encode()
-
-
-def _around(spec):
-    """The ids before and behind a text."""
-    before, behind = [], []
-    for one in _parts(spec, "processors"):
-        kind = one["type"]
-        if kind == "TemplateProcessing":
-            special = one["special_tokens"]
-            ids, here = [[], []], 0
-            for part in one["single"]:
-                if "Sequence" in part:
-                    here += 1
-                else:
-                    ids[min(here, 1)] += special[part["SpecialToken"]["id"]]["ids"]
-            if here != 1:
-                raise refused("a TemplateProcessing that has its text not once")
-        elif kind in ("BertProcessing", "RobertaProcessing"):
-            ids = [one["cls"][1]], [one["sep"][1]]
-        elif kind == "ByteLevel":
-            continue
-        else:
-            raise refused(f"the post_processor {kind}")
-        before, behind = ids[0] + before, behind + ids[1]
-    return [before, behind]

@@ -18,10 +18,10 @@ from functools import cached_property
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.data.text.convert import byte_names
 from kerasdl.data.text.lookup import Table
 from kerasdl.data.text.merges import Merges
 from kerasdl.data.text.published import Pipeline
+from kerasdl.data.text.specs import byte_names
 from kerasdl.data.text.subwords import bytes_of
 from kerasdl.errors import UserError
 from kerasdl.ops.text import MASK, SPECIAL, UNK, Pieces, Specials
