@@ -27,6 +27,7 @@ from kerasdl.export import (
 from kerasdl.export.parts import Parts
 from kerasdl.inference import explain, proof, runtimes
 from kerasdl.inference.signatures import functions, interface, tokenizer_of
+from kerasdl.ops.text import Specials
 from kerasdl.recipe import CHOICES
 from kerasdl.store import load, pretrained
 from kerasdl.system import files, processes
@@ -180,7 +181,9 @@ def _write(parts, formats, name, folder, say, quantized, only, helpers, batch) -
     tokenizer = tokenizer_of(parts.task)
     served = functions(parts.task, parts.model, "savedmodel", tokenizer, only=only)
     saved_model.write(saved_model.traced(served), folder, tokenizer)
-    examples, meta = examples_of(parts, load.load_keras(extra / "model.keras"), only)
+    reloaded = load.load_keras(extra / "model.keras")
+    targets = ("savedmodel", "tflite") if "tflite" in formats else ("savedmodel",)
+    examples, meta = examples_of(parts, reloaded, only, batch, targets)
     requests = [
         (signature, next(proof.requests(examples, signature, names))[0])
         for signature, names in meta["savedmodel"]["signatures"].items()
@@ -260,18 +263,26 @@ def _publish(folder, metadata, version) -> Path:
                 raise
 
 
-def examples_of(parts, model, only=()) -> tuple[dict, dict]:
+def examples_of(
+    parts, model, only=(), batch=None, targets=("savedmodel", "tflite")
+) -> tuple[dict, dict]:
     """Inputs, the answers of `model` to them, and the metadata of `proof`.
 
-    `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference.
+    `model` is the reloaded `model.keras`, so a weight that it lost shows as a difference. TFLite
+    files of a `batch` of 1 are asked fewer examples.
     """
     arrays, meta = {f"test/{k}": v for k, v in parts.test.items()}, {}
     tokenizer = tokenizer_of(parts.task)
     described = parts.task.signatures(model)
     columns = parts.test | {k: v for s in described for k, v in s.examples.items()}
-    cases = {s.name: s.cases for s in described}
+    cases, pad = {s.name: s.cases for s in described}, Specials.of(parts.info).pad
     for target in ("savedmodel", "tflite"):
-        signatures = {}
+        if target not in targets:
+            meta[target] = {"signatures": {}, "evaluated_by": None, "without": []}
+            continue
+        signatures, count = {}, EXAMPLES
+        if target == "tflite" and batch == 1:
+            count = len(proof.SINGLE)
         served = functions(parts.task, model, target, tokenizer, batch=None, only=only)
         for signature, (function, specs) in served.items():
             one = meta.get("savedmodel", {}).get("signatures", {}).get(signature)
@@ -287,7 +298,9 @@ def examples_of(parts, model, only=()) -> tuple[dict, dict]:
                 signatures[signature] = signatures[same[0]]
                 continue
             requested = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
-            requested = requested or {"": {s.name: _some(_input(s.name, columns)) for s in specs}}
+            requested = requested or {
+                "": {s.name: _wide(_some(_input(s.name, columns), count), s, pad) for s in specs}
+            }
             traced = tf.function(function, input_signature=specs, autograph=False)
             for at, inputs in requested.items():
                 inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
@@ -355,8 +368,16 @@ def _input(name, test):
     return np.array([tf.io.encode_png(p).numpy() for p in pixels])
 
 
-def _some(values):
-    return np.resize(values, (EXAMPLES, *values.shape[1:]))  # the first ones, or repeated
+def _some(values, count):
+    return np.resize(values, (count, *values.shape[1:]))  # the first ones, or repeated
+
+
+def _wide(values, spec, pad):
+    """Values filled up where the input has a fixed size that is larger: that of texts."""
+    sizes = spec.shape[1:] if spec.shape.rank == values.ndim else ()
+    more = [max(0, (n or 0) - m) for n, m in zip(sizes, values.shape[1:], strict=False)]
+    sides = [(0, 0), *((0, n) for n in more)]
+    return np.pad(values, sides, constant_values=pad) if any(more) else values
 
 
 def _bytes(array):

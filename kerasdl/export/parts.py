@@ -17,6 +17,7 @@ from kerasdl.store import load
 from kerasdl.system.names import nearest
 
 MADE_UP = 64  # examples where there are no data
+TOKENS = 32  # of each at most, since a large model takes long for its whole context
 NOISE = 0.1  # on patterns, so that no two images are alike
 
 
@@ -150,7 +151,7 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
             images = images + NOISE * rng.standard_normal(images.shape)
             columns[name] = np.clip(images, 0, 1).astype(np.float32)
         elif column.kind == "tokens":
-            length = column.max_length + 1  # with the token that follows, or the end
+            length = min(column.max_length, TOKENS) + 1  # with the token that follows, or the end
             columns[name] = _made_up_ids(task.info, column, examples, length, rng)
         elif column.kind == "label":
             columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))

@@ -169,12 +169,15 @@ class GenerateText(Task):
         def next_token(token_ids):
             if model.context:  # of more tokens the last ones count
                 token_ids = token_ids[:, -model.context :]
-            return {"logits": model(token_ids, training=False)[:, -1]}
+            return {"logits": self._following(model, token_ids, lambda x: x[:, -1:])}
 
         def next_token_after(token_ids, token_ids_length):
-            logits = model(token_ids, training=False)
             last = ops.cast(token_ids_length, "int32")[:, None, None] - 1
-            return {"logits": ops.take_along_axis(logits, last, axis=1)[:, 0]}
+            return {
+                "logits": self._following(
+                    model, token_ids, lambda x: ops.take_along_axis(x, last, axis=1)
+                )
+            }
 
         def greedy(token_ids, token_ids_length):
             batch, width = ops.shape(token_ids)[0], ops.shape(token_ids)[1]
@@ -233,6 +236,16 @@ class GenerateText(Task):
                 **device,
             ),
         ]
+
+    def _following(self, model, token_ids, last):
+        """Logits `(B, V)` at the position that `last` takes of `(B, N, ...)`.
+
+        The other positions are not scored where the model can: of a large vocabulary their logits
+        are larger than the model.
+        """
+        if hasattr(model, "encode"):
+            return model.score(last(model.encode(token_ids)))[:, 0]
+        return last(model(token_ids, training=False))[:, 0]
 
     def _requests(self, settings):
         """Whole requests of token ids, of one prompt and of three."""

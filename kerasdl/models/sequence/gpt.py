@@ -244,7 +244,7 @@ class GPT(Model):
 
     def call(self, token_ids, training=False):
         x, losses = self._encode(token_ids, training)
-        logits = self._logits(x)
+        logits = self.score(x)
         if training and losses[0] is not None:
             return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
         return logits
@@ -259,6 +259,10 @@ class GPT(Model):
             float `(B, N, D)`.
         """
         return self._encode(token_ids)[0]
+
+    def score(self, x):
+        """Logits `(B, N, V)` of what `encode` gives, or of some positions of it."""
+        return self.head(x) if self.head is not None else self.embedding.logits(x)
 
     def _encode(self, token_ids, training=False):
         check_positions(0, token_ids.shape[1], self.max_length)
@@ -299,7 +303,7 @@ class GPT(Model):
         for block, *cache in zip(self.blocks, state[::2], state[1::2], strict=True):
             x, cache, _ = block(x, cache=cache, position=position)
             after += cache
-        return self._logits(self._normed(x)), after
+        return self.score(self._normed(x)), after
 
     def _embed(self, token_ids, position, training=False):
         x = self.embedding(token_ids)  # (B, N, D)
@@ -309,9 +313,6 @@ class GPT(Model):
 
     def _normed(self, x):
         return self.norm(x) if self.norm is not None else x
-
-    def _logits(self, x):
-        return self.head(x) if self.head is not None else self.embedding.logits(x)
 
 
 def gpt2_small(vocab_size=50257, max_length=1024, **kwargs):
