@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasdl.columns import DataInfo
 from kerasdl.data.images import MODES, Fit
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.data.wanted import MADE
 from kerasdl.errors import UserError
 from kerasdl.inference import signatures
@@ -52,6 +53,17 @@ class Interface:
             elif key not in settings and one["kind"] not in MADE and key not in lengths:
                 return None
         return result
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """That of its texts.
+
+        Raises:
+            UserError: It has none.
+        """
+        if not self.info.tokenizer:
+            raise UserError(f"{self.model} has no tokenizer: it takes token ids, and no texts")
+        return Tokenizer.from_json(self.info.tokenizer)
 
     def takes(self, settings=()) -> str:
         """The accepted inputs, in words."""

@@ -9,7 +9,6 @@ import tensorflow as tf
 from kerasdl.columns import VOID
 from kerasdl.data import images
 from kerasdl.data.selective_search import proposals
-from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface, texts
 from kerasdl.inference.artifact import open_artifact
@@ -203,7 +202,7 @@ def _answer(artifact, name, data, request, given, numbers, number):
     if "tokens" in data:
         key, text = data["tokens"], request["tokens"]
         one, result["text"] = signature["inputs"][key], text
-        (ids,) = Tokenizer.from_json(serving.info.tokenizer).encode([text])
+        (ids,) = serving.tokenizer.encode([text])
         length = len(ids)
         values[f"{one.get('ids', key)}_length"] = np.array([length], "int32")
         encoded = np.array([text.encode()], object)
@@ -294,7 +293,7 @@ def _text(serving, value):
         return value.decode(errors="replace")
     if value.dtype.kind in "OS":
         return [_text(serving, one) for one in value.tolist()]
-    return Tokenizer.from_json(serving.info.tokenizer).decode(value)
+    return serving.tokenizer.decode(value) if serving.info.tokenizer else value.tolist()
 
 
 def _ranked(outputs, label, names) -> dict:

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
 from kerasdl.inference import interface
 from kerasdl.inference.artifact import open_artifact
@@ -47,7 +46,7 @@ def predict_texts(path, texts, settings=None) -> list[dict]:
     given = {key: value for key, value in (settings or {}).items() if value is not None}
     slides = out_name == text_name and _slides(given) and "next_token" in serving.signatures
     numbers = numbers_of(signature, given, "a TFLite file" if lite else serving.model)
-    tokenizer = Tokenizer.from_json(serving.info.tokenizer)
+    tokenizer = serving.tokenizer
     results = []
     for number, (text, ids) in enumerate(zip(texts, tokenizer.encode(texts), strict=True), 1):
         one = within_context(numbers, given, serving.context, len(ids))

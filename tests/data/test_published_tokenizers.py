@@ -385,7 +385,7 @@ def test_models_of_sentencepiece(kind, corpus, tmp_path):
     (tmp_path / "m").mkdir()
     for name in ("source.spm", "target.spm"):
         (tmp_path / "m" / name).write_bytes(model.getvalue())
-    vocabulary = {text: i for i, text in enumerate([*order, "<pad>"])}
+    vocabulary = {text: i for i, text in enumerate([*order, "<pad>", ">>fra<<"])}
     (tmp_path / "m" / "vocab.json").write_text(json.dumps(vocabulary))
     marian = Tokenizer(read_tokenizer(tmp_path / "m"))
     expected = [
@@ -395,6 +395,10 @@ def test_models_of_sentencepiece(kind, corpus, tmp_path):
     assert [ids.tolist() for ids in marian.encode(texts[:50])] == expected
     assert [ids.tolist() for ids in marian.of_targets().encode(texts[:50])] == expected
     assert marian.specials.end == (0,) and marian.specials.pad == len(order)
+    into_french = [f">>fra<< {text}" for text in texts[:50] if "<" not in text]
+    for ids, text in zip(marian.encode(into_french), into_french, strict=True):
+        rest = reference.encode(text.removeprefix(">>fra<<"), out_type=str)
+        assert ids.tolist() == [vocabulary[">>fra<<"], *(vocabulary.get(p, 1) for p in rest)]
 
 
 def test_what_is_not_known_is_refused(references, tmp_path):

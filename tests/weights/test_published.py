@@ -8,6 +8,7 @@ import pytest
 
 import kerasdl
 from kerasdl.errors import UserError
+from kerasdl.inference.texts import predict_texts
 from kerasdl.store import load
 from kerasdl.store.initial import open_initial
 from kerasdl.weights.files import save_safetensors
@@ -147,6 +148,12 @@ def test_a_config_of_more_than_its_file_allocates_nothing(tmp_path):
     assert re.search(r"its config stands for a model of [\d,]{15,} weights, and its file has", line)
     path, _ = folder_of("gpt2", tmp_path / "deep", {"n_layer": 10**9})
     assert "its model would have more than" in refusal(kerasdl.from_pretrained, path)
+
+
+@pytest.mark.parametrize("name", ["gpt2", "marian"])
+def test_texts_for_a_model_without_a_tokenizer(name, tmp_path):
+    path, _ = folder_of(name, tmp_path / name)
+    assert "has no tokenizer: it takes token ids" in refusal(predict_texts, path, ["a text"])
 
 
 def test_places_that_say_too_little(tmp_path):

@@ -4,6 +4,7 @@ Source: Kudo and Richardson 2018, https://arxiv.org/abs/1808.06226.
 """
 
 import base64
+import re
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from kerasdl.errors import UserError
 from kerasdl.system import archives
 
 SPACE = "\u2581"
+LANGUAGE = re.compile(r">>.+<<")  # what Marian translates into, as a text begins with it
 
 
 def opened(content: bytes):
@@ -131,6 +133,7 @@ def of_marian(source: bytes, target: bytes | None, vocabulary: dict, names: dict
         raise UserError("its vocab.json has ids that are not 0, 1 and so on")
     texts = sorted(vocabulary, key=vocabulary.get)
     hidden = sorted({names[name] for name in ("eos", "pad", "unk") if name in names})
+    found = [i for i, text in enumerate(texts) if LANGUAGE.fullmatch(text)]
     pieces = ["" if i in hidden else t.replace(SPACE, " ") for i, t in enumerate(texts)]
     arguments = [[*one["model"], texts, names["unk"]] for one in both]
     return {
@@ -140,7 +143,7 @@ def of_marian(source: bytes, target: bytes | None, vocabulary: dict, names: dict
         "first": {},
         "hidden": hidden,
         "names": names,
-        "added": [[], []],
+        "added": [[[texts[i], i, False, False] for i in found], []],
         "normalizer": [],
         "prefix": None,
         "splits": [],
