@@ -71,4 +71,5 @@ def test_strings_in_and_out_of_every_file(tmp_path):
     version = tmp_path / "out" / "gpt2_small" / "1"
     assert [one["output"] for one in predict_texts(version, texts, settings)] == expected
     lite = predict_texts(version / "tflite" / "float32.tflite", texts)
-    assert all(one["output"].startswith(text) for one, text in zip(lite, expected, strict=True))
+    whole = [text.rstrip("\ufffd") for text in expected]  # without bytes of an unfinished character
+    assert all(one["output"].startswith(text) for one, text in zip(lite, whole, strict=True))
