@@ -40,7 +40,7 @@ def test_every_source_states_what_it_gives():
     of_masks = "synthetic masks:FOLDER coco:FOLDER voc:FOLDER scenes tfds:NAME"
     assert sources.names(wants(mask="mask")) == of_masks.split()
     assert len(sources.names()) == len(sources.NAMES)
-    for name in ("digits", "dates", "scenes"):
+    for name in ("digits", "dates", "photos", "scenes"):
         given = open_source(name).info.columns
         assert {n: c.kind for n, c in given.items()} == stated[name]
 
