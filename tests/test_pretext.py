@@ -12,7 +12,6 @@ from kerasdl.tasks.jigsaw import Jigsaw
 from kerasdl.tasks.place_tiles import PlaceTiles
 from kerasdl.tasks.rotate import Rotate
 
-
 RECIPES = {Rotate: "rotnet", PlaceTiles: "relative_patches_small", Jigsaw: "jigsaw"}
 
 

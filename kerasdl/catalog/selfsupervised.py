@@ -15,7 +15,7 @@ PAPERS = (
         "rotate",
         "Gidaris et al. 2018",
         "https://arxiv.org/abs/1803.07728",
-        {"rotnet": 1_411_140, "rotnet_small": 63_284},
+        {"rotnet": 1_411_140, "rotnet_small": 48_748},
         dataset="photos",
     ),
     Paper(
@@ -23,7 +23,7 @@ PAPERS = (
         "place_tiles",
         "Doersch et al. 2015",
         "https://arxiv.org/abs/1505.05192",
-        {"relative_patches_small": 311_320},
+        {"relative_patches_small": 116_888},
         dataset="photos",
     ),
     Paper(
@@ -31,7 +31,7 @@ PAPERS = (
         "jigsaw",
         "Noroozi and Favaro 2016",
         "https://arxiv.org/abs/1603.09246",
-        {"jigsaw": 43_697_792, "jigsaw_small": 437_392},
-        dataset="photos:size=64",
+        {"jigsaw": 43_697_792, "jigsaw_small": 242_960},
+        dataset="photos",
     ),
 )

@@ -34,9 +34,9 @@ class Rotate(Representation):
 
     def losses(self, model, batch, player="model", training=False):
         image = batch["image"]
-        turned = [ops.rot90(image, k, axes=(1, 2)) for k in range(TURNS)]
-        logits = model(ops.concatenate(turned), training=training)  # (4 B, 4)
-        logits = ops.stack(ops.split(logits, TURNS), axis=1)  # (B, 4, 4)
+        turned = ops.stack([ops.rot90(image, k, axes=(1, 2)) for k in range(TURNS)], axis=1)
+        logits = model(ops.reshape(turned, (-1, *image.shape[1:])), training=training)
+        logits = ops.reshape(logits, (-1, TURNS, TURNS))  # of each example and each of its turns
         label = ops.convert_to_tensor(np.eye(TURNS), dtype=logits.dtype)
         loss = cross_entropy(label, logits)  # (B, 4)
         right = ops.cast(greedy(logits) == ops.arange(TURNS, dtype="int32"), logits.dtype)

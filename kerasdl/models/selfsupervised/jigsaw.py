@@ -78,15 +78,15 @@ def jigsaw(image_shape=(225, 225, 3), **kwargs):
     return construct_on_backbone(Jigsaw, "jigsaw", image_shape, {}, kwargs)
 
 
-def jigsaw_small(image_shape=(64, 64, 3), **kwargs):
-    sizes = {"backbone": "resnet20", "tile_dim": 64, "hidden_dim": 256}
+def jigsaw_small(image_shape=(32, 32, 3), **kwargs):
+    sizes = {"backbone": "resnet20", "depths": (1, 1, 1), "tile_dim": 64, "hidden_dim": 256}
     return construct_on_backbone(Jigsaw, "jigsaw_small", image_shape, sizes, kwargs)
 
 
 _TINY = {
     "image_shape": (30, 28, 1),
     "backbone": "resnet32",
-    "depths": (1, 1),
+    "depths": (1,),
     "filters": 8,
     "tile_dim": 11,
     "hidden_dim": 12,

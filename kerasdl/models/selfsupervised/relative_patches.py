@@ -68,7 +68,7 @@ class RelativePatches(TileModel):
 
 
 def relative_patches_small(image_shape=(32, 32, 3), **kwargs):
-    sizes = {"backbone": "resnet20", "tile_dim": 128, "hidden_dim": 128}
+    sizes = {"backbone": "resnet20", "depths": (1, 1, 1), "tile_dim": 128, "hidden_dim": 128}
     return construct_on_backbone(
         RelativePatches, "relative_patches_small", image_shape, sizes, kwargs
     )
@@ -78,7 +78,7 @@ TINY = {
     "relative_patches_small": {
         "image_shape": (24, 22, 1),
         "backbone": "resnet32",
-        "depths": (1, 1),
+        "depths": (1,),
         "filters": 8,
         "tile_dim": 11,
         "hidden_dim": 12,

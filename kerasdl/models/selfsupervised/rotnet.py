@@ -91,8 +91,8 @@ def rotnet(image_shape=(32, 32, 3), **kwargs):
 
 
 def rotnet_small(image_shape=(32, 32, 3), **kwargs):
-    """A sixth of the channels."""
-    filters = ((32, 24, 16), (32, 32, 32), (48, 48, 48), (48, 48, 48))
+    """From a twelfth to a quarter of the channels."""
+    filters = ((16, 12, 8), (24, 24, 24), (48, 48, 48), (48, 48, 48))
     sizes = {"backbone": "nin_small", "filters": filters, "norm": True}
     return construct_on_backbone(RotNet, "rotnet_small", image_shape, sizes, kwargs)
 
@@ -100,7 +100,7 @@ def rotnet_small(image_shape=(32, 32, 3), **kwargs):
 _TINY = {
     "image_shape": (8, 8, 1),
     "backbone": "nin",
-    "filters": ((6, 5), (7, 6), (8, 7), (9, 8)),
+    "filters": ((6, 5), (7,), (8,), (9,)),
     "norm": True,
     "drop_rate": 0.1,
     "stage": "stage3",
