@@ -24,7 +24,7 @@ PAPERS = (
         "Doersch et al. 2015",
         "https://arxiv.org/abs/1505.05192",
         {"relative_patches_small": 116_888},
-        dataset="photos",
+        dataset="photos:size=64",
     ),
     Paper(
         "selfsupervised.jigsaw",

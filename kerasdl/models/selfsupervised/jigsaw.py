@@ -92,4 +92,5 @@ _TINY = {
     "hidden_dim": 12,
 }
 TINY = {"jigsaw": _TINY, "jigsaw_small": _TINY}
-RECIPE = {"jigsaw_small": {"epochs": 20, "batch_size": 64, "lr": 0.002}}
+# Of two settings, by the linear probe on validation
+RECIPE = {"jigsaw_small": {"epochs": 12, "batch_size": 64, "lr": 0.002}}

@@ -67,7 +67,7 @@ class RelativePatches(TileModel):
         return pair_sides(side)[0]
 
 
-def relative_patches_small(image_shape=(32, 32, 3), **kwargs):
+def relative_patches_small(image_shape=(64, 64, 3), **kwargs):
     sizes = {"backbone": "resnet20", "depths": (1, 1, 1), "tile_dim": 128, "hidden_dim": 128}
     return construct_on_backbone(
         RelativePatches, "relative_patches_small", image_shape, sizes, kwargs
@@ -84,4 +84,13 @@ TINY = {
         "hidden_dim": 12,
     }
 }
-RECIPE = {"relative_patches_small": {"epochs": 20, "batch_size": 64, "lr": 0.002}}
+# Of four settings, by the linear probe on validation; there, features are hardly better than those
+# of a random start: two photographs are too few.
+RECIPE = {
+    "relative_patches_small": {
+        "epochs": 10,
+        "batch_size": 64,
+        "lr": 0.005,
+        "task_kwargs": {"color": "keep"},
+    }
+}
