@@ -106,4 +106,4 @@ _TINY = {
     "stage": "stage3",
 }
 TINY = {"rotnet": _TINY, "rotnet_small": _TINY}
-RECIPE = {"rotnet_small": {"epochs": 15, "batch_size": 64, "lr": 0.003, "augment": ("flip",)}}
+RECIPE = {"rotnet_small": {"epochs": 12, "batch_size": 64, "lr": 0.003, "augment": ("flip",)}}
