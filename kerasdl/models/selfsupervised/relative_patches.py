@@ -84,8 +84,8 @@ TINY = {
         "hidden_dim": 12,
     }
 }
-# Of three settings, by the linear probe on validation. Of two photographs tiles are learned by heart:
-# pairs of other parts are told at chance, and features are hardly better than a random start's.
+# Of three settings, by the linear probe on validation. Tiles of two photographs are learned by
+# heart: pairs of other parts are told at chance, features are no better than a random start's.
 RECIPE = {
     "relative_patches_small": {
         "epochs": 10,
