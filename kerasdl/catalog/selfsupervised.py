@@ -10,4 +10,28 @@ PAPERS = (
         "https://arxiv.org/abs/2002.05709",
         {"simclr_small": 277_392},
     ),
+    Paper(
+        "selfsupervised.rotnet",
+        "rotate",
+        "Gidaris et al. 2018",
+        "https://arxiv.org/abs/1803.07728",
+        {"rotnet": 1_411_140, "rotnet_small": 48_748},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.relative_patches",
+        "place_tiles",
+        "Doersch et al. 2015",
+        "https://arxiv.org/abs/1505.05192",
+        {"relative_patches_small": 116_888},
+        dataset="photos:size=64",
+    ),
+    Paper(
+        "selfsupervised.jigsaw",
+        "jigsaw",
+        "Noroozi and Favaro 2016",
+        "https://arxiv.org/abs/1603.09246",
+        {"jigsaw": 43_697_792, "jigsaw_small": 242_960},
+        dataset="photos",
+    ),
 )

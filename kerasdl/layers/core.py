@@ -107,6 +107,33 @@ def construct(cls, name, given, defaults, kwargs, part=lambda model: model):
     return model
 
 
+def construct_on_backbone(cls, name, image_shape, defaults, kwargs):
+    """`construct` of a model on a backbone that is named by its argument `backbone`.
+
+    What is no argument of the model is one of the backbone, which refuses what it does not know.
+
+    Args:
+        cls: A `Model` class.
+        name: Its name in the catalogue.
+        image_shape: `(H, W, C)`.
+        defaults: What makes it this row; the backbone's arguments among them are those of its own
+            default backbone alone.
+        kwargs: What the caller gave besides.
+
+    Raises:
+        ValueError: An argument that the backbone does not take.
+    """
+    names = (*cls.argument_names(), "name", "dtype")
+    own = {k: v for k, v in kwargs.items() if k in names}
+    given = {k: v for k, v in kwargs.items() if k not in names}
+    defaults = {
+        k: v
+        for k, v in defaults.items()
+        if k in names or ("backbone" not in own and k not in given)
+    }
+    return construct(cls, name, {"image_shape": tuple(image_shape), **given}, defaults, own)
+
+
 def build_chain(shape, *layers):
     """Build layers of which each is given what the one before it makes.
 

@@ -40,7 +40,7 @@ def test_every_source_states_what_it_gives():
     of_masks = "synthetic masks:FOLDER coco:FOLDER voc:FOLDER scenes tfds:NAME"
     assert sources.names(wants(mask="mask")) == of_masks.split()
     assert len(sources.names()) == len(sources.NAMES)
-    for name in ("digits", "dates", "scenes"):
+    for name in ("digits", "dates", "photos", "scenes"):
         given = open_source(name).info.columns
         assert {n: c.kind for n, c in given.items()} == stated[name]
 
@@ -197,7 +197,10 @@ def test_synthetic_makes_every_kind():
     np.testing.assert_allclose(std, pixels.std(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["classify", "adversarial", "reconstruct", "denoise", "contrast"])
+@pytest.mark.parametrize(
+    "name",
+    "classify adversarial reconstruct denoise contrast rotate place_tiles jigsaw".split(),
+)
 def test_synthetic_fits_every_task_of_images(name):
     task = tasks.get(name)
     assert list(open_source("synthetic", task=task).info.columns) == ["image", "label"]

@@ -177,7 +177,7 @@ def test_sources_that_do_not_fit_the_task(tmp_path):
     )
     refused(
         "but the model's task needs image and label, as in digits, synthetic, folder:PATH, "
-        "csv:FILE, npz:PATH, idx:FOLDER, digit_rows, tfds:NAME$",
+        "csv:FILE, npz:PATH, idx:FOLDER, digit_rows, photos, tfds:NAME$",
         "python_docs",
         task=Classify,
     )

@@ -51,7 +51,7 @@ def test_stages_of_cifar():
     ("kwargs", "message"),
     [
         ({"image_shape": (3, 8, 1)}, "NiN takes .* of at least 4x4 pixels"),
-        ({"filters": ((4, 4), (4, 4))}, "must hold those of 3 blocks"),
+        ({"filters": ((4, 4), (4, 4))}, "must hold those of 3 blocks or more"),
     ],
 )
 def test_wrong_arguments_are_refused(kwargs, message):

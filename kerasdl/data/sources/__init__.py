@@ -24,8 +24,8 @@ __all__ = ["Source", "Split", "from_recipe", "input_statistics", "open_source"]
 # Each module has `load(where, options) -> Source`, and `GIVES`, the columns `{name: kind}` that it
 # can give, or None where the task decides; with some arguments it gives `MORE[argument]` too.
 NAMES = tuple(
-    "digits synthetic folder csv npz idx masks coco voc digit_rows scenes python_docs text dates "
-    "pairs tfds".split()
+    "digits synthetic folder csv npz idx masks coco voc digit_rows photos scenes python_docs text "
+    "dates pairs tfds".split()
 )
 PATHS = {
     "folder": "PATH",
@@ -39,7 +39,8 @@ PATHS = {
     "pairs": "FILE_OR_FOLDER",
     "tfds": "NAME",
 }
-GENERATED = ("digits", "digit_rows", "synthetic", "scenes", "dates")  # by the name and the seed
+# By the name and the seed
+GENERATED = ("digits", "digit_rows", "photos", "synthetic", "scenes", "dates")
 MADE = ("synthetic", "scenes")  # at any size
 TABLES = ("csv", "pairs")  # whose columns can be named
 STATISTICS_IMAGES = 2000  # of a split that is read from files
@@ -66,11 +67,11 @@ def open_source(
     """Open a data set by name.
 
     Args:
-        name: `digits`, `digit_rows`, `synthetic`, `scenes`, `scenes:colors=6`,
-            `scenes:digits=1`, `folder:PATH`, `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`,
-            `coco:FOLDER`, `voc:FOLDER`, `python_docs`,
-            `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any
-            other TFDS name.
+        name: `digits`, `digit_rows`, `photos`, `photos:size=64`, `photos:classes=pictures`,
+            `synthetic`, `scenes`, `scenes:colors=6`, `scenes:digits=1`, `folder:PATH`,
+            `csv:FILE`, `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`, `coco:FOLDER`, `voc:FOLDER`,
+            `python_docs`, `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`,
+            `tfds:NAME[:config]` or any other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
         fit: How images come to that size, a `kerasdl.data.images.Fit`.

@@ -17,7 +17,7 @@ from kerasdl.layers.core import Conv, ConvNorm, build_chain, register, strided
 from kerasdl.layers.dropout import Dropout
 from kerasdl.layers.remat import Block
 
-KERNELS = (5, 5, 3)  # of the first convolution of each block
+KERNELS = (5, 5, 3)  # of the first convolution of each block; further ones have the last
 
 
 @register
@@ -61,11 +61,12 @@ class MLPConv(Block):
 
 @register
 class NiNBackbone(Backbone):
-    """Three blocks with 3x3 pooling at stride 2 and dropout between them.
+    """Blocks with 3x3 pooling at stride 2 and dropout after the first and the second.
 
     Args:
         image_shape: `(H, W, C)`.
-        filters: Channels of each convolution of each block, without the last one to the classes.
+        filters: Channels of each convolution of each block, three blocks or more, without the last
+            one to the classes.
         norm: Batch norm instead of biases.
         drop_rate: Dropout after each pooling.
         input_mean, input_std: Per channel, of images in [0, 1].
@@ -83,32 +84,35 @@ class NiNBackbone(Backbone):
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
         check_size(self.image_shape, 4, "NiN")
-        if len(filters) != len(KERNELS):
-            raise UserError(f"filters {tuple(filters)}: must hold those of {len(KERNELS)} blocks")
+        if len(filters) < len(KERNELS):
+            raise UserError(
+                f"filters {tuple(filters)}: must hold those of {len(KERNELS)} blocks or more"
+            )
         self.blocks = [
-            MLPConv(f, kernel_size, norm, name=f"stage{s + 1}_block1")
-            for s, (f, kernel_size) in enumerate(zip(filters, KERNELS, strict=True))
+            MLPConv(f, KERNELS[min(s, len(KERNELS) - 1)], norm, name=f"stage{s + 1}_block1")
+            for s, f in enumerate(filters)
         ]
         self.drop1 = Dropout(drop_rate, name="drop1")
         self.drop2 = Dropout(drop_rate, name="drop2")
-        self.strides = {"stage1": 1, "stage2": 2, "stage3": 4}
+        self.strides = {f"stage{s + 1}": min(2**s, 4) for s in range(len(filters))}
         self.channels = {f"stage{s + 1}": f[-1] for s, f in enumerate(filters)}
 
     def build(self, input_shape):
-        first, second, third = self.blocks
+        first, second, *others = self.blocks
         shape = strided(build_chain(input_shape, self.normalize, first), 2)
         shape = strided(build_chain(shape, self.drop1, second), 2)
-        build_chain(shape, self.drop2, third)
+        build_chain(shape, self.drop2, *others)
 
     def call(self, x, training=False):
-        first, second, third = self.blocks
+        first, second, *others = self.blocks
         x = self.normalize(x)
         features = {}
         x = features["stage1"] = first(x, training=training)
         x = self.drop1(ops.max_pool(x, 3, 2, padding="same"), training=training)
         x = features["stage2"] = second(x, training=training)
         x = self.drop2(ops.average_pool(x, 3, 2, padding="same"), training=training)
-        features["stage3"] = third(x, training=training)
+        for s, block in enumerate(others, 3):
+            x = features[f"stage{s}"] = block(x, training=training)
         return features
 
 

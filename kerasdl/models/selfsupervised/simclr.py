@@ -10,7 +10,7 @@ from keras import ops
 
 from kerasdl import catalog
 from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model, build_chain, construct, register
+from kerasdl.layers.core import Model, build_chain, construct_on_backbone, register
 
 
 @register
@@ -106,16 +106,9 @@ class SimCLR(Model):
         return self.project(self.features(x, training=training))
 
 
-OWN = ("backbone", "hidden_dim", "projection_dim", "input_mean", "input_std", "name", "dtype")
-
-
 def simclr_small(image_shape=(32, 32, 3), **kwargs):
-    # What is no argument of this model is one of the backbone, which refuses what it does not know.
-    own = {k: v for k, v in kwargs.items() if k in OWN}
-    backbone_args = {k: v for k, v in kwargs.items() if k not in OWN}
-    given = {"image_shape": tuple(image_shape), **backbone_args}
     sizes = {"backbone": "resnet20", "projection_dim": 64}
-    return construct(SimCLR, "simclr_small", given, sizes, own)
+    return construct_on_backbone(SimCLR, "simclr_small", image_shape, sizes, kwargs)
 
 
 TINY = {
