@@ -10,4 +10,13 @@ PAPERS = (
         "https://arxiv.org/abs/2002.05709",
         {"simclr_small": 277_392},
     ),
+    Paper(
+        "selfsupervised.mae",
+        "masked_patches",
+        "He et al. 2021",
+        "https://arxiv.org/abs/2111.06377",
+        {"mae_b16": 111_655_680, "mae_small": 177_136},
+        dataset="scenes:digits=1",
+        image_sizes={"mae_small": 32},
+    ),
 )

@@ -5,7 +5,8 @@ Paper:   An Image is Worth 16x16 Words: Transformers for Image Recognition at Sc
          table 1); the sizes Ti and S are of Touvron et al. 2020, https://arxiv.org/abs/2012.12877
          (table 1). `dinov2_s14` is of DINOv2, Oquab et al. 2023, https://arxiv.org/abs/2304.07193;
          registers are those of Darcet et al. 2023, https://arxiv.org/abs/2309.16588; layer scale
-         is of Touvron et al. 2021, https://arxiv.org/abs/2103.17239 (equation 4).
+         is of Touvron et al. 2021, https://arxiv.org/abs/2103.17239 (equation 4); fixed positions
+         are those of He et al. 2021, https://arxiv.org/abs/2111.06377.
 Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is our size for small
          images; the head is one dense layer, the paper's for fine-tuning, and starts at Glorot's
          kernel.
@@ -21,7 +22,7 @@ from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout, DropPath
 from kerasdl.layers.mlp import MLP, SwiGLU
 from kerasdl.layers.norm import LayerScale
-from kerasdl.layers.position import GridPosition, resize_grid
+from kerasdl.layers.position import GridPosition, SinusoidalGridPosition, resize_grid
 from kerasdl.layers.remat import Block
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
@@ -113,6 +114,8 @@ class Tokens(keras.layers.Layer):
         registers: Learned tokens behind the class token, before the patches, `R`.
         positions_before: How many of the tokens before the patches have positions, the first ones;
             if None the class token alone.
+        fixed_positions: Whether the positions are sinusoids that are not trained, none before the
+            patches.
 
     Call arguments:
         x: float `(B, H, W, C)`.
@@ -122,7 +125,14 @@ class Tokens(keras.layers.Layer):
     """
 
     def __init__(
-        self, dim, patch_size, class_token=True, registers=0, positions_before=None, **kwargs
+        self,
+        dim,
+        patch_size,
+        class_token=True,
+        registers=0,
+        positions_before=None,
+        fixed_positions=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.dim = dim
@@ -138,6 +148,7 @@ class Tokens(keras.layers.Layer):
         self.patches = keras.layers.Conv2D(
             dim, patch_size, patch_size, kernel_initializer="lecun_normal", name="patches"
         )
+        self.fixed_positions = fixed_positions
         self.positions = None  # made in build(), once the grid is given
 
     def build(self, input_shape):
@@ -151,7 +162,8 @@ class Tokens(keras.layers.Layer):
                 initializer=keras.initializers.RandomNormal(stddev=0.02),
                 name="registers",
             )
-        self.positions = GridPosition(
+        kind = SinusoidalGridPosition if self.fixed_positions else GridPosition
+        self.positions = kind(
             height // self.patch_size,
             width // self.patch_size,
             self.positions_before,
@@ -192,7 +204,7 @@ class ViTBackbone(Backbone):
         drop_path: Stochastic depth of the last block; it rises linearly from 0 at the first.
         epsilon: Of every layer norm.
         activation, gated, qkv_bias, mlp_bias, layer_scale: Of the blocks; see `EncoderBlock`.
-        class_token, registers, positions_before: Of the tokens; see `Tokens`.
+        class_token, registers, positions_before, fixed_positions: Of the tokens; see `Tokens`.
         final_norm: Whether layer norm comes last.
         input_mean, input_std: Per channel, of images in [0, 1].
 
@@ -225,6 +237,7 @@ class ViTBackbone(Backbone):
         class_token=True,
         registers=0,
         positions_before=None,
+        fixed_positions=False,
         final_norm=True,
         input_mean=0.0,
         input_std=1.0,
@@ -240,7 +253,13 @@ class ViTBackbone(Backbone):
         self.gated = gated
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         self.tokens = Tokens(
-            dim, patch_size, class_token, registers, positions_before, name="tokens"
+            dim,
+            patch_size,
+            class_token,
+            registers,
+            positions_before,
+            fixed_positions,
+            name="tokens",
         )
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
@@ -277,18 +296,29 @@ class ViTBackbone(Backbone):
         x, stages = self._encoded(x, training)
         return {**({"cls": x[:, 0]} if self.tokens.class_token else {}), **stages}
 
-    def encode(self, x, training=False):
-        """Every token after the last layer norm, float `(B, N, D)`, those of the patches last."""
-        return self._encoded(x, training)[0]
+    def encode(self, x, training=False, visible=None):
+        """Every token after the last layer norm, float `(B, N, D)`, those of the patches last.
 
-    def _encoded(self, x, training):
-        x = self.drop(self.tokens(self.normalize(x)), training=training)  # (B, N, D)
+        Args:
+            x: float `(B, H, W, C)`, images in [0, 1].
+            training: Whether to drop.
+            visible: int `(B, M)`, the numbers of the patches that the blocks are given, in the
+                order of their tokens; all if None.
+        """
+        return self._encoded(x, training, visible)[0]
+
+    def _encoded(self, x, training, visible=None):
+        x = self.tokens(self.normalize(x))  # (B, N, D)
+        if visible is not None:
+            before = self.tokens.before
+            x = ops.concatenate([x[:, :before], take_tokens(x[:, before:], visible)], axis=1)
+        x = self.drop(x, training=training)
         stages = {}
         for i, block in enumerate(self.blocks):
             x = block(x, training=training)
             if i + 1 == len(self.blocks) and self.norm:
                 x = self.norm(x)
-            if i + 1 in self.ends:
+            if i + 1 in self.ends and visible is None:
                 patches = x[:, self.tokens.before :]
                 stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *self.grid, self.dim))
         return x, stages
@@ -373,6 +403,13 @@ class ViT(Classifier):
     def adapt_weight(self, path, value, shape):
         """Interpolate the grid's positions of another image size; see `Model.adapt_weight`."""
         return self.backbone.adapt_weight(path, value, shape)
+
+
+def take_tokens(x, index):
+    """Tokens of each example by number: `(B, M, D)` of `x` `(B, N, D)` and `index` int `(B, M)`."""
+    b, n, dim = ops.shape(x)
+    rows = n * ops.arange(b, dtype="int32")[:, None] + ops.cast(index, "int32")
+    return ops.take(ops.reshape(x, (-1, dim)), rows, axis=0)
 
 
 def check_patches(image_shape, patch_size):

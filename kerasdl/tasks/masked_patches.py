@@ -1,0 +1,108 @@
+"""Masked image modeling: most patches of an image from the few that are visible, without labels."""
+
+from keras import ops
+
+from kerasdl.columns import Spec
+from kerasdl.metrics.probe import KNN, LinearProbe
+from kerasdl.ops import noise
+from kerasdl.tasks.task import Noise, Number, Signature, Task
+
+ORDER = 0  # the stream of an example's key
+SHOWN = 8  # images of the pictures
+GRAY = 0.5  # of masked patches there
+
+
+class MaskedPatches(Task):
+    """Patches in an order of each example's own, of which the model is given the first.
+
+    The order comes from the example's key. The model owns the rest: it has `num_patches`, takes
+    `image` and `order`, answers with `prediction` and `mask`, and has `errors(image, prediction)`
+    `(B, N)`. The loss is their mean over the masked patches.
+
+    Where the data have labels, features of whole images are evaluated by their nearest neighbors in
+    the training part, and by a linear classifier that learns from `probe_labels` training examples.
+    """
+
+    inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
+    targets = {"label": Spec((), "int32", "label")}
+    optional = ("label",)
+    settings = {"neighbors": 20, "probe_labels": 50}
+    allowed = {"neighbors": Number(1, whole=True), "probe_labels": Number(1, whole=True)}
+    monitor = "-loss"
+    recipe = {"eval_epochs": 10}
+
+    def __init__(self, info, recipe):
+        super().__init__(info, recipe)
+        self.inputs = {"image": Spec(tuple(info.image_shape), "float32", "image")}
+
+    def arguments(self):
+        return {
+            "image_shape": tuple(self.info.image_shape),
+            "input_mean": tuple(self.info.input_mean) or 0.0,
+            "input_std": tuple(self.info.input_std) or 1.0,
+        }
+
+    def model_inputs(self, model, batch):
+        place = noise.uniform(batch["key"], (model.num_patches,), ORDER, "float32")
+        return {"image": batch["image"], "order": order_of(place)}
+
+    def losses(self, model, batch, player="model", training=False):
+        outputs = model(self.model_inputs(model, batch), training=training)
+        return masked_mean(model.errors(batch["image"], outputs["prediction"]), outputs["mask"]), {}
+
+    def predict(self, model, batch):
+        features = model.features(batch["image"])
+        return {"features": ops.cast(features, model.variable_dtype)}
+
+    def evaluators(self):
+        num_classes = len(self.info.class_names)
+        if not num_classes:  # without labels nothing can be said of features
+            return []
+        return [
+            KNN(num_classes, self.settings["neighbors"]),
+            LinearProbe(num_classes, self.settings["probe_labels"]),
+        ]
+
+    def pictures(self, model, batch):
+        """From above: images, what is visible of them, and what is restored."""
+        shown = {name: batch[name][:SHOWN] for name in ("image", "key")}
+        outputs = model(self.model_inputs(model, shown), training=False)
+        image, masked = shown["image"], model.mask_of_pixels(outputs["mask"]) > 0
+        restored = ops.cast(model.restored(image, outputs), image.dtype)
+        return {"restored": ops.stack([image, ops.where(masked, GRAY, image), restored])}
+
+    def signatures(self, model):
+        def serve(image):
+            return self.predict(model, {"image": image})
+
+        def restore(image, noise):
+            outputs = model({"image": image, "order": order_of(noise)}, training=False)
+            restored = model.restored(image, outputs)
+            return {"restored": restored, "mask": outputs["mask"]}
+
+        shape = self.inputs["image"].shape
+        of_noise = Spec((model.num_patches,), "float32")
+        return [
+            Signature("serving_default", self.inputs, serve),
+            Signature(
+                "restore",
+                {**self.inputs, "noise": of_noise},
+                restore,
+                formats=("savedmodel",),
+                outputs={"restored": Spec(shape, "float32", "image")},
+                noise={"noise": Noise("uniform", ORDER)},
+            ),
+        ]
+
+
+def order_of(place):
+    """int32 `(B, N)`: the numbers of the patches, the one with the least `place` `(B, N)` first."""
+    return ops.cast(ops.argsort(place, axis=-1), "int32")
+
+
+def masked_mean(errors, mask):
+    """`(B,)`: the mean of errors `(B, N)` where `mask` is 1; 0 where it is nowhere."""
+    return ops.sum(errors * mask, axis=-1) / ops.maximum(ops.sum(mask, axis=-1), 1.0)
+
+
+TASK = MaskedPatches
