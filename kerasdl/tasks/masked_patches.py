@@ -1,5 +1,6 @@
 """Masked image modeling: most patches of an image from the few that are visible, without labels."""
 
+import numpy as np
 from keras import ops
 
 from kerasdl.columns import Spec
@@ -82,6 +83,7 @@ class MaskedPatches(Task):
 
         shape = self.inputs["image"].shape
         of_noise = Spec((model.num_patches,), "float32")
+        places = np.random.default_rng(0).random((16, model.num_patches), np.float32)
         return [
             Signature("serving_default", self.inputs, serve),
             Signature(
@@ -91,6 +93,7 @@ class MaskedPatches(Task):
                 formats=("savedmodel",),
                 outputs={"restored": Spec(shape, "float32", "image")},
                 noise={"noise": Noise("uniform", ORDER)},
+                examples={"noise": places},
             ),
         ]
 
