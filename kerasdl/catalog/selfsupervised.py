@@ -15,8 +15,6 @@ PAPERS = (
         "masked_patches",
         "He et al. 2021",
         "https://arxiv.org/abs/2111.06377",
-        {"mae_b16": 111_655_680, "mae_small": 177_136},
-        dataset="scenes:digits=1",
-        image_sizes={"mae_small": 32},
+        {"mae_b16": 111_655_680, "mae_small": 175_780},
     ),
 )

@@ -8,6 +8,7 @@ from kerasdl.errors import UserError
 from kerasdl.layers.position import sinusoid_grid
 from kerasdl.models.selfsupervised.mae import TINY, mae_small
 from kerasdl.models.vision_transformer.vit import EncoderBlock, take_tokens, vit_digits
+from kerasdl.store.initial import open_initial
 
 SMALL = {**TINY["mae_small"], "drop_rate": 0.0, "drop_path": 0.0}
 
@@ -111,14 +112,19 @@ def test_positions_are_fixed_sinusoids():
     assert not np.asarray(model.decoder.positions.before).any()
 
 
-def test_a_vit_of_its_size_has_the_encoders_weights():
+def test_a_classifier_of_its_size_starts_from_its_encoder(tmp_path, rng):
     sizes = ("image_shape", "patch_size", "dim", "depth", "num_heads", "mlp_dim")
-    classifier = vit_digits(**{key: SMALL[key] for key in sizes})
-    encoder, other = (
-        {w.path.partition("/")[2]: w.shape for w in model.weights if "/backbone/" in w.path}
-        for model in (settled(), classifier)
-    )
-    assert encoder == other
+    sizes += ("input_mean", "input_std")
+    classifier, model = vit_digits(**{key: SMALL[key] for key in sizes}), settled()
+    model.save(tmp_path / "mae.keras")
+    line = open_initial(str(tmp_path / "mae.keras")).copy_to(classifier)
+    assert "the head starts anew" in line and "adapted" not in line
+    image = rng.random((2, 8, 12, 1), np.float32)
+    np.testing.assert_array_equal(classifier.backbone.encode(image), model.backbone.encode(image))
+    assert classifier.backbone.tokens.positions.trainable_weights
+    larger = vit_digits(**{**{key: SMALL[key] for key in sizes}, "image_shape": (12, 16, 1)})
+    line = open_initial(str(tmp_path / "mae.keras")).copy_to(larger)
+    assert "(backbone/tokens/positions/grid of another shape, adapted)" in line
 
 
 def test_features_are_of_the_whole_image(rng):

@@ -290,9 +290,9 @@ def mae_b16(image_shape=(224, 224, 3), **kwargs):
     return _make("mae_b16", image_shape, {}, kwargs)
 
 
-def mae_small(image_shape=(32, 32, 1), **kwargs):
-    """The encoder of `vit_digits` with 4x4 patches, and a decoder of 2 blocks of 48 channels."""
-    sizes = {"patch_size": 4, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
+def mae_small(image_shape=(8, 8, 1), **kwargs):
+    """The encoder of `vit_digits`, with 2x2 patches, and a decoder of 2 blocks of 48 channels."""
+    sizes = {"patch_size": 2, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
     sizes |= {"decoder_dim": 48, "decoder_depth": 2, "decoder_heads": 4, "decoder_mlp_dim": 96}
     return _make("mae_small", image_shape, sizes, kwargs)
 
