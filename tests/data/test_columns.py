@@ -197,7 +197,10 @@ def test_synthetic_makes_every_kind():
     np.testing.assert_allclose(std, pixels.std(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["classify", "adversarial", "reconstruct", "denoise", "contrast"])
+OF_IMAGES = ("classify", "adversarial", "reconstruct", "denoise", "contrast", "masked_patches")
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_synthetic_fits_every_task_of_images(name):
     task = tasks.get(name)
     assert list(open_source("synthetic", task=task).info.columns) == ["image", "label"]
