@@ -7,7 +7,8 @@ import pytest
 from kerasdl.errors import UserError
 from kerasdl.layers.position import sinusoid_grid
 from kerasdl.models.selfsupervised.mae import TINY, mae_small
-from kerasdl.models.vision_transformer.vit import EncoderBlock, take_tokens, vit_digits
+from kerasdl.models.vision_transformer.vit import EncoderBlock, vit_digits
+from kerasdl.ops.tokens import take_tokens
 from kerasdl.store.initial import open_initial
 
 SMALL = {**TINY["mae_small"], "drop_rate": 0.0, "drop_path": 0.0}

@@ -17,12 +17,8 @@ from kerasdl.layers.classifier import dense_head
 from kerasdl.layers.core import Model, construct, register
 from kerasdl.layers.mlp import dense
 from kerasdl.layers.position import SinusoidalGridPosition, resize_grid
-from kerasdl.models.vision_transformer.vit import (
-    EPSILON,
-    EncoderBlock,
-    ViTBackbone,
-    take_tokens,
-)
+from kerasdl.models.vision_transformer.vit import EPSILON, EncoderBlock, ViTBackbone
+from kerasdl.ops.tokens import take_tokens
 
 POOLINGS = ("mean", "cls")
 

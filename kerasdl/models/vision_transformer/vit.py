@@ -24,6 +24,7 @@ from kerasdl.layers.mlp import MLP, SwiGLU
 from kerasdl.layers.norm import LayerScale
 from kerasdl.layers.position import GridPosition, SinusoidalGridPosition, resize_grid
 from kerasdl.layers.remat import Block
+from kerasdl.ops.tokens import take_tokens
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
 POOLINGS = ("cls", "mean", "cls_mean")
@@ -403,13 +404,6 @@ class ViT(Classifier):
     def adapt_weight(self, path, value, shape):
         """Interpolate the grid's positions of another image size; see `Model.adapt_weight`."""
         return self.backbone.adapt_weight(path, value, shape)
-
-
-def take_tokens(x, index):
-    """Tokens of each example by number: `(B, M, D)` of `x` `(B, N, D)` and `index` int `(B, M)`."""
-    b, n, dim = ops.shape(x)
-    rows = n * ops.arange(b, dtype="int32")[:, None] + ops.cast(index, "int32")
-    return ops.take(ops.reshape(x, (-1, dim)), rows, axis=0)
 
 
 def check_patches(image_shape, patch_size):
