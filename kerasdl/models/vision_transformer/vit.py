@@ -253,15 +253,8 @@ class ViTBackbone(Backbone):
         self.num_heads = num_heads
         self.gated = gated
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
-        self.tokens = Tokens(
-            dim,
-            patch_size,
-            class_token,
-            registers,
-            positions_before,
-            fixed_positions,
-            name="tokens",
-        )
+        tokens = (class_token, registers, positions_before, fixed_positions)
+        self.tokens = Tokens(dim, patch_size, *tokens, name="tokens")
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
             EncoderBlock(
