@@ -11,7 +11,7 @@ from kerasdl.models.vision_transformer.vit import EncoderBlock, vit_digits
 from kerasdl.ops.tokens import take_tokens
 from kerasdl.store.initial import open_initial
 
-SMALL = {**TINY["mae_small"], "drop_rate": 0.0, "drop_path": 0.0}
+SMALL = {**TINY["mae_small"], "depth": 2, "drop_rate": 0.0}
 
 
 def settled(**arguments):

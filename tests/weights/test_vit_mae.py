@@ -16,7 +16,7 @@ from tests.weights.test_published import PREPROCESSOR, folder_of, of_nchw
 from tests.weights.test_vit import BY_NAME, randomized
 
 FAMILY = "transformers MAE"
-SMALL = {**TINY["mae_small"], "drop_rate": 0.0, "drop_path": 0.0}
+SMALL = {**TINY["mae_small"], "depth": 2, "drop_rate": 0.0}
 
 
 @pytest.mark.parametrize("checkpoint", [False, True])

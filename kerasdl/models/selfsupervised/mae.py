@@ -297,7 +297,7 @@ _TINY = {
     "image_shape": (8, 12, 1),
     "patch_size": 2,
     "dim": 16,
-    "depth": 2,
+    "depth": 1,
     "num_heads": 2,
     "mlp_dim": 24,
     "decoder_dim": 12,
@@ -306,18 +306,18 @@ _TINY = {
     "decoder_mlp_dim": 20,
     "mask_ratio": 0.6,
     "drop_rate": 0.05,
-    "drop_path": 0.1,
     "input_mean": 0.4,
     "input_std": 0.3,
 }
 TINY = {"mae_b16": _TINY, "mae_small": _TINY}
 RECIPE = {
     "mae_small": {
-        "epochs": 100,
+        "epochs": 300,
         "batch_size": 128,
-        "lr": 0.002,
+        "lr": 0.004,
         "warmup_epochs": 10.0,
         "weight_decay": 0.05,
         "augment": ("shift",),
+        "weights": "last",  # features gain long after the loss of the validation part is least
     },
 }
