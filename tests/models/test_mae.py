@@ -1,12 +1,14 @@
 """What the paper on masked autoencoders promises."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
 
 from kerasdl.errors import UserError
 from kerasdl.layers.position import sinusoid_grid
-from kerasdl.models.selfsupervised.mae import TINY, mae_small
+from kerasdl.models.selfsupervised.mae import TINY, mae_b16, mae_small
 from kerasdl.models.vision_transformer.vit import EncoderBlock, vit_digits
 from kerasdl.ops.tokens import take_tokens
 from kerasdl.store.initial import open_initial
@@ -25,6 +27,18 @@ def settled(**arguments):
 def example(rng, n=3):
     noise = rng.random((n, 24), np.float32)
     return {"image": rng.random((n, 8, 12, 1), np.float32), "order": np.argsort(noise, axis=1)}
+
+
+def test_positions_count_among_all_parameters_but_not_among_trained_ones():
+    with keras.StatelessScope(initialize_variables=False):  # allocates nothing
+        model = mae_b16()
+    trained, total = (
+        sum(math.prod(w.shape) for w in weights)
+        for weights in (model.trainable_weights, model.weights)
+    )
+    keras.backend.clear_session()
+    assert (trained, total) == (111_655_680, 111_907_840)
+    assert model.decoder.predict.units == 768 and model.num_patches == 196
 
 
 def test_an_order_and_its_inverse_restore_the_patches(rng):
