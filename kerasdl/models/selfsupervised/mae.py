@@ -38,7 +38,6 @@ class Decoder(keras.layers.Layer):
         x: float `(B, 1 + M, D)`, the class token and those of the visible patches.
         ids_restore: int `(B, N)`, where each patch stands among the visible ones, in their order,
             and the others behind them.
-        training: Has no effect.
 
     Returns:
         float32 (or float64) `(B, N, P^2 C)`.
@@ -81,7 +80,7 @@ class Decoder(keras.layers.Layer):
         for child in (self.positions, *self.blocks, self.norm, self.predict):
             child.build(shape)
 
-    def call(self, x, ids_restore, training=False):
+    def call(self, x, ids_restore):
         x = self.embed(x)  # (B, 1 + M, E)
         hidden = ops.shape(ids_restore)[1] + 1 - ops.shape(x)[1]
         masks = ops.zeros_like(x[:, :1]) + ops.cast(self.mask_token, x.dtype)
@@ -202,7 +201,7 @@ class MAE(Model):
         order = ops.cast(x["order"], "int32")
         ids_restore = ops.cast(ops.argsort(order, axis=-1), "int32")
         tokens = self.backbone.encode(x["image"], training, order[:, : self.visible])
-        prediction = self.decoder(tokens, ids_restore, training=training)
+        prediction = self.decoder(tokens, ids_restore)
         mask = ops.cast(ids_restore >= self.visible, prediction.dtype)
         return {"prediction": prediction, "mask": mask, "ids_restore": ids_restore}
 
