@@ -70,6 +70,10 @@ CASES = {
         ({"height": 2, "width": 3, "prefix": 0}, (6, 6)),
     ],
     "position.LearnedPosition": [({"max_length": 5}, (5, 6))],
+    "position.SinusoidalGridPosition": [
+        ({"height": 2, "width": 3, "prefix": 2}, (8, 8)),
+        ({"height": 2, "width": 3, "prefix": 0}, (6, 8)),
+    ],
     "position.SinusoidalPosition": [({}, (5, 6)), ({"halves": True}, (5, 6))],
     "recurrent.Bidirectional": [({"kind": "gru", "units": 3}, (5, 6))],
     "recurrent.GRU": [

@@ -34,4 +34,11 @@ PAPERS = (
         {"jigsaw": 43_697_792, "jigsaw_small": 242_960},
         dataset="photos",
     ),
+    Paper(
+        "selfsupervised.mae",
+        "masked_patches",
+        "He et al. 2021",
+        "https://arxiv.org/abs/2111.06377",
+        {"mae_b16": 111_655_680, "mae_small": 175_780},
+    ),
 )

@@ -2,7 +2,9 @@
 
 Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, section 3.5 (sinusoids, learned
         vectors); Su et al. 2021, https://arxiv.org/abs/2104.09864, equation 34 (rotations);
-        Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, sections 3.1 and 3.2 (grids).
+        Dosovitskiy et al. 2020, https://arxiv.org/abs/2010.11929, sections 3.1 and 3.2 (grids);
+        He et al. 2021, https://arxiv.org/abs/2111.06377, appendix A.1 and the authors' code (fixed
+        grids).
 """
 
 import keras
@@ -233,22 +235,34 @@ class GridPosition(keras.layers.Layer):
         float, the shape of `x`.
     """
 
+    fixed = False  # whether the vectors stay as they start
+
     def __init__(self, height, width, prefix=1, **kwargs):
         super().__init__(**kwargs)
         self.height = height
         self.width = width
         self.prefix = prefix
 
-    def build(self, input_shape):
-        dim = input_shape[-1]
+    def starts(self):
+        """Initializers of the grid's vectors, and of those before it."""
         start = keras.initializers.RandomNormal(stddev=0.02)
+        return start, start.clone()
+
+    def build(self, input_shape):
+        dim, (of_grid, of_before) = input_shape[-1], self.starts()
         self.grid = self.add_weight(
-            shape=(self.height, self.width, dim), initializer=start, name="grid"
+            shape=(self.height, self.width, dim),
+            initializer=of_grid,
+            trainable=not self.fixed,
+            name="grid",
         )
         self.before = None
         if self.prefix:
             self.before = self.add_weight(
-                shape=(self.prefix, dim), initializer=start.clone(), name="before"
+                shape=(self.prefix, dim),
+                initializer=of_before,
+                trainable=not self.fixed,
+                name="before",
             )
 
     def compute_output_shape(self, input_shape):
@@ -259,3 +273,47 @@ class GridPosition(keras.layers.Layer):
         if self.before is not None:
             positions = ops.concatenate([self.before, positions], axis=0)  # (N, D)
         return x + positions
+
+
+def sinusoid_grid(height, width, dim):
+    """Half of the channels are of the column, half of the row: in each half sines, then cosines.
+
+    The `i`-th of `dim / 4` is that of `position / 10000^(4i / dim)`.
+
+    Args:
+        height, width: `H` and `W` of the grid.
+        dim: `D`, a multiple of 4.
+
+    Returns:
+        numpy float32 `(H, W, D)`, computed in float64.
+
+    Raises:
+        UserError: `dim` is no multiple of 4.
+    """
+    if dim % 4:
+        raise UserError(f"fixed positions of a grid need a multiple of 4 channels, got {dim}")
+    rates = THETA ** -(np.arange(dim // 4) / (dim / 4))
+    halves = [np.outer(np.arange(side), rates) for side in (width, height)]
+    column, row = (np.concatenate([np.sin(a), np.cos(a)], axis=-1) for a in halves)
+    grid = [np.broadcast_to(column, (height, width, dim // 2))]
+    grid.append(np.broadcast_to(row[:, None], (height, width, dim // 2)))
+    return np.concatenate(grid, axis=-1).astype("float32")
+
+
+@register
+class SinusoidalGridPosition(GridPosition):
+    """Add the fixed vector of `sinusoid_grid` to each token of a grid, none to those before it.
+
+    The vectors are weights that are not trained, so that files hold them as other libraries' do.
+
+    Raises:
+        UserError: The channels are no multiple of 4.
+    """
+
+    fixed = True
+
+    def starts(self):
+        def of_grid(shape, dtype=None):
+            return ops.convert_to_tensor(sinusoid_grid(*shape), dtype)
+
+        return of_grid, "zeros"

@@ -38,6 +38,7 @@ TEXT = "text"  # the name of a tokenizer
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
+NORMALIZED = ("classify", "masked_patches")  # tasks whose models know the images' statistics
 
 
 @dataclass(frozen=True)
@@ -326,7 +327,7 @@ def open_published(where) -> Published:
     known = {"input_mean": facts.get("input_mean"), "input_std": facts.get("input_std")}
     if facts.get("image_size"):
         known["image_shape"] = (*facts["image_size"], config.get("num_channels", 3))
-    if catalog.row(row).task == "classify":
+    if catalog.row(row).task in NORMALIZED:
         arguments = {k: v for k, v in known.items() if v is not None} | arguments
     task_kwargs = {}
     if catalog.row(row).task == "denoise":  # without a scheduler it is that of the paper

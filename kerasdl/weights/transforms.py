@@ -47,6 +47,8 @@ def heads_of(model, sizes):
     """
     h = getattr(model, "num_heads", 1)
     k = getattr(model, "num_kv_heads", None) or h
+    if h == k:  # whatever the heads are: a decoder may have others
+        return [sizes // 3, 2 * sizes // 3]
     d = sizes // (h + 2 * k)
     return [h * d, (h + k) * d]
 

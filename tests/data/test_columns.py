@@ -197,10 +197,12 @@ def test_synthetic_makes_every_kind():
     np.testing.assert_allclose(std, pixels.std(0), rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "name",
-    "classify adversarial reconstruct denoise contrast rotate place_tiles jigsaw".split(),
-)
+OF_IMAGES = (
+    "classify adversarial reconstruct denoise contrast masked_patches rotate place_tiles jigsaw"
+).split()
+
+
+@pytest.mark.parametrize("name", OF_IMAGES)
 def test_synthetic_fits_every_task_of_images(name):
     task = tasks.get(name)
     assert list(open_source("synthetic", task=task).info.columns) == ["image", "label"]

@@ -5,7 +5,8 @@ Paper:   An Image is Worth 16x16 Words: Transformers for Image Recognition at Sc
          table 1); the sizes Ti and S are of Touvron et al. 2020, https://arxiv.org/abs/2012.12877
          (table 1). `dinov2_s14` is of DINOv2, Oquab et al. 2023, https://arxiv.org/abs/2304.07193;
          registers are those of Darcet et al. 2023, https://arxiv.org/abs/2309.16588; layer scale
-         is of Touvron et al. 2021, https://arxiv.org/abs/2103.17239 (equation 4).
+         is of Touvron et al. 2021, https://arxiv.org/abs/2103.17239 (equation 4); fixed positions
+         are those of He et al. 2021, https://arxiv.org/abs/2111.06377.
 Differs: stochastic depth is offered (Touvron et al., table 9); `vit_digits` is our size for small
          images; the head is one dense layer, the paper's for fine-tuning, and starts at Glorot's
          kernel.
@@ -23,8 +24,10 @@ from kerasdl.layers.core import build_chain, register
 from kerasdl.layers.dropout import Dropout, DropPath
 from kerasdl.layers.mlp import MLP, SwiGLU
 from kerasdl.layers.norm import LayerScale
-from kerasdl.layers.position import GridPosition, resize_grid
+from kerasdl.layers.position import resize_grid
 from kerasdl.layers.remat import Block
+from kerasdl.models.vision_transformer.tokens import Tokens
+from kerasdl.ops.tokens import take_tokens
 
 EPSILON = 1e-6  # of layer norm, in the paper's code
 POOLINGS = ("cls", "mean", "cls_mean", "all_mean")
@@ -108,94 +111,6 @@ class EncoderBlock(Block):
 
 
 @register
-class Tokens(keras.layers.Layer):
-    """An image as a class token and one token per patch, with positions (equation 1).
-
-    Args:
-        dim: Channels of a token, `D`.
-        patch_size: Side of a square patch, `P`; it divides the image.
-        class_token: Whether there is one.
-        registers: Learned tokens behind the class token, before the patches, `R`.
-        positions_before: How many of the tokens before the patches have positions, the first ones;
-            if None the class token alone.
-        patch_bias: Whether the patches are embedded with a bias.
-
-    Call arguments:
-        x: float `(B, H, W, C)`.
-
-    Returns:
-        float `(B, 1 + R + H W / P^2, D)`, the class token first.
-    """
-
-    def __init__(
-        self,
-        dim,
-        patch_size,
-        class_token=True,
-        registers=0,
-        positions_before=None,
-        patch_bias=True,
-        **kwargs,
-    ):
-        super().__init__(**kwargs)
-        self.dim = dim
-        self.patch_size = patch_size
-        self.class_token = class_token
-        self.before = int(class_token) + registers  # tokens before the patches
-        self.positions_before = int(class_token) if positions_before is None else positions_before
-        if self.positions_before not in range(self.before + 1):
-            raise UserError(
-                f"positions_before {positions_before}: must be at least 0 and at most "
-                f"{self.before}, the tokens before the patches"
-            )
-        self.patches = keras.layers.Conv2D(
-            dim,
-            patch_size,
-            patch_size,
-            use_bias=patch_bias,
-            kernel_initializer="lecun_normal",
-            name="patches",
-        )
-        self.positions = None  # made in build(), once the grid is given
-
-    def build(self, input_shape):
-        _, height, width, _ = input_shape
-        self.cls = self.registers = None
-        if self.class_token:
-            self.cls = self.add_weight(shape=(1, 1, self.dim), initializer="zeros", name="cls")
-        if registers := self.before - int(self.class_token):
-            self.registers = self.add_weight(
-                shape=(1, registers, self.dim),
-                initializer=keras.initializers.RandomNormal(stddev=0.02),
-                name="registers",
-            )
-        self.positions = GridPosition(
-            height // self.patch_size,
-            width // self.patch_size,
-            self.positions_before,
-            name="positions",
-        )
-        self.patches.build(input_shape)
-        self.positions.build((None, None, self.dim))
-
-    def compute_output_shape(self, input_shape):
-        patches = self.positions.height * self.positions.width
-        return (input_shape[0], self.before + patches, self.dim)
-
-    def call(self, x):
-        x = self.patches(x)  # (B, H/P, W/P, D)
-        x = ops.reshape(x, (-1, x.shape[1] * x.shape[2], self.dim))
-        zeros = ops.zeros_like(x[:, :1])  # one per example
-        before = [zeros + ops.cast(t, x.dtype) for t in (self.cls, self.registers) if t is not None]
-        p = self.positions_before
-        if p == self.before:
-            return self.positions(ops.concatenate([*before, x], axis=1))
-        before = ops.concatenate(before, axis=1)
-        x = self.positions(ops.concatenate([before[:, :p], x], axis=1))
-        return ops.concatenate([x[:, :p], before[:, p:], x[:, p:]], axis=1)
-
-
-@register
 class ViTBackbone(Backbone):
     """Tokens, then encoder blocks, then layer norm.
 
@@ -211,7 +126,8 @@ class ViTBackbone(Backbone):
         epsilon: Of every layer norm.
         activation, gated, qkv_bias, mlp_bias, project_bias, layer_scale: Of the blocks; see
             `EncoderBlock`.
-        class_token, registers, positions_before, patch_bias: Of the tokens; see `Tokens`.
+        class_token, registers, positions_before, patch_bias, fixed_positions: Of the tokens; see
+            `Tokens`.
         final_norm: Whether layer norm comes last.
         input_mean, input_std: Per channel, of images in [0, 1].
 
@@ -244,6 +160,7 @@ class ViTBackbone(Backbone):
         class_token=True,
         registers=0,
         positions_before=None,
+        fixed_positions=False,
         final_norm=True,
         input_mean=0.0,
         input_std=1.0,
@@ -260,9 +177,8 @@ class ViTBackbone(Backbone):
         self.num_heads = num_heads
         self.gated = gated
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
-        self.tokens = Tokens(
-            dim, patch_size, class_token, registers, positions_before, patch_bias, name="tokens"
-        )
+        tokens = (class_token, registers, positions_before, patch_bias, fixed_positions)
+        self.tokens = Tokens(dim, patch_size, *tokens, name="tokens")
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
             EncoderBlock(
@@ -299,18 +215,29 @@ class ViTBackbone(Backbone):
         x, stages = self._encoded(x, training)
         return {**({"cls": x[:, 0]} if self.tokens.class_token else {}), **stages}
 
-    def encode(self, x, training=False):
-        """Every token after the last layer norm, float `(B, N, D)`, those of the patches last."""
-        return self._encoded(x, training)[0]
+    def encode(self, x, training=False, visible=None):
+        """Every token after the last layer norm, float `(B, N, D)`, those of the patches last.
 
-    def _encoded(self, x, training):
-        x = self.drop(self.tokens(self.normalize(x)), training=training)  # (B, N, D)
+        Args:
+            x: float `(B, H, W, C)`, images in [0, 1].
+            training: Whether to drop.
+            visible: int `(B, M)`, the numbers of the patches that the blocks are given, in the
+                order of their tokens; all if None.
+        """
+        return self._encoded(x, training, visible)[0]
+
+    def _encoded(self, x, training, visible=None):
+        x = self.tokens(self.normalize(x))  # (B, N, D)
+        if visible is not None:
+            before = self.tokens.before
+            x = ops.concatenate([x[:, :before], take_tokens(x[:, before:], visible)], axis=1)
+        x = self.drop(x, training=training)
         stages = {}
         for i, block in enumerate(self.blocks):
             x = block(x, training=training)
             if i + 1 == len(self.blocks) and self.norm:
                 x = self.norm(x)
-            if i + 1 in self.ends:
+            if i + 1 in self.ends and visible is None:
                 patches = x[:, self.tokens.before :]
                 stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *self.grid, self.dim))
         return x, stages

@@ -61,12 +61,12 @@ def of_config(config) -> tuple:
     key = next((k for k in KEYS if isinstance(config.values.get(k), str)), None)
     if key is None:
         raise UserError(f"{config.name}: its config has none of {', '.join(KEYS)}")
-    value, known = config.values[key], []
-    for family in families():
-        for pattern, function in family.configs.items():
-            if pattern == value or pattern[-1] == "*" and value.startswith(pattern[:-1]):
-                return family, function
-            known.append(pattern)
+    value = config.values[key]
+    known = {p: (f, read) for f in families() for p, read in f.configs.items()}
+    starts = [p for p in known if p[-1] == "*" and value.startswith(p[:-1])]
+    for pattern in (value, *starts):  # one that says all of it counts first
+        if pattern in known:
+            return known[pattern]
     raise UserError(
         f"{config.name}: {key} {value!r} is none of those that can be read"
         f"{nearest(value, known)}: {few(sorted(set(known)), 40)}"

@@ -2,7 +2,8 @@
 
 Source: https://huggingface.co/docs/timm/models/vision-transformer,
         https://huggingface.co/docs/transformers/model_doc/vit and .../model_doc/dinov2, whose
-        classifier sees the class token and the mean of the patches side by side, and
+        classifier sees the class token and the mean of the patches side by side,
+        .../model_doc/vit_mae, whose decoder has its encoder's activation, epsilon and biases, and
         https://github.com/facebookresearch/dinov2.
 """
 
@@ -58,10 +59,10 @@ def _positions(theirs, model):
     return Rule(theirs, ours if before else ours[:1], "grid")
 
 
-def _qkv(theirs):
-    """Rules of query, key and value apart, of a pattern with `{}` in the place of their names."""
+def _qkv(theirs, block):
+    """Rules of query, key and value apart, in that order, and our block's that has them as one."""
     return tuple(
-        Rule(tuple(f"{name}.{kind}" for name in theirs), f"{OURS}/attention/qkv/{ours}", "join")
+        Rule(tuple(f"{name}.{kind}" for name in theirs), f"{block}/attention/qkv/{ours}", "join")
         for kind, ours in (("weight", "kernel"), ("bias", "bias"))
     )
 
@@ -112,37 +113,62 @@ def _embeddings(theirs, model):
     )
 
 
-def _attention(block):
+def _attention(block, ours=OURS):
     """Rules of the published names of transformers, and of those of its later versions."""
     inner, later = f"{block}.attention.attention", f"{block}.attention"
     return (
-        *_qkv((f"{inner}.query", f"{inner}.key", f"{inner}.value")),
-        *_qkv((f"{later}.q_proj", f"{later}.k_proj", f"{later}.v_proj")),
-        *dense(f"{block}.attention.output.dense", f"{OURS}/attention/project"),
-        *dense(f"{block}.attention.o_proj", f"{OURS}/attention/project"),
+        *_qkv((f"{inner}.query", f"{inner}.key", f"{inner}.value"), ours),
+        *_qkv((f"{later}.q_proj", f"{later}.k_proj", f"{later}.v_proj"), ours),
+        *dense(f"{block}.attention.output.dense", f"{ours}/attention/project"),
+        *dense(f"{block}.attention.o_proj", f"{ours}/attention/project"),
+    )
+
+
+def _blocks(block, later, ours):
+    """Rules of a ViT's blocks, of the published names and those of later versions."""
+    return (
+        *(
+            rule
+            for b in dict.fromkeys((block, later))
+            for rule in (
+                *norm(f"{b}.layernorm_before", f"{ours}/norm1"),
+                *_attention(b, ours),
+                *norm(f"{b}.layernorm_after", f"{ours}/norm2"),
+            )
+        ),
+        *dense(f"{block}.intermediate.dense", f"{ours}/mlp/dense1"),
+        *dense(f"{block}.output.dense", f"{ours}/mlp/dense2"),
+        *dense(f"{later}.mlp.fc1", f"{ours}/mlp/dense1"),
+        *dense(f"{later}.mlp.fc2", f"{ours}/mlp/dense2"),
+    )
+
+
+def vit_encoder(model):
+    """Rules of a backbone as transformers' `ViTForImageClassification` has it."""
+    return (
+        *_embeddings("vit.embeddings", model),
+        *_blocks("vit.encoder.layer.{i}", "vit.layers.{i}", OURS),
+        *norm("vit.layernorm", "backbone/norm"),
     )
 
 
 def vit(model):
     """Rules of transformers' `ViTForImageClassification`."""
-    block, later = "vit.encoder.layer.{i}", "vit.layers.{i}"
+    return *vit_encoder(model), *dense("classifier", "head")
+
+
+def mae(model):
+    """Rules of transformers' `ViTMAEForPreTraining`."""
+    block = "decoder.decoder_layers.{i}"
+    positions = ("decoder/positions/grid", "decoder/positions/before")
     return (
-        *_embeddings("vit.embeddings", model),
-        *(
-            rule
-            for b in (block, later)
-            for rule in (
-                *norm(f"{b}.layernorm_before", f"{OURS}/norm1"),
-                *_attention(b),
-                *norm(f"{b}.layernorm_after", f"{OURS}/norm2"),
-            )
-        ),
-        *dense(f"{block}.intermediate.dense", f"{OURS}/mlp/dense1"),
-        *dense(f"{block}.output.dense", f"{OURS}/mlp/dense2"),
-        *dense(f"{later}.mlp.fc1", f"{OURS}/mlp/dense1"),
-        *dense(f"{later}.mlp.fc2", f"{OURS}/mlp/dense2"),
-        *norm("vit.layernorm", "backbone/norm"),
-        *dense("classifier", "head"),
+        *vit_encoder(model),
+        Rule("decoder.mask_token", "decoder/mask_token"),
+        Rule("decoder.decoder_pos_embed", positions, "grid"),
+        *dense("decoder.decoder_embed", "decoder/embed"),
+        *_blocks(block, block, "decoder/block{i+1}"),
+        *norm("decoder.decoder_norm", "decoder/norm"),
+        *dense("decoder.decoder_pred", "decoder/predict"),
     )
 
 
@@ -247,6 +273,24 @@ def of_vit(config):
     return "vit_b16", {**arguments, "mlp_dim": config.get("intermediate_size", 3072)}
 
 
+def of_mae(config):
+    """Likewise of ViT MAE, whose `ViTMAEModel` is the encoder alone."""
+    arguments = _of_transformers(config, 1e-12)
+    del arguments["num_classes"]
+    if config.get("architectures", [], list) == ["ViTMAEModel"]:
+        arguments["features"] = True
+    return "mae_b16", {
+        **arguments,
+        "mlp_dim": config.get("intermediate_size", 3072),
+        "decoder_dim": config.get("decoder_hidden_size", 512),
+        "decoder_depth": config.get("decoder_num_hidden_layers", 8),
+        "decoder_heads": config.get("decoder_num_attention_heads", 16),
+        "decoder_mlp_dim": config.get("decoder_intermediate_size", 2048),
+        "mask_ratio": config.get("mask_ratio", 0.75, float),
+        "norm_pix_loss": config.get("norm_pix_loss", False),
+    }
+
+
 def of_dinov2(config):
     """Likewise of DINOv2, without registers or with them."""
     arguments = _of_transformers(config, 1e-6)
@@ -344,8 +388,16 @@ FAMILIES = (
         module="vision_transformer.vit",
         prefix="vit.",
         rules=vit,
+        ignored=(r"^decoder\.",),  # of a ViT MAE, whose encoder it is
         configs={"vit": of_vit},
         accepts=lambda model: _is_transformers(model, "cls", False, False),
+    ),
+    Family(
+        name="transformers MAE",
+        module="selfsupervised.mae",
+        prefix="vit.",
+        rules=mae,
+        configs={"vit_mae": of_mae},
     ),
     _dinov2("DINOv2", "dinov2.", False),
     _dinov2("DINOv2 with registers", "dinov2_with_registers.", True),
