@@ -19,7 +19,7 @@ WEIGHTS = "model.safetensors"
 METADATA = {"format": "pt"}  # what transformers asks of a file of weights
 
 
-def save_weights(model, path, family: str | None = None, names=()) -> str:
+def save_weights(model, path, family: str | None = None, names=(), more=None) -> str:
     """Write a model's weights under the names of another library.
 
     Args:
@@ -27,6 +27,7 @@ def save_weights(model, path, family: str | None = None, names=()) -> str:
         path: Of a `.safetensors` file; it is written under a temporary name, then renamed.
         family: Whose names, such as "timm ViT"; the first of those that have such a model if None.
         names: Of the file that the weights are from, where the family has several for a weight.
+        more: `{name: array}` that stand there besides.
 
     Returns:
         The family.
@@ -38,7 +39,8 @@ def save_weights(model, path, family: str | None = None, names=()) -> str:
     if path.suffix != ".safetensors":
         raise UserError(f"{path}: the name of a file of weights must end in .safetensors")
     target, found = _family(model, family)
-    files.save_safetensors(path, rename.to_theirs(found, target, names=names), METADATA)
+    arrays = rename.to_theirs(found, target, names=names) | (more or {})
+    files.save_safetensors(path, arrays, METADATA)
     _prove(path, found, target)
     return found.name
 
@@ -64,7 +66,9 @@ def save_pretrained(model, folder, source: dict | None = None, info=None) -> dic
     wanted = source.get("family")
     folder.mkdir(parents=True, exist_ok=True)
     if wanted in names:
-        family = save_weights(model, folder / WEIGHTS, wanted, source.get("names", ()))
+        family = save_weights(
+            model, folder / WEIGHTS, wanted, source.get("names", ()), _kept(source)
+        )
     else:
         family = save_weights(model, folder / WEIGHTS)
     written = []
@@ -78,6 +82,12 @@ def save_pretrained(model, folder, source: dict | None = None, info=None) -> dic
                 (folder / name).unlink()
             written = []
     return {"family": family, "files": [WEIGHTS, *written]}
+
+
+def _kept(source) -> dict:
+    """`{name: array}` of the source that the model does not have."""
+    kept = source.get("kept", {}).items()
+    return {name: np.array(one["values"], one["dtype"]) for name, one in kept}
 
 
 def _family(model, name):

@@ -33,6 +33,7 @@ from kerasdl.weights.configs import Config
 
 SHAPES = 5  # that a message names
 LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
+KEPT = 4096  # numbers of an array that no model here has, and that goes back with the others
 KERAS = "keras:"
 TEXT = "text"  # the name of a tokenizer
 DOORS = (*places.DOORS, KERAS)
@@ -255,11 +256,16 @@ class Published:
         """
         if self.place is None:
             return None
+        target = target_of(model)
         with self.place.weights() as weights:
-            family, names = self._family_of(target_of(model), weights), list(weights)
+            family, names = self._family_of(target, weights), list(weights)
+            unused = rename.to_ours(family, target, weights).unused
+            small = [n for n in unused if math.prod(weights.shapes[n]) <= KEPT]
+            raw = {n: weights.raw(n) for n in small if weights.dtypes[n].kind in "fiub"}
+        kept = {n: {"dtype": v.dtype.name, "values": v.tolist()} for n, v in raw.items()}
         described = {name: self.place.read_json(name) for name in DESCRIBED}
         files = {name: values for name, values in described.items() if values is not None}
-        return {"family": family.name, "names": names, "files": files}
+        return {"family": family.name, "names": names, "kept": kept, "files": files}
 
     def _family_of(self, target, weights):
         if self.family in families.of_model(target):

@@ -103,11 +103,14 @@ class Renamed:
         arrays: `{path below the model: array}`; see `Arrays`.
         left_over: Their names that no rule took.
         missing: Our paths that nothing was given for.
+        unused: Their names that nothing is made of: those left over, and those that a family
+            ignores.
     """
 
     arrays: Mapping
     left_over: tuple
     missing: tuple
+    unused: tuple
 
 
 class Arrays(Mapping):
@@ -211,9 +214,9 @@ def to_ours(family, model, weights) -> Renamed:
             make = partial(_made, rule, model, weights, [names[n] for n in sources], ours, shapes)
             arrays.add(ours, make)
             used |= {names[n] for n in (*sources, *others) if n in names}
-    left = [n for n in weights if n not in used and not _is_ignored(family, n)]
-    missing = [p for p in paths if p not in arrays]
-    return Renamed(arrays, tuple(left), tuple(missing))
+    unused = tuple(n for n in weights if n not in used)
+    left = tuple(n for n in unused if not _is_ignored(family, n))
+    return Renamed(arrays, left, tuple(p for p in paths if p not in arrays), unused)
 
 
 def _made(rule, model, weights, sources, ours, shapes):

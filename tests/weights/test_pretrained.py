@@ -61,6 +61,16 @@ def test_names_are_those_of_the_file(tmp_path, checkpoint):
     )
 
 
+def test_what_no_model_here_has_goes_back_as_it_came(tmp_path):
+    path, golden = folder_of("dinov2", tmp_path / "d")
+    model = kerasdl.from_pretrained(path)
+    source = json.loads(json.dumps(published.open_published(path).source(model)))
+    assert list(source["kept"]) == ["embeddings.mask_token"]
+    assert golden.weights["embeddings.mask_token"].any()
+    pretrained.save_pretrained(model, tmp_path / "back", source)
+    same_file(tmp_path / "back" / "model.safetensors", golden.weights)
+
+
 def test_tied_weights_are_written_as_often_as_they_were(tmp_path):
     path, golden = folder_of("gpt2", tmp_path / "g")
     model = kerasdl.from_pretrained(path)

@@ -65,7 +65,9 @@ def rules(model):
     """The rules of a model: a head of its own has a kernel of its own."""
     decoder = "cls.predictions.decoder"
     tied = (f"{decoder}.weight",) if model is None or model.head.tied else ()
-    own = () if tied else (Rule(f"{decoder}.weight", "head/scores/kernel", "kernel"),)
+    scores, bias = Rule(f"{decoder}.weight", "head/scores/kernel", "kernel"), f"{decoder}.bias"
+    # Of a head of its own the other bias is there, and adds nothing.
+    own = () if tied else (scores, Rule(bias, "head/bias"))
     return (
         Rule("bert.embeddings.word_embeddings.weight", "embedding/table", also=tied),
         Rule("bert.embeddings.position_embeddings.weight", "positions/table"),
@@ -80,7 +82,7 @@ def rules(model):
         *dense("cls.predictions.transform.dense", "head/project"),
         *norms("cls.predictions.transform.LayerNorm", "head/norm"),
         *own,
-        Rule("cls.predictions.bias", "head/bias", also=(f"{decoder}.bias",)),
+        Rule("cls.predictions.bias", "head/bias", also=(bias,)),
     )
 
 

@@ -26,8 +26,8 @@ def of_timm(config):
     arguments = {**arguments, **image_facts.arguments_of_timm(config)}
     if depths := image_facts.sizes(options, "block_config"):
         arguments["depths"] = depths
-    if options.get("growth_rate", None) and "stem_filters" not in arguments:
-        arguments["stem_filters"] = 64
+    if growth := options.get("growth_rate", None, int):
+        arguments["stem_filters"] = 2 * growth
     for theirs, ours in OPTIONS.items():
         if (value := options.get(theirs, None, int)) is not None:
             arguments[ours] = value

@@ -159,14 +159,15 @@ def vit(model):
 
 def mae(model):
     """Rules of transformers' `ViTMAEForPreTraining`."""
-    block = "decoder.decoder_layers.{i}"
+    # The latter where transformers 5 writes a file
+    blocks = "decoder.decoder_layers.{i}", "decoder.decoder_encoder.layer.{i}"
     positions = ("decoder/positions/grid", "decoder/positions/before")
     return (
         *vit_encoder(model),
         Rule("decoder.mask_token", "decoder/mask_token"),
         Rule("decoder.decoder_pos_embed", positions, "grid"),
         *dense("decoder.decoder_embed", "decoder/embed"),
-        *_blocks(block, block, "decoder/block{i+1}"),
+        *(rule for one in blocks for rule in _blocks(one, one, "decoder/block{i+1}")),
         *norm("decoder.decoder_norm", "decoder/norm"),
         *dense("decoder.decoder_pred", "decoder/predict"),
     )
@@ -329,8 +330,8 @@ def of_timm(config):
     units = int(dim * options.get("mlp_ratio", ratio, float))
     scale = 1e-5 if dino else 1e-6 if kind == "deit3" else None
     class_token = options.get("class_token", True)
-    registers = options.get("reg_tokens", 4 if registers else 0)
     embedded = not options.get("no_embed_class", kind == "deit3" or bool(registers))
+    registers = options.get("reg_tokens", 4 if registers else 0)
     pooled = options.get("global_pool", config.get("global_pool", "token", str), str)
     if pooled not in ("token", "avg"):
         raise UserError(
