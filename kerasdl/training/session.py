@@ -105,6 +105,8 @@ class Session:
                 raise UserError(f"--model-kwargs {name}: is decided by the data and the trainer")
         arguments |= recipe.model_kwargs
         self.run = runs.Run(folder, recipe, row.name, arguments, info, data)
+        if initial and initial.arguments_of(row.name):
+            initial.check_size(lambda: self._build(arguments))
         with self.strategy.scope():
             self.model = self._build(arguments)
             if initial:
