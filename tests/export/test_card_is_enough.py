@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 
 from kerasdl import catalog, cli
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.export import exporter
-from kerasdl.inference import artifact, predict, sampling, texts
+from kerasdl.inference import artifact, predict, sampling
 from kerasdl.store import load
 from tests.export.examples import make_parts, quiet
 
@@ -68,7 +69,7 @@ def test_a_classifier(exported, bare, picture, file):
 @pytest.mark.parametrize("name", ["writer", "translator"])
 def test_texts(name, file, bare, request):
     folder = request.getfixturevalue(name)
-    tokenizer = texts.Tokenizer.from_json(load.load_info(folder).info.tokenizer)
+    tokenizer = Tokenizer.from_json(load.load_info(folder).info.tokenizer)
     given = [tokenizer.decode(range(4, 8)), tokenizer.decode([5])]
     before = predict.predict(folder / file, given)
     copy = bare(folder)

@@ -136,7 +136,7 @@ def test_a_file_of_weights_alone_is_read(hub, tmp_path, rng):
     kerasdl.load_weights(other, tmp_path / "p" / "model.weights.h5")
     assert goldens.deviation(other(ids), expected) < 1e-4
     info = load.load_info(tmp_path / "p").info
-    assert (info.first("tokens").vocab_size, info.first("tokens").max_length) == (29, 19)
+    assert (info.vocab_size, info.max_length) == (29, 19)
 
 
 def test_shards_and_narrow_floats_are_read(hub, tmp_path, rng):

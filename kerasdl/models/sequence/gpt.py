@@ -260,9 +260,9 @@ class GPT(Model):
         """
         return self._encode(token_ids)[0]
 
-    def score(self, x):
+    def score(self, encoded):
         """Logits `(B, N, V)` of what `encode` gives, or of some positions of it."""
-        return self.head(x) if self.head is not None else self.embedding.logits(x)
+        return self.head(encoded) if self.head is not None else self.embedding.logits(encoded)
 
     def _encode(self, token_ids, training=False):
         check_positions(0, token_ids.shape[1], self.max_length)
