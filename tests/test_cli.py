@@ -178,6 +178,13 @@ def between(page, marker):
     return page.split(f"{marker}\n")[1].split(f"\n{listing.END}")[0]
 
 
+@pytest.mark.slow
+def test_the_readmes_table_of_weights_is_what_list_prints(capsys):
+    assert cli.main(["list", "--weights", "--markdown"]) == 0
+    table = capsys.readouterr().out.strip()
+    assert table == between((ROOT / "README.md").read_text(), listing.WEIGHTS)
+
+
 def test_the_readmes_table_is_what_list_prints(capsys):
     assert cli.main(["list", "--markdown"]) == 0
     table = capsys.readouterr().out.removesuffix("\n")
