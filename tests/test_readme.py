@@ -13,7 +13,9 @@ from PIL import Image
 
 from kerasdl.launch import hosts
 from kerasdl.system import processes
+from kerasdl.weights.files import save_safetensors
 from tests.export.stand_in import serving
+from tests.weights import test_published, test_published_texts
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -23,6 +25,22 @@ REFUSED = {
     "--devices 8": "error: --devices 8: ",
     "--strategy tpu": "error: --tpu local: ",
 }
+
+
+def make_vit(path):
+    """A tiny ViT of transformers for images of 32x32 pixels."""
+    _, golden = test_published.folder_of("hf_vit", path, {"image_size": 32})
+    positions = np.random.default_rng(0).normal(size=(1, 1 + 4 * 4, 24)).astype("float32")
+    weights = golden.weights | {"vit.embeddings.position_embeddings": positions}
+    save_safetensors(path / "model.safetensors", weights)
+
+
+# Of the Hub, in the cache: tiny networks in place of the real ones.
+REPOSITORIES = {
+    "google/vit-base-patch16-224": make_vit,
+    "openai-community/gpt2": test_published_texts.folder_of,
+}
+COMMIT = "0123456789" * 4
 PROGRAMS = {
     # What `ssh HOST COMMAND` and `srun FLAGS COMMAND` do, here.
     "ssh": 'exec sh -c "${@: -1}"',
@@ -66,6 +84,12 @@ def folder(tmp_path_factory):
     (folder / "my_novel.txt").write_text(text)
     lines = (f"{a} {b} {c}\t{c} {b}" for a in words for b in words[:6] for c in words[:4])
     (folder / "phrases.tsv").write_text("\n".join(lines))
+    for repo, make in REPOSITORIES.items():
+        cached = folder / "hub" / f"models--{repo.replace('/', '--')}"
+        (cached / "refs").mkdir(parents=True)
+        (cached / "refs" / "main").write_text(COMMIT)
+        (cached / "snapshots").mkdir()
+        make(cached / "snapshots" / COMMIT)
     (folder / "bin").mkdir()
     for name, lines in PROGRAMS.items():
         (folder / "bin" / name).write_text(f"#!/bin/bash\n{lines}\n")
@@ -117,7 +141,9 @@ def test_every_command_works(command, folder, served):
     command = shortened(command, EXPORTED).replace("/shared", f"{folder}/shared")
     free = f"127.0.0.1,127.0.0.1 --port {hosts.free_ports(1)[0]}"
     programs = (str(folder / "bin"), str(Path(sys.executable).parent), os.environ["PATH"])
-    environment = processes.environment(PATH=os.pathsep.join(programs))
+    environment = processes.environment(
+        PATH=os.pathsep.join(programs), HF_HUB_CACHE=str(folder / "hub"), HF_HUB_OFFLINE="1"
+    )
     for name in ("TF_CPP_MIN_LOG_LEVEL", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         environment.pop(name, None)  # which a person has not set
     done = subprocess.run(
