@@ -127,7 +127,7 @@ class Classifier(Model):
 
     def pool(self, features):
         """`(B, D)` of the backbone's feature maps."""
-        return ops.mean(list(features.values())[-1], axis=(1, 2))
+        return pooled(list(features.values())[-1])
 
     def places(self, features):
         """`(B, h, w, D)`: what `pool` makes of each window of the size of the model's images."""
@@ -194,6 +194,11 @@ class ConvolvedClassifier(Classifier):
     def call(self, x, training=False):
         x = self.pool(self.backbone(x, training=training), training)
         return self.head(self.drop(x, training=training))
+
+
+def pooled(x):
+    """The mean over all places of a map `(B, ..., C)`: `(B, C)`."""
+    return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
 
 
 def dense_head(num_classes, name="head"):

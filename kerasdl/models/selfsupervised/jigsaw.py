@@ -7,12 +7,10 @@ Differs: `jigsaw` has a ResNet-50, whose maps are averaged before the dense laye
          permutations are as far apart as so many can be, not found by a random search.
 """
 
-import keras
 from keras import ops
 
-from kerasdl import catalog
 from kerasdl.layers.core import construct_on_backbone, register
-from kerasdl.layers.tiles import TileModel
+from kerasdl.models.selfsupervised.tiles import TileModel
 from kerasdl.ops.tiles import GRID, cell_sides, distant_permutations
 
 FLAT = 1e-5  # added to the variance of a tile, of pixels in [0, 1]
@@ -59,10 +57,7 @@ class Jigsaw(TileModel):
         **backbone_args,
     ):
         super().__init__(image_shape, tile_dim, hidden_dim, name, dtype, trainable)
-        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
-            self.backbone = catalog.build(
-                backbone, features=True, image_shape=self.tile_shape, **backbone_args
-            )
+        self.set_backbone(backbone, self.tile_shape, **backbone_args)
 
     @staticmethod
     def tile_side(side):

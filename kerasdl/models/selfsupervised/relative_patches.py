@@ -7,11 +7,8 @@ Differs: `relative_patches_small` has a small residual network for small images,
          96x96 pixels. All pairs lie within one image of the data, not anywhere in a large one.
 """
 
-import keras
-
-from kerasdl import catalog
 from kerasdl.layers.core import construct_on_backbone, register
-from kerasdl.layers.tiles import TileModel
+from kerasdl.models.selfsupervised.tiles import TileModel
 from kerasdl.ops.tiles import DIRECTIONS, pair_sides
 
 
@@ -52,15 +49,8 @@ class RelativePatches(TileModel):
         **backbone_args,
     ):
         super().__init__(image_shape, tile_dim, hidden_dim, name, dtype, trainable)
-        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
-            self.backbone = catalog.build(
-                backbone,
-                features=True,
-                image_shape=self.tile_shape,
-                input_mean=input_mean,
-                input_std=input_std,
-                **backbone_args,
-            )
+        statistics = {"input_mean": input_mean, "input_std": input_std}
+        self.set_backbone(backbone, self.tile_shape, **statistics, **backbone_args)
 
     @staticmethod
     def tile_side(side):

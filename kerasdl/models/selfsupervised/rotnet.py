@@ -5,18 +5,15 @@ Paper:   Unsupervised Representation Learning by Predicting Image Rotations, Gid
 Differs: weights start He normal. `rotnet_small` is the project's own row.
 """
 
-import keras
-from keras import ops
-
-from kerasdl import catalog
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model, construct_on_backbone, register
+from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.core import construct_on_backbone, register
+from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 from kerasdl.system.names import nearest
 
 
 @register
-class RotNet(Model):
+class RotNet(OnBackbone):
     """A backbone, average pooling, and a dense layer to the four rotations.
 
     Args:
@@ -48,15 +45,8 @@ class RotNet(Model):
         **backbone_args,
     ):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
-            self.backbone = catalog.build(
-                backbone,
-                features=True,
-                image_shape=tuple(image_shape),
-                input_mean=input_mean,
-                input_std=input_std,
-                **backbone_args,
-            )
+        statistics = {"input_mean": input_mean, "input_std": input_std}
+        self.set_backbone(backbone, image_shape, **statistics, **backbone_args)
         stages = list(self.backbone.channels)
         self.stage = stages[-1] if stage is None else stage
         if self.stage not in stages:
@@ -65,23 +55,12 @@ class RotNet(Model):
             )
         self.head = dense_head(4)
 
-    def build(self, input_shape):
-        self.head.build((None, self.backbone.width))  # the backbone comes built
-
-    def symbolic_inputs(self):
-        return self.backbone.symbolic_inputs()
-
     def features(self, x, training=False):
         """The representation, float `(B, C)`: what is kept for other uses."""
-        return _pooled(self.backbone(x, training=training)[self.stage])
+        return pooled(self.backbone(x, training=training)[self.stage])
 
     def call(self, x, training=False):
-        return self.head(_pooled(list(self.backbone(x, training=training).values())[-1]))
-
-
-def _pooled(x):
-    """The mean over all places of a map `(B, ..., C)`."""
-    return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
+        return self.head(pooled(list(self.backbone(x, training=training).values())[-1]))
 
 
 def rotnet(image_shape=(32, 32, 3), **kwargs):

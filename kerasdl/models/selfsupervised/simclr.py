@@ -6,11 +6,10 @@ Differs: `simclr_small` is a small residual network for small images; the paper'
 """
 
 import keras
-from keras import ops
 
-from kerasdl import catalog
-from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model, build_chain, construct_on_backbone, register
+from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.core import build_chain, construct_on_backbone, register
+from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 
 
 @register
@@ -43,7 +42,7 @@ class ProjectionHead(keras.layers.Layer):
 
 
 @register
-class SimCLR(Model):
+class SimCLR(OnBackbone):
     """A backbone `f`, average pooling, and a projection head `g`.
 
     Args:
@@ -76,27 +75,13 @@ class SimCLR(Model):
         **backbone_args,
     ):
         super().__init__(name=name, dtype=dtype, trainable=trainable)
-        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
-            self.backbone = catalog.build(
-                backbone,
-                features=True,
-                image_shape=tuple(image_shape),
-                input_mean=input_mean,
-                input_std=input_std,
-                **backbone_args,
-            )
+        statistics = {"input_mean": input_mean, "input_std": input_std}
+        self.set_backbone(backbone, image_shape, **statistics, **backbone_args)
         self.head = ProjectionHead(hidden_dim, projection_dim, name="head")
-
-    def build(self, input_shape):
-        self.head.build((None, self.backbone.width))  # the backbone comes built
-
-    def symbolic_inputs(self):
-        return self.backbone.symbolic_inputs()
 
     def features(self, x, training=False):
         """The representation `h = f(x)`, float `(B, C)`: what is kept for other uses."""
-        last = list(self.backbone(x, training=training).values())[-1]
-        return ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
+        return pooled(list(self.backbone(x, training=training).values())[-1])
 
     def project(self, h):
         """Projections `z = g(h)` `(B, D)` of representations `(B, C)`."""

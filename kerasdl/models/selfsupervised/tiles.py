@@ -7,15 +7,15 @@ Source: Doersch et al. 2015, https://arxiv.org/abs/1505.05192, figure 3 (late fu
 import keras
 from keras import ops
 
-from kerasdl.layers.classifier import dense_head
-from kerasdl.layers.core import Model
+from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 from kerasdl.ops.tiles import spread
 
 
-class TileModel(Model):
+class TileModel(OnBackbone):
     """The same backbone for each tile, average pooling, a dense layer, and two more for all tiles.
 
-    Subclasses set `backbone`, which comes built for a tile.
+    Subclasses set their backbone for a tile.
 
     Args:
         image_shape: `(H, W, C)` of the image.
@@ -62,8 +62,7 @@ class TileModel(Model):
 
     def look(self, x, training=False):
         """What the backbone makes of tiles `(M, h, w, C)`, pooled: `(M, D)`."""
-        last = list(self.backbone(x, training=training).values())[-1]
-        return ops.mean(last, axis=tuple(range(1, len(last.shape) - 1)))
+        return pooled(list(self.backbone(x, training=training).values())[-1])
 
     def features(self, x, training=False):
         """The representation of images `(B, H, W, C)`, float `(B, D)`: the mean over tiles that are

@@ -1,0 +1,32 @@
+"""Models on a backbone that one of their arguments names."""
+
+import keras
+
+from kerasdl import catalog
+from kerasdl.layers.core import Model
+
+
+class OnBackbone(Model):
+    """A backbone of the catalogue, and a `head` on what stands for an image.
+
+    Subclasses call `set_backbone` in their constructors.
+    """
+
+    def set_backbone(self, backbone, image_shape, **backbone_args):
+        """Make `self.backbone`, which comes built.
+
+        Args:
+            backbone: Name of a vision model of the catalogue.
+            image_shape: `(H, W, C)`.
+            **backbone_args: Further arguments of its builder.
+        """
+        with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
+            self.backbone = catalog.build(
+                backbone, features=True, image_shape=tuple(image_shape), **backbone_args
+            )
+
+    def build(self, input_shape):
+        self.head.build((None, self.backbone.width))
+
+    def symbolic_inputs(self):
+        return self.backbone.symbolic_inputs()
