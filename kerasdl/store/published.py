@@ -158,6 +158,19 @@ class Published:
                 f"{there:,}"
             )
 
+    def model(self, **kwargs):
+        """The model with its weights; see `from_pretrained`."""
+        self.check_known()
+        arguments = {**self.arguments, **kwargs}
+
+        def build():
+            return catalog.build(self.row, **arguments)
+
+        self.check_size(build)
+        model = build()
+        self.fill(model)
+        return model
+
     def recipe(self) -> Recipe:
         """The settings that a run with these weights and without training would have."""
         more = {}
@@ -259,7 +272,7 @@ class Published:
         target = target_of(model)
         with self.place.weights() as weights:
             family, names = self._family_of(target, weights), list(weights)
-            unused = rename.to_ours(family, target, weights).unused
+            unused = rename.unused(family, target, names)
             small = [n for n in unused if math.prod(weights.shapes[n]) <= KEPT]
             raw = {n: weights.raw(n) for n in small if weights.dtypes[n].kind in "fiub"}
         kept = {n: {"dtype": v.dtype.name, "values": v.tolist()} for n, v in raw.items()}
@@ -347,11 +360,10 @@ def open_published(where) -> Published:
 
 def _specials(config) -> dict:
     """The special ids that a `config.json` of transformers names; {} where it names no end."""
-    ends = config.get("eos_token_id", (), (int, list))
-    ends = tuple(ends) if isinstance(ends, list) else (ends,) if ends != () else ()
+    ends = generation.ids_of(config, generation.END)
     if not ends:
         return {}
-    begin = config.get(("decoder_start_token_id", "bos_token_id"), None, int)
+    begin = config.get((generation.START, "bos_token_id"), None, int)
     pad = config.get("pad_token_id", ends[0], int)
     try:
         never = generation.never_written(config)
@@ -434,17 +446,7 @@ def from_pretrained(where, **kwargs):
     Raises:
         UserError: See `open_published` and `Published.copy_to`.
     """
-    published = open_published(where)
-    published.check_known()
-    arguments = {**published.arguments, **kwargs}
-
-    def build():
-        return catalog.build(published.row, **arguments)
-
-    published.check_size(build)
-    model = build()
-    published.fill(model)
-    return model
+    return open_published(where).model(**kwargs)
 
 
 def load_weights(model, where) -> Report:

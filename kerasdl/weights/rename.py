@@ -103,14 +103,11 @@ class Renamed:
         arrays: `{path below the model: array}`; see `Arrays`.
         left_over: Their names that no rule took.
         missing: Our paths that nothing was given for.
-        unused: Their names that nothing is made of: those left over, and those that a family
-            ignores.
     """
 
     arrays: Mapping
     left_over: tuple
     missing: tuple
-    unused: tuple
 
 
 class Arrays(Mapping):
@@ -192,31 +189,51 @@ def to_ours(family, model, weights) -> Renamed:
     Raises:
         UserError: Tied weights that differ, or a shape that cannot be split, joined or turned.
     """
-    paths = by_path(model)
-    names = _names(family, weights)
+    paths, arrays, used = by_path(model), Arrays(), set()
+    for rule, sources, others, ours in _matches(family, model, paths, weights):
+        _check_tied(weights, sources[0], others)
+        shapes = [tuple(paths[p].shape) for p in ours if p in paths]
+        arrays.add(ours, partial(_made, rule, model, weights, sources, ours, shapes))
+        used |= {*sources, *others}
+    left = tuple(n for n in weights if n not in used and not _is_ignored(family, n))
+    return Renamed(arrays, left, tuple(p for p in paths if p not in arrays))
+
+
+def unused(family, model, names) -> tuple:
+    """Names of a file that nothing is made of: those left over, and those that a family ignores.
+
+    Args:
+        family: A `Family`.
+        model: Our model, built.
+        names: Of the file.
+    """
+    matches = _matches(family, model, by_path(model), names)
+    used = {n for _, sources, others, _ in matches for n in (*sources, *others)}
+    return tuple(n for n in names if n not in used)
+
+
+def _matches(family, model, paths, names):
+    """Yield `(rule, sources, others, ours)` of each rule that gives some of `paths`.
+
+    The names of the file that it reads, those there are of the same numbers, and all our paths that
+    it makes.
+    """
+    names, done = _names(family, names), set()
     rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
-    arrays, used = Arrays(), set()
     for path in paths:
         for patterns, rule in rules:
             places = _places(patterns[0], path)
-            if path in arrays or places is None:
+            if path in done or places is None:
                 continue
             sources = [n for p in _tuple(rule.theirs) for n in _expanded(p, places, names)]
-            others = [_format(p, places) for p in rule.also]
-            for other in others:  # a tied name may stand for the first
-                if sources == [None] and other in names:
-                    sources = [other]
+            others = [n for n in (_format(p, places) for p in rule.also) if n in names]
+            if sources == [None] and others:  # a tied name may stand for the first
+                sources = others[:1]
             if not sources or any(name not in names for name in sources):
                 continue
-            _check_tied(weights, names, sources[0], others)
             ours = [_format(p, places) for p in _tuple(rule.ours)]
-            shapes = [tuple(paths[p].shape) for p in ours if p in paths]
-            make = partial(_made, rule, model, weights, [names[n] for n in sources], ours, shapes)
-            arrays.add(ours, make)
-            used |= {names[n] for n in (*sources, *others) if n in names}
-    unused = tuple(n for n in weights if n not in used)
-    left = tuple(n for n in unused if not _is_ignored(family, n))
-    return Renamed(arrays, left, tuple(p for p in paths if p not in arrays), unused)
+            done.update(ours)
+            yield rule, [names[n] for n in sources], [names[n] for n in others], ours
 
 
 def _made(rule, model, weights, sources, ours, shapes):
@@ -248,7 +265,7 @@ def to_theirs(family, model, arrays=None, names=()) -> dict:
     rules = [(_compiled(rule), rule) for rule in family.rules_for(model)]
     result, done, besides = {}, set(), {}
     for path in paths:
-        written = {}
+        chosen = None
         for patterns, rule in rules:
             places = _places(patterns[0], path)
             ours = [] if places is None else [_format(p, places) for p in _tuple(rule.ours)]
@@ -256,18 +273,20 @@ def to_theirs(family, model, arrays=None, names=()) -> dict:
                 continue
             made = TRANSFORMS[rule.how].to_theirs([np.asarray(arrays[p]) for p in ours], model)
             theirs = [n for p in _tuple(rule.theirs) for n in _numbered(p, places, len(made))]
-            others = [_format(p, places) for p in rule.also]
-            there = all(n in known for n in theirs) or any(n in known for n in others)
-            if there or not written:
-                written = dict(zip(theirs, made, strict=True)), dict.fromkeys(others, made[0]), ours
+            own = dict(zip(theirs, made, strict=True))
+            tied = dict.fromkeys((_format(p, places) for p in rule.also), made[0])
+            there = all(n in known for n in own) or any(n in known for n in tied)
+            if there or chosen is None:
+                chosen = own, tied, ours
             if there or not known:
                 break
-        if written:
-            own, same, ours = written
-            besides |= same
-            tied = any(n in known for n in same) and not any(n in known for n in own)
-            result |= {} if tied else own
+        if chosen:
+            own, tied, ours = chosen
+            besides |= tied
             done.update(ours)
+            # Where the file has the numbers under a tied name alone, there they stay.
+            if any(n in known for n in own) or not any(n in known for n in tied):
+                result |= own
     if rest := [p for p in paths if p not in done]:
         raise UserError(f"{family.name} has no name for {few(rest)} of {model.name}")
     besides |= family.written(result | besides, model) if family.written else {}
@@ -364,10 +383,7 @@ def _numbered(pattern, places, number) -> list:
     return [_format(pattern, {**places, star: i}) for i in range(number)]
 
 
-def _check_tied(weights, names, first, others):
+def _check_tied(weights, first, others):
     for other in others:
-        if other != first and other in names:
-            if not np.array_equal(weights[names[first]], weights[names[other]]):
-                raise UserError(
-                    f"{names[first]} and {names[other]} differ: here they are one weight"
-                )
+        if other != first and not np.array_equal(weights[first], weights[other]):
+            raise UserError(f"{first} and {other} differ: here they are one weight")
