@@ -76,19 +76,15 @@ def _weights(args, rows) -> str:
     found = {row.name: taken(row.name) for row in rows}
     if args.json:
         return json.dumps(found, indent=1)
-    lines = {}  # models that take the same
+    mark, lines = "`" if args.markdown else "", {}  # by paper and families: models that take both
     for row in rows:
-        if found[row.name]:
-            lines.setdefault((row.link, json.dumps(found[row.name])), []).append(row.name)
-    mark = "`" if args.markdown else ""
-    cells = []
-    for _, kinds in lines:
-        words = [
-            name + "".join(f" with {mark}{k}={v}{mark}" for k, v in arguments.items())
-            for name, arguments in json.loads(kinds).items()
-        ]
-        names = lines[_, kinds]
-        cells.append((", ".join(f"{mark}{n}{mark}" for n in names), ", ".join(words)))
+        words = ", ".join(
+            family + "".join(f" with {mark}{k}={v}{mark}" for k, v in arguments.items())
+            for family, arguments in found[row.name].items()
+        )
+        if words:
+            lines.setdefault((row.link, words), []).append(f"{mark}{row.name}{mark}")
+    cells = [(", ".join(names), words) for (_, words), names in lines.items()]
     return table(("models", "weights of"), cells, args.markdown)
 
 

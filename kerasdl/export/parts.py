@@ -6,14 +6,14 @@ import numpy as np
 
 from kerasdl.columns import DataInfo
 from kerasdl.data.sources.made_up import patterns as patterns_of
-from kerasdl.data.text.tokenizer import PUBLISHED, Tokenizer
+from kerasdl.data.text.tokenizer import PUBLISHED
 from kerasdl.errors import UserError
 from kerasdl.export import CALIBRATION
 from kerasdl.inference.artifact import task_of
 from kerasdl.inference.dataset import examined, open_data, take
+from kerasdl.inference.signatures import tokenizer_of
 from kerasdl.ops.text import Specials
 from kerasdl.recipe import Recipe
-from kerasdl.store import load
 from kerasdl.system.names import nearest
 
 MADE_UP = 64  # examples where there are no data
@@ -90,11 +90,11 @@ def parts_of(run, weights: str | None = None, settings: dict | None = None, say=
     )
 
 
-def parts_of_model(where, dataset: str | None = None, settings: dict | None = None):
+def parts_of_model(found, dataset: str | None = None, settings: dict | None = None):
     """The `Parts` of published weights, or of a `.keras` file, which have no run.
 
     Args:
-        where: What `kerasdl.store.load.find` finds.
+        found: A `kerasdl.store.load.Found`.
         dataset: Examples that the files are calibrated with and evaluated on; made-up ones prove
             them if None.
         settings: Of the task, in place of those that stand there.
@@ -102,7 +102,7 @@ def parts_of_model(where, dataset: str | None = None, settings: dict | None = No
     Raises:
         UserError: Nothing is there, or the data are others than the model's.
     """
-    model, metadata = load.load(where), load.load_info(where)
+    model, metadata = found.model(), found.metadata()
     task = changed(task_of(metadata), settings)
     if dataset:
         source = open_data(task, None, dataset)
@@ -121,8 +121,8 @@ def parts_of_model(where, dataset: str | None = None, settings: dict | None = No
         test=test,
         model_arguments=metadata.arguments,
         made_up=not dataset,
-        weights_of=str(where),
-        source=load.source_of(where, model),
+        weights_of=found.name,
+        source=found.source(model),
     )
 
 
@@ -152,16 +152,16 @@ def made_up(task, examples=MADE_UP, seed=0) -> dict:
             columns[name] = np.clip(images, 0, 1).astype(np.float32)
         elif column.kind == "tokens":
             length = min(column.max_length, TOKENS) + 1  # with the token that follows, or the end
-            columns[name] = _made_up_ids(task.info, column, examples, length, rng)
+            columns[name] = _made_up_ids(task, column, examples, length, rng)
         elif column.kind == "label":
             columns[name] = np.arange(examples, dtype=np.int32) % max(1, len(column.class_names))
     return task.served(columns | {"number": np.arange(examples)})
 
 
-def _made_up_ids(info, column, examples, length, rng):
+def _made_up_ids(task, column, examples, length, rng):
     """Token ids `(examples, length)`, random but for those of a published tokenizer's own texts."""
-    specials = Specials.of(info)
-    if info.tokenizer and (tokenizer := Tokenizer.from_json(info.tokenizer)).kind == PUBLISHED:
+    info, tokenizer, specials = task.info, tokenizer_of(task), Specials.of(task.info)
+    if tokenizer and tokenizer.kind == PUBLISHED:
         # Of texts, which random ids seldom are: what these say may need more tokens than they are.
         ids = rng.integers(0, info.vocab_size, (examples, max(1, length // 3)))
         texts = [tokenizer.decode(row) for row in ids]

@@ -61,7 +61,7 @@ class Export:
         """Export a run, or published weights, once.
 
         Args:
-            folder: The run's folder; or what `parts.parts_of_model` takes.
+            folder: The run's folder; or what `kerasdl.store.load.find` takes.
             export_name: Name of the exported model; the catalogue's if None.
             weights: "best" or "last"; the run's own setting if None.
             settings: Of the task, in place of the run's; those of `Task.changeable`.
@@ -186,8 +186,9 @@ def _parts(request):
         run = open_run(folder)
         serving.check_writable(export_dir, name or run.model_name)
         return parts.parts_of(run, request["weights"], request["settings"])
-    serving.check_writable(export_dir, name or load.load_info(folder).model)
-    return parts.parts_of_model(folder, request["dataset"], request["settings"])
+    found = load.Found.at(folder)
+    serving.check_writable(export_dir, name or found.metadata().model)
+    return parts.parts_of_model(found, request["dataset"], request["settings"])
 
 
 if __name__ == "__main__":

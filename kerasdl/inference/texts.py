@@ -128,8 +128,7 @@ def _continue_by_window(artifact, ids, new, numbers, context, specials):
         if "token_ids_length" in artifact.inputs("next_token"):
             window["token_ids_length"] = np.array([window["token_ids"].shape[1]], "int32")
         logits = artifact.answer("next_token", window)["logits"]
-        if specials.never:
-            logits = decoding.suppress(logits, specials.never)
+        logits = decoding.suppress(logits, specials.never)
         token = decoding.sample(logits, key, position, temperature.astype("float32"), top_k)
         whole = np.append(whole, np.asarray(token, "int32"))
         if whole[-1] in specials.end:

@@ -68,15 +68,7 @@ def load(path):
         ValueError: Nothing of these is there, or the archive names modules outside the project or
             holds a Lambda layer.
     """
-    kind, path = find(path)
-    if kind == "published":
-        return published.from_pretrained(path)
-    if kind == "run":
-        from kerasdl.store.runs import open_run
-
-        model, _ = open_run(path).restore()
-        return model
-    return load_keras(keras_file(kind, path))
+    return Found.at(path).model()
 
 
 def load_info(path) -> Metadata:
@@ -87,11 +79,61 @@ def load_info(path) -> Metadata:
     Raises:
         ValueError: Nothing is there, or a `.keras` file that this project did not write.
     """
-    kind, path = find(path)
-    if kind == "published":
-        one = published.open_published(path)
-        one.check_known()
-        return Metadata(one.row, one.info(), one.recipe(), arguments=one.all_arguments)
+    return Found.at(path).metadata()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A model that was found, whose place is opened once.
+
+    Attributes:
+        name: As it was given.
+        kind, path: Of `find`.
+        published: Of published weights, what their place says.
+    """
+
+    name: str
+    kind: str
+    path: Path
+    published: object = None
+
+    @classmethod
+    def at(cls, path) -> "Found":
+        """What `load` would load."""
+        kind, where = find(path)
+        one = published.open_published(where) if kind == "published" else None
+        return cls(str(path), kind, where, one)
+
+    def model(self):
+        """See `load`."""
+        if self.published:
+            return self.published.model()
+        if self.kind == "run":
+            from kerasdl.store.runs import open_run
+
+            model, _ = open_run(self.path).restore()
+            return model
+        return load_keras(keras_file(self.kind, self.path))
+
+    def metadata(self) -> Metadata:
+        """See `load_info`."""
+        if one := self.published:
+            one.check_known()
+            return Metadata(one.row, one.info(), one.recipe(), arguments=one.all_arguments)
+        return _metadata(self.kind, self.path)
+
+    def source(self, model) -> dict | None:
+        """Where the weights of the model were published; None where they were not."""
+        if self.published:
+            return self.published.source(model)
+        if self.kind == "run":
+            from kerasdl.store.runs import open_run
+
+            return open_run(self.path).data.get("source")
+        return None
+
+
+def _metadata(kind, path) -> Metadata:
     if kind == "run":
         from kerasdl.store.runs import open_run
 
@@ -122,18 +164,6 @@ def load_info(path) -> Metadata:
         return replace(metadata, arguments=config["config"])
     except fit.DAMAGED as error:
         raise UserError(f"{path}: its {MEMBER} cannot be used: {fit.said(error)}") from None
-
-
-def source_of(path, model) -> dict | None:
-    """Where the weights of a model that `load` gave were published; None where they were not."""
-    kind, path = find(path)
-    if kind == "published":
-        return published.open_published(path).source(model)
-    if kind == "run":
-        from kerasdl.store.runs import open_run
-
-        return open_run(path).data.get("source")
-    return None
 
 
 def check_files(kind: str, path: Path, only=("",)) -> None:

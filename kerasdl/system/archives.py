@@ -81,6 +81,22 @@ def _check_directory(path, members, size, maxima):
         )
 
 
+def read_bytes(path, maximum: int) -> bytes:
+    """What a file holds.
+
+    Raises:
+        UserError: It cannot be read, or is larger than `maximum` bytes.
+    """
+    try:
+        with open(path, "rb") as file:
+            content = file.read(maximum + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > maximum:
+        raise UserError(f"{path}: is larger than the {maximum:,} bytes that are allowed")
+    return content
+
+
 def read_text(path, maximum: int = TEXT) -> str:
     """A file's text.
 
@@ -88,13 +104,7 @@ def read_text(path, maximum: int = TEXT) -> str:
         UserError: It cannot be read, is larger than `maximum` bytes, or no UTF-8.
     """
     try:
-        with open(path, "rb") as file:
-            text = file.read(maximum + 1)
-        if len(text) > maximum:
-            raise UserError(f"{path}: is larger than the {maximum:,} bytes that are allowed")
-        return text.decode()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        return read_bytes(path, maximum).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
 

@@ -120,8 +120,7 @@ class GenerateText(Task):
 
     def writable(self, logits):
         """Logits `(..., V)` without those of tokens that are never written."""
-        never = self.specials.never
-        return decoding.suppress(logits, never) if never else logits
+        return decoding.suppress(logits, self.specials.never)
 
     def pictures(self, model, batch):
         prompt = batch["token_ids"][:SAMPLES, : self.prompt]

@@ -136,15 +136,7 @@ class _Files:
         return archives.read_text(self.folder / name, LARGEST)
 
     def bytes(self, name):
-        path = self.folder / name
-        try:
-            with open(path, "rb") as file:
-                content = file.read(LARGEST + 1)
-        except OSError as error:
-            raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-        if len(content) > LARGEST:
-            raise UserError(f"{path}: is larger than the {LARGEST:,} bytes that are allowed")
-        return content
+        return archives.read_bytes(self.folder / name, LARGEST)
 
     def metadata(self):
         """The metadata, with `names`, ids of special tokens; None where nothing is known."""
