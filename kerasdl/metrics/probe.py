@@ -10,6 +10,7 @@ Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4 (weighted 
 import numpy as np
 
 from kerasdl.metrics.evaluator import Evaluator
+from kerasdl.ops.labels import balanced
 
 ROWS = 1024  # whose similarities to the whole reference are computed at a time
 COLUMNS = {"features": np.float32, "label": np.int64, "index": np.int64}
@@ -161,19 +162,3 @@ class LinearProbe(Probe):
         model = LogisticRegression(C=1.0 / self.l2, max_iter=5000, tol=1e-6)
         model.fit((known[chosen] - mean) / std, label[chosen])
         return model.predict((features - mean) / std)
-
-
-def balanced(label, count: int) -> np.ndarray:
-    """Positions of `count` labels, as equally many of each class as there are, the first ones.
-
-    Where `count` is no multiple of the classes, the lower classes have one more; where a class has
-    too few, the others have more.
-
-    Args:
-        label: int `(M,)`.
-        count: All where it is more than `M`.
-    """
-    turn = np.zeros(len(label), np.int64)  # how many of its class stand before it
-    for c in np.unique(label):
-        turn[label == c] = np.arange(np.sum(label == c))
-    return np.sort(np.lexsort((label, turn))[:count])
