@@ -56,7 +56,7 @@ class NormedMLP(keras.layers.Layer):
 
 @register
 class BYOL(OnBackbone, Taught):
-    """An online network of backbone, projector and predictor, and a target network of the first two.
+    """An online network of backbone, projector and predictor, and a target network of two of them.
 
     Args:
         image_shape: `(H, W, C)`.

@@ -97,7 +97,7 @@ class Tokens(keras.layers.Layer):
         before = [zeros + ops.cast(t, x.dtype) for t in (self.cls, self.registers) if t is not None]
         p = self.positions_before
         if p == self.before:
-            return self.positions(ops.concatenate([*before, x], axis=1), grid)
+            return self.positions(ops.concatenate([*before, x], axis=1), grid=grid)
         before = ops.concatenate(before, axis=1)
-        x = self.positions(ops.concatenate([before[:, :p], x], axis=1), grid)
+        x = self.positions(ops.concatenate([before[:, :p], x], axis=1), grid=grid)
         return ops.concatenate([x[:, :p], before[:, p:], x[:, p:]], axis=1)
