@@ -71,21 +71,21 @@ class SelfDistillation(Taught):
 
     def losses(self, model, batch, player="model", training=False):
         crops = [batch[f"image_{name}"] for name in self.views]
-        large, small = ops.concatenate(crops[:2]), crops[2:]
         frozen = training and self._epoch(model) < self.settings["freeze_last_layer"]
-        answers = [model(large, training=training, frozen=frozen)]
-        if small:
-            answers.append(model(ops.concatenate(small), training=training, frozen=frozen))
-        outputs = ops.reshape(model.teach(large), (2, -1, model.output_dim))  # (2, B, K)
+        answers = []  # (B, 2, K) of the global crops, (B, n, K) of the local ones
+        for seen in filter(None, (crops[:2], crops[2:])):
+            logits = model(_in_a_row(seen), training=training, frozen=frozen)
+            answers.append(_of_each(logits, len(seen)))
+        outputs = _of_each(model.teach(_in_a_row(crops[:2])), 2)
         center = model.center if self.settings["centering"] else 0.0
         target = ops.log_softmax((outputs - center) / self._temperature(model), axis=-1)
-        answer = ops.concatenate(answers) / self.settings["student_temperature"]
-        log_p = ops.reshape(ops.log_softmax(answer, axis=-1), (len(crops), -1, model.output_dim))
+        answer = ops.concatenate(answers, axis=1) / self.settings["student_temperature"]
+        log_p = ops.log_softmax(answer, axis=-1)  # (B, crops, K)
         # Each large crop's target against the sum of all others' answers
-        others = ops.sum(log_p, axis=0, keepdims=True) - log_p[:2]
-        loss = -ops.sum(ops.exp(target) * others, axis=(0, 2)) / (2 * (len(crops) - 1))
-        entropy = -ops.mean(ops.sum(ops.exp(target) * target, axis=-1), axis=0)
-        return loss, {"teacher_entropy": entropy, "outputs": ops.mean(outputs, axis=0)}
+        others = ops.sum(log_p, axis=1, keepdims=True) - log_p[:, :2]
+        loss = -ops.sum(ops.exp(target) * others, axis=(1, 2)) / (2 * (len(crops) - 1))
+        entropy = -ops.mean(ops.sum(ops.exp(target) * target, axis=-1), axis=1)
+        return loss, {"teacher_entropy": entropy, "outputs": ops.mean(outputs, axis=1)}
 
     def after_update(self, model, carry):
         super().after_update(model, carry)
@@ -124,6 +124,16 @@ class SelfDistillation(Taught):
                 one = ops.repeat(one, size[axis - 1] // grid[axis - 1], axis=axis)
             rows.append(ops.repeat(one, image.shape[-1], axis=-1))
         return {"attention": ops.stack(rows)}
+
+
+def _in_a_row(crops):
+    """Crops `(B, ...)` of each example next to each other, `(crops B, ...)`."""
+    return ops.reshape(ops.stack(crops, axis=1), (-1, *crops[0].shape[1:]))
+
+
+def _of_each(values, number):
+    """`(B, number, D)` of values `(number B, D)` of crops in that order."""
+    return ops.reshape(values, (-1, number, values.shape[-1]))
 
 
 TASK = SelfDistillation
