@@ -53,7 +53,6 @@ MODELS = {
     "unet_small": {"tiny": True, "drop_rate": 0.0, **MADE, "eval_epochs": 1},
     "simclr_small": VIEWS,
     "moco_small": VIEWS,
-    "byol_small": VIEWS,
     "dino_small": {**VIEWS, "drop_rate": 0.0, "drop_path": 0.0, "task_kwargs": DINO},
     "locate_small": {**DETECTION, "image_size": (9, 14)},
     "yolo_v1_small": DETECTION,
