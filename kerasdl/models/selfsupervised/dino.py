@@ -193,9 +193,9 @@ def dino_s16(image_shape=(224, 224, 3), **kwargs):
     return construct(DINO, "dino_s16", {"image_shape": tuple(image_shape)}, {}, kwargs)
 
 
-def dino_small(image_shape=(32, 32, 3), **kwargs):
-    """A small ViT for small images."""
-    sizes = {"patch_size": 4, "dim": 96, "depth": 4, "num_heads": 4, "mlp_dim": 192}
+def dino_small(image_shape=(8, 8, 1), **kwargs):
+    """The backbone of `vit_digits`, 256 prototypes."""
+    sizes = {"patch_size": 2, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
     sizes |= {"hidden_dim": 256, "bottleneck_dim": 64, "output_dim": 256}
     return construct(DINO, "dino_small", {"image_shape": tuple(image_shape)}, sizes, kwargs)
 
@@ -238,11 +238,11 @@ RECIPE = {
     "dino_small": {
         "epochs": 100,
         "batch_size": 128,
-        "lr": 0.001,
+        "lr": 0.002,
         "warmup_epochs": 5,
         "weight_decay": 0.04,
         "clip_grad": 3.0,
         "augment": ("resized_crop", "rotate", "color", "noise"),
-        "task_kwargs": {"local_size": 16, "local_crops": 4},
+        "task_kwargs": {"local_size": 4, "local_crops": 4, "local_scale": 0.2, "momentum": 0.99},
     },
 }
