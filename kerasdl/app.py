@@ -103,6 +103,8 @@ def _finish(session, export):
     metrics = evaluate(session)
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     say(f"{folder}: {test_line(metrics)}")
+    for warning in metrics.get("warnings", ()):
+        say(warning)
     card = None
     if recipe.export:
         card = export.run(folder, recipe.export_name, recipe.weights, say=say)

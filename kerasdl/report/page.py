@@ -55,6 +55,7 @@ def write(folder, card: dict | None = None) -> Path:
     sections = [
         _header(folder, args, metrics),
         _tiles(metrics),
+        *(f"<p class=warning>{esc(warning)}</p>" for warning in metrics.get("warnings", ())),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
         _confusion(metrics.get("objects"), (*info.class_names, "none"), "objects and detections"),
