@@ -79,7 +79,7 @@ def _run(session, old, export):
         if not old:
             runs.remove(session.folder)
         elif old.recipe.epochs != session.recipe.epochs:
-            (session.folder / runs.METRICS).unlink(missing_ok=True)  # it is no longer finished
+            runs.reopen(session.folder)
         session.run.create()
     try:
         session.fit()
@@ -108,6 +108,7 @@ def _finish(session, export):
     card = None
     if recipe.export:
         card = export.run(folder, recipe.export_name, recipe.weights, say=say)
+        metrics["exported"] = card["folder"]
     metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     if "report" in recipe.log:
