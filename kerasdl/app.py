@@ -52,7 +52,8 @@ def train(given: dict, say=print) -> int:
     if old is None:
         runs.check(folder)
     if old:
-        moved = ("dataset",) if old.data else ()  # the data are compared, not their name
+        moved = ["dataset"] if old.data else []  # the data are compared, not their name
+        moved += ["distill_from"] if "teacher" in old.data and recipe.distill_from else []
         runs.refuse_changes(old.recipe, recipe, but=("epochs", *moved))
         growth.check(old, recipe)
         if (old.metrics() or {}).get("finished") and recipe.epochs == old.recipe.epochs:
