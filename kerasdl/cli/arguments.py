@@ -17,6 +17,7 @@ COMMANDS = {
     "predict": "ask a model about image files and texts, or for images",
     "explain": "show what a classifier looks at",
     "export": "export a run's model",
+    "ensemble": "average the probabilities of trained classifiers: evaluate and export them as one",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
 }
