@@ -18,6 +18,7 @@ COMMANDS = {
     "probe": "evaluate a run's features with few labels, beside a random start",
     "explain": "show what a classifier looks at",
     "export": "export a run's model",
+    "ensemble": "average the probabilities of trained classifiers: evaluate and export them as one",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
 }

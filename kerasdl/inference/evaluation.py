@@ -62,3 +62,8 @@ def evaluate(model, task, batches, part="test", reference=None):
 
 def _arrays(values):
     return {name: np.asarray(value) for name, value in values.items()}
+
+
+def test_line(metrics: dict) -> str:
+    """The metrics of the test part in one line."""
+    return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())

@@ -95,6 +95,33 @@ def multiclass_hinge(label, logits):
     return ops.sum(label * per_class, axis=-1)
 
 
+def distillation(teacher, logits, temperature=1.0):
+    """`T^2` times the divergence of softened answers from a teacher's, in nats.
+
+    Both are softened by the temperature, `softmax(logits / T)`, and the gradient of the divergence
+    falls as `1 / T^2`: the factor lets it weigh the same beside the loss of the labels.
+
+    Args:
+        teacher: float `(B, K)`, the teacher's logits.
+        logits: float `(B, K)`.
+        temperature: `T`.
+
+    Returns:
+        float `(B,)`; 0 where both answer the same, and at large `T` half the squared distance of
+        the logits, each less its mean, over `K` (equation 4).
+
+    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2.
+    """
+    log_p = ops.log_softmax(teacher / temperature, axis=-1)
+    log_q = ops.log_softmax(logits / temperature, axis=-1)
+    return temperature**2 * ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+
+
+def cosine_distance(a, b):
+    """`1 - cos(a, b)` of vectors `(B, C)`: `(B,)`, from 0 where they point the same way to 2."""
+    return 1.0 - ops.sum(_unit(a) * _unit(b), axis=-1)
+
+
 def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
     """Normalized temperature-scaled cross entropy: which of all views shows the same example.
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -144,6 +145,11 @@ class Run:
         return weights | {
             k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")
         }
+
+
+def now() -> str:
+    """The time, as `metrics.json` says when a run was finished."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def set_precision(name: str) -> None:

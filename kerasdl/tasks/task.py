@@ -167,6 +167,13 @@ class Task:
         """
         raise NotImplementedError
 
+    def extra_weights(self, model) -> list:
+        """Weights that training needs besides the model's: kept in checkpoints, in no export.
+
+        They are made once, after the model, and must be among `variables` to be trained.
+        """
+        return []
+
     def variables(self, model, player: str) -> list:
         """The weights that `player` trains."""
         return model.trainable_variables
