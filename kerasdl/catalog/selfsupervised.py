@@ -41,4 +41,40 @@ PAPERS = (
         "https://arxiv.org/abs/2111.06377",
         {"mae_b16": 111_655_680, "mae_small": 175_780},
     ),
+    Paper(
+        "selfsupervised.moco",
+        "momentum_contrast",
+        "Chen et al. 2020",
+        "https://arxiv.org/abs/2003.04297",
+        {"moco_small": 277_392, "moco_v2": 27_966_656},
+    ),
+    Paper(
+        "selfsupervised.moco",
+        "momentum_contrast",
+        "He et al. 2019",
+        "https://arxiv.org/abs/1911.05722",
+        {"moco_v1": 23_770_304},
+    ),
+    Paper(
+        "selfsupervised.byol",
+        "bootstrap",
+        "Grill et al. 2020",
+        "https://arxiv.org/abs/2006.07733",
+        {"byol_small": 335_632, "byol": 35_058_752},
+    ),
+    Paper(
+        "selfsupervised.dino",
+        "self_distillation",
+        "Caron et al. 2021",
+        "https://arxiv.org/abs/2104.14294",
+        {"dino_small": 433_824, "dino_s16": 43_952_256},
+        limits={
+            "expected_zero_grad": (
+                (
+                    r"^dino_\w+/head/(prototypes|scale)$",
+                    "the last layer is frozen in the first epoch",
+                ),
+            )
+        },
+    ),
 )

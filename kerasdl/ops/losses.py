@@ -159,6 +159,42 @@ def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
     return tuple(ops.mean(ops.reshape(x, (-1, 2)), axis=-1) for x in (loss, nearest))
 
 
+def contrast_with_queue(query, key, queue, temperature=0.07):
+    """InfoNCE of one key that is right and many that are wrong: `-log softmax(q.k / tau)`.
+
+    Args:
+        query: float `(B, D)`.
+        key: float `(B, D)`, of length 1: the key of each query.
+        queue: float `(K, D)`, of length 1: keys of none of them.
+        temperature: `tau`.
+
+    Returns:
+        Loss `(B,)` in nats, `ln(K + 1)` where all keys are as near; and whether its own key is
+        nearest, 0 or 1, `(B,)`.
+
+    Source: He et al. 2019, https://arxiv.org/abs/1911.05722, equation 1.
+    """
+    query = _unit(query)
+    right = ops.sum(query * key, axis=-1, keepdims=True) / temperature
+    wrong = ops.matmul(query, ops.transpose(queue)) / temperature
+    loss = ops.logsumexp(ops.concatenate([right, wrong], axis=-1), axis=-1) - right[:, 0]
+    return loss, ops.cast(right[:, 0] > ops.max(wrong, axis=-1), loss.dtype)
+
+
+def cosine_distance(x, y):
+    """`2 - 2 cos(x, y)`: the squared distance of two vectors once both have length 1.
+
+    Args:
+        x, y: float `(..., D)`.
+
+    Returns:
+        float `(...)` in [0, 4].
+
+    Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733, equation 2.
+    """
+    return 2.0 - 2.0 * ops.sum(_unit(x) * _unit(y), axis=-1)
+
+
 def _unit(z):
     """Vectors of length 1; zeros stay zeros."""
     return z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=-1, keepdims=True), TINY_LENGTH))

@@ -103,6 +103,7 @@ class Session:
         tta.check(recipe.tta, self.task)
         for line in self.task.measure(self.train):
             say(line)
+        self.task.steps_per_epoch, self.task.total_steps = self.steps_per_epoch, self.total_steps
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {
@@ -124,6 +125,7 @@ class Session:
                 say(initial.copy_to(self.model, self.task.head_classes(info)))
                 if source := initial.source(self.model):
                     data["source"] = source
+                self.task.begin(self.model)
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())

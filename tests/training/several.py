@@ -36,6 +36,15 @@ DETECTION = {
     "sync_batch_norm": True,
     "eval_epochs": 1,
 }
+VIEWS = {
+    "tiny": True,
+    **MADE,
+    "augment": ("resized_crop", "noise"),
+    "grad_accum_steps": 1,  # SimCLR's loss takes the whole batch at once
+    "sync_batch_norm": True,
+    "eval_epochs": 1,
+}
+DINO = {"local_crops": 2, "local_size": 4, "warmup_epochs": 2}
 MODELS = {
     "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1, "grad_accum_steps": 3},
     "resnet20": {"tiny": True, "sync_batch_norm": True, "grad_accum_steps": 3},
@@ -58,14 +67,9 @@ MODELS = {
     },
     "ddpm_unet_small": {"tiny": True, "drop_rate": 0.0},
     "unet_small": {"tiny": True, "drop_rate": 0.0, **MADE, "eval_epochs": 1},
-    "simclr_small": {
-        "tiny": True,
-        **MADE,
-        "augment": ("resized_crop", "noise"),
-        "grad_accum_steps": 1,  # its loss takes the whole batch at once
-        "sync_batch_norm": True,
-        "eval_epochs": 1,
-    },
+    "simclr_small": VIEWS,
+    "moco_small": VIEWS,
+    "dino_small": {**VIEWS, "drop_rate": 0.0, "drop_path": 0.0, "task_kwargs": DINO},
     "locate_small": {**DETECTION, "image_size": (9, 14)},
     "yolo_v1_small": DETECTION,
     "fast_rcnn_small": DETECTION,
