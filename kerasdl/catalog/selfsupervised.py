@@ -41,4 +41,20 @@ PAPERS = (
         "https://arxiv.org/abs/2111.06377",
         {"mae_b16": 111_655_680, "mae_small": 175_780},
     ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "Henaff et al. 2019",
+        "https://arxiv.org/abs/1905.09272",
+        {"cpc": 32_194_240, "cpc_small": 37_904},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "van den Oord et al. 2018",
+        "https://arxiv.org/abs/1807.03748",
+        {"cpc_rows": 42_176},
+        dataset="digit_rows",
+    ),
 )
