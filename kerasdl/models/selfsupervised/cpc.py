@@ -6,8 +6,11 @@ Paper:   Representation Learning with Contrastive Predictive Coding, van den Oor
          https://arxiv.org/abs/1905.09272 (section 2.2; appendix, for the context and the scores).
 Differs: `cpc` is the first paper's network with the second's layer norm, which here is one over all
          of a patch's map, masked convolutions, and targets of 64 channels; it predicts downwards
-         only. `cpc_small` and `cpc_rows` are the project's own rows.
+         only. Scores are divided by the root of the channels, by 8 of 64, not by 10. `cpc_small`
+         and `cpc_rows` are the project's own rows.
 """
+
+import math
 
 import keras
 from keras import ops
@@ -18,7 +21,6 @@ from kerasdl.layers.core import check_counts, construct_on_backbone, he_normal, 
 from kerasdl.layers.recurrent import RecurrentStack
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 
-SCALE = 0.1  # of predictions, so that all scores are alike at first
 POOLINGS = ("encodings", "context")
 
 
@@ -221,7 +223,12 @@ class CPC(OnBackbone):
         self.set_backbone(backbone, patch_shape, **statistics, **backbone_args)
         self.context = CONTEXTS[context](context_dim, context_depth, name="context")
         self.target_dim = target_dim or self.backbone.width
-        self.target = dense_head(target_dim, name="target") if target_dim else None
+        self.target = None
+        if target_dim:  # without bias, which would add the same to all scores of a prediction
+            policy = keras.config.dtype_policy().variable_dtype
+            self.target = keras.layers.Dense(
+                target_dim, use_bias=False, dtype=policy, name="target"
+            )
         self.head = dense_head(len(self.steps) * self.target_dim)
 
     def build(self, input_shape):
@@ -270,7 +277,8 @@ class CPC(OnBackbone):
         z = self.encode(x, training=training)
         shape = (-1, *self.grid, len(self.steps), self.target_dim)
         c = self.context(z, training=training)
-        predictions = SCALE * ops.reshape(self.head(c), shape)  # W_k c_t of equation 3
+        # W_k c_t of equation 3, such that scores are of order 1 whatever E is
+        predictions = ops.reshape(self.head(c), shape) / math.sqrt(self.target_dim)
         return {"targets": self.targets(z), "predictions": predictions}
 
 
@@ -319,9 +327,9 @@ _TINY = {
     "patch_size": (4, 6),
     "stride": (2, 3),
     "steps": (1, 2),
-    "context_dim": 7,
+    "context_dim": 16,
     "context_depth": 1,
-    "target_dim": 5,
+    "target_dim": 12,
 }
 TINY = {
     "cpc": _TINY,
