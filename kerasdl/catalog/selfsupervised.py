@@ -8,7 +8,7 @@ PAPERS = (
         "contrast",
         "Chen et al. 2020",
         "https://arxiv.org/abs/2002.05709",
-        {"simclr_small": 277_392},
+        {"simclr": 27_966_656, "simclr_small": 277_392},
     ),
     Paper(
         "selfsupervised.rotnet",
