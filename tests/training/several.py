@@ -57,7 +57,7 @@ MODELS = {
         "task_kwargs": {"crop": 0.8},
         "grad_accum_steps": 1,
         "opt": "lars",
-        "lr": 1.0,
+        "lr": 20.0,  # a fiftieth of a weight's norm in a step
         "eval_epochs": 1,
     },
     "locate_small": {**DETECTION, "image_size": (9, 14)},
