@@ -174,6 +174,7 @@ def test_lars_moves_kernels_in_proportion_to_their_norms(rng):
     for v in variables:
         v.assign(rng.standard_normal(v.shape))
     variables[2].assign(np.zeros(variables[2].shape))  # a kernel that has no norm
+    assert sum("momentum" in name for name in trainer.state()) == len(variables)  # it is resumed
     weights, velocities = values(trainer), [0.0] * len(variables)
     for seed in range(4):
         batch = make_batch(seed=seed)
