@@ -4,6 +4,8 @@ Source: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4; 
         what is done to patches; Henaff et al. 2019, https://arxiv.org/abs/1905.09272, section 2.2.
 """
 
+import math
+
 import numpy as np
 from keras import ops
 
@@ -27,8 +29,9 @@ class PredictPatches(Representation):
 
     With `crop` below 1 each patch keeps a box of that part of its height and width, which lies
     anywhere in it, and is 0 around; with `color=drop` each patch of a color image keeps one
-    channel. Models have a `grid`, `steps`, `corners()`, `patches(image)`, and the parts of
-    `features`, `encode`, `represent` and `targets`; they are called with patches.
+    channel. `projection` of an image is what all its patches are known by, row by row. Models have
+    `steps`, `patches(image)`, and the parts of `features`, which are `encode`, `represent` and
+    `targets`; they are called with patches.
     """
 
     settings = {"crop": 1.0, "color": "keep", **Representation.settings}
@@ -65,7 +68,7 @@ class PredictPatches(Representation):
         targets = model.targets(z)  # in at least float32
         return {
             "features": ops.cast(model.represent(z), targets.dtype),
-            "projection": ops.mean(targets, axis=(1, 2)),
+            "projection": ops.reshape(targets, (-1, math.prod(targets.shape[1:]))),
         }
 
 
