@@ -8,7 +8,7 @@ PAPERS = (
         "contrast",
         "Chen et al. 2020",
         "https://arxiv.org/abs/2002.05709",
-        {"simclr_small": 277_392},
+        {"simclr": 27_966_656, "simclr_small": 277_392},
     ),
     Paper(
         "selfsupervised.rotnet",
@@ -76,5 +76,21 @@ PAPERS = (
                 ),
             )
         },
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "Henaff et al. 2019",
+        "https://arxiv.org/abs/1905.09272",
+        {"cpc": 32_194_176, "cpc_small": 37_872},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "van den Oord et al. 2018",
+        "https://arxiv.org/abs/1807.03748",
+        {"cpc_rows": 42_176},
+        dataset="digit_rows",
     ),
 )

@@ -117,11 +117,6 @@ def distillation(teacher, logits, temperature=1.0):
     return temperature**2 * ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
 
 
-def cosine_distance(a, b):
-    """`1 - cos(a, b)` of vectors `(B, C)`: `(B,)`, from 0 where they point the same way to 2."""
-    return 1.0 - ops.sum(_unit(a) * _unit(b), axis=-1)
-
-
 def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
     """Normalized temperature-scaled cross entropy: which of all views shows the same example.
 
@@ -193,6 +188,45 @@ def cosine_distance(x, y):
     Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733, equation 2.
     """
     return 2.0 - 2.0 * ops.sum(_unit(x) * _unit(y), axis=-1)
+
+
+def info_nce(prediction, all_targets, place, offset=0, weight=None):
+    """InfoNCE: which target of all examples a prediction is of.
+
+    With scores `f(t, p) = t . p`, a prediction `p` of the target `t` costs
+    `-log(exp f(t, p) / sum_s exp f(s, p))`: the sum runs over all targets of all examples.
+
+    Args:
+        prediction: float `(B, M, D)`.
+        all_targets: float `(N, L, D)`, of the examples of all replicas (`kerasdl.ops.gather`).
+        place: int `(M,)`, which of the `L` targets of its own example each prediction is of.
+        offset: The row of `all_targets` that is the first of `prediction`.
+        weight: float `(N,)`, 0 where an example is no negative of others; None for none.
+
+    Returns:
+        Means over an example's predictions: of the loss `(B,)` in nats, `ln(N L)` where all targets
+        are equal, and of how many `(B,)`, in [0, 1], score highest for their own target; and how
+        many targets they are told from, their own among them, a scalar.
+
+    Source: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4.
+    """
+    examples, each, dim = ops.shape(prediction)[0], prediction.shape[1], prediction.shape[2]
+    per_example = all_targets.shape[1]
+    targets = ops.reshape(all_targets, (-1, dim))  # (N L, D)
+    scores = ops.matmul(ops.reshape(prediction, (-1, dim)), ops.transpose(targets))
+    own = (ops.arange(examples, dtype="int32") + offset)[:, None] * per_example
+    own = ops.reshape(own + ops.cast(place, "int32"), (-1, 1))  # (B M, 1)
+    positive = ops.arange(ops.shape(targets)[0], dtype="int32")[None] == own
+    wrong = ops.where(positive, EXCLUDED, scores)
+    counted = ops.ones_like(targets[:, 0])
+    if weight is not None:
+        counted = ops.repeat(ops.cast(weight > 0, counted.dtype), per_example)
+        wrong = ops.where((counted > 0)[None], wrong, EXCLUDED)
+    right = ops.sum(ops.where(positive, scores, 0.0), axis=-1)
+    loss = ops.logsumexp(ops.where(positive, scores, wrong), axis=-1) - right
+    highest = ops.cast(right > ops.max(wrong, axis=-1), loss.dtype)
+    means = [ops.mean(ops.reshape(x, (-1, each)), axis=-1) for x in (loss, highest)]
+    return *means, ops.sum(counted)
 
 
 def _unit(z):

@@ -70,6 +70,16 @@ MODELS = {
     "simclr_small": VIEWS,
     "moco_small": VIEWS,
     "dino_small": {**VIEWS, "drop_rate": 0.0, "drop_path": 0.0, "task_kwargs": DINO},
+    "cpc_small": {
+        "tiny": True,
+        **MADE,
+        "augment": ("resized_crop", "noise"),
+        "task_kwargs": {"crop": 0.8},
+        "grad_accum_steps": 1,
+        "opt": "lars",
+        "lr": 20.0,  # a fiftieth of a weight's norm in a step
+        "eval_epochs": 1,
+    },
     "locate_small": {**DETECTION, "image_size": (9, 14)},
     "yolo_v1_small": DETECTION,
     "fast_rcnn_small": DETECTION,
