@@ -135,11 +135,10 @@ def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
 def image_text(image, text, all_image, all_text, scale, offset=0, weight=None, same=None):
     """Symmetric cross entropy of images and texts: which of all texts is an image's, and back.
 
-    With `s(u, v)` the scaled cosine, pair `i` costs half of `-log(exp s(u_i, v_i) / sum_k exp s(u_i,
-    v_k))` and half of the same with images and texts exchanged. A text that several examples of a
-    batch share is counted as another one for each of them, as the paper has it: summed over the
-    batch, that is cross entropy with equal targets for all of them, which is not 0 at best, but the
-    logarithm of their number.
+    With `s(u, v)` the scaled cosine, pair `i` costs the mean of `-log(exp s(u_i, v_i) / sum_k exp
+    s(u_i, v_k))` and of the same with images and texts exchanged. A text that several examples
+    share counts as another one in each of them, as in the paper: of their sum, that is the cross
+    entropy with equal targets, whose least value is not 0 but the logarithm of their number.
 
     Args:
         image: float `(B, P)` of length 1.

@@ -60,6 +60,9 @@ class Task:
             one of the `n` parts that the batch is divided into.
         weighs_classes: Whether it takes `--class-weight`.
         masks_tokens: Whether its tokenizer must have a mask token.
+        texts: Texts whose token ids it needs, where its data have a tokenizer.
+        text_ids: The ids of each of them, int `(N,)`, as the tokenizer gives them; None until they
+            are given, and where they are not.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
@@ -80,6 +83,8 @@ class Task:
     updates_per_step: dict = {}
     weighs_classes = False
     masks_tokens = False
+    texts: tuple = ()
+    text_ids: list | None = None
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)

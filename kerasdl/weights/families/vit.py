@@ -205,10 +205,14 @@ def _mask(prefix):
 
 
 def _has_usual_parts(backbone) -> bool:
-    """Whether the patches have a bias, and no norm behind them, and the perceptrons have biases where
-    what is behind the heads has."""
+    """Whether the patches have a bias and no norm before the blocks, and the perceptrons biases
+    where what is behind the heads has."""
     block = backbone.blocks[0]
-    return backbone.pre_norm is None and backbone.tokens.patches.use_bias and (block.mlp.use_bias == block.attention.project_bias)
+    return (
+        backbone.pre_norm is None
+        and backbone.tokens.patches.use_bias
+        and (block.mlp.use_bias == block.attention.project_bias)
+    )
 
 
 def _is_timm(model) -> bool:
