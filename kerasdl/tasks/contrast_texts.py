@@ -163,10 +163,8 @@ class ContrastTexts(Task):
         return [Retrieval(), *named]
 
     def signatures(self, model):
-        def classify(image, candidate_ids, candidate_ids_length=None):
-            if candidate_ids_length is not None:
-                candidate_ids = self.framed(candidate_ids, candidate_ids_length)
-            texts = model.encode_text(candidate_ids)
+        def classify(image, candidate_ids, candidate_ids_length):
+            texts = model.encode_text(self.framed(candidate_ids, candidate_ids_length))
             logits = model.logits(model.encode_image(image), texts)
             return {"probabilities": ops.softmax(logits, axis=-1)}
 
@@ -190,33 +188,33 @@ class ContrastTexts(Task):
         caption = {"caption_ids": self.inputs["caption_ids"]}
         shared = Spec(("K", "N"), "int32", "tokens", batched=False)
         each = Spec(("K", "N"), "int32", "tokens")
-        device = {"formats": ("tflite",)}
+        # Of ids as the data have them, with their end; without a tokenizer all files take these.
+        formats = ("tflite",) if self.info.tokenizer else ("savedmodel", "tflite")
+        of_ids = [
+            Signature("classify", image | {"candidate_ids": each}, classify_each, formats),
+            Signature("encode_image", image, encode_image),
+            Signature("encode_text", caption, encode_text, formats),
+        ]
+        if not self.info.tokenizer:
+            return of_ids
+        served = {"formats": ("savedmodel",)}
         return [
             Signature(
                 "classify",
                 image | {"candidate_ids": shared},
                 classify,
-                formats=("savedmodel",),
                 cases=tuple(self._cases()),
                 **self._texts("candidate_ids", "candidates"),
+                **served,
             ),
-            Signature("classify", image | {"candidate_ids": each}, classify_each, **device),
-            Signature("encode_image", image, encode_image),
+            *of_ids,
             Signature(
-                "encode_text",
-                caption,
-                encode_text,
-                formats=("savedmodel",),
-                **self._texts("caption_ids", "text"),
+                "encode_text", caption, encode_text, **self._texts("caption_ids", "text"), **served
             ),
-            Signature("encode_text", caption, encode_text, **device),
         ]
 
     def _texts(self, ids, name):
-        """What lets a signature take token ids as texts; {} without a tokenizer: then these are as
-        the data have them, with their end."""
-        if not self.info.tokenizer:
-            return {}
+        """What lets a signature take texts for token ids."""
         length, room = (f"{ids}_length",), self.info.max_length - 2
         together = bounds.tokens(self.info.max_length)
         line = f"{name}, each as long as the longest, are over {together} tokens"
@@ -229,15 +227,10 @@ class ContrastTexts(Task):
 
     def _cases(self):
         """Whole requests to classify: one image and three, each among another number of texts."""
-        rng = np.random.default_rng(0)
-        ids = rng.integers(0, self.info.vocab_size, (3, max(1, self.info.max_length // 2)))
-        ids[:, -1] = self.specials.end[0]
-        texts = [b"a", b"b", b"a b"]
+        rng, texts = np.random.default_rng(0), [b"a", b"b", b"a b"]
         for images, count in ((1, 3), (3, 2)):
             image = rng.random((images, *self.inputs["image"].shape)).astype("float32")
-            named = {"candidates": np.array(texts[:count], object)}
-            some = {"candidate_ids": ids[:count].astype("int32")}
-            yield {"image": image, **(named if self.info.tokenizer else some)}
+            yield {"image": image, "candidates": np.array(texts[:count], object)}
 
     def served(self, columns):
         ids = columns["caption_ids"]

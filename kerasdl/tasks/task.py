@@ -321,6 +321,7 @@ class Signature:
             `boxes`, `image`, `tokens`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
+            Ids `("K", "N")` without a batch axis are any number of texts.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
         noise: `{input: Noise}` of what an image is made from, where files sample no numbers.
         limits: The `Limit`s of its inputs; a SavedModel refuses what is not so.
