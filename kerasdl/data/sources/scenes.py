@@ -34,9 +34,8 @@ def load(where, options):
 
     They are gray, or colored with the argument `colors=6`, of one digit each with `digits=1`, which
     is also the `label` then, of one or two with `digits=2`, and 48x48 pixels if `image_size` does
-    not say otherwise. Captions are also there as token ids, `caption_ids`, where the task wants
-    them. All are made at once, a few thousand a second: called from TensorFlow's threads, Python
-    may never end.
+    not say otherwise. Captions are also there as token ids, `caption_ids`. All are made at once, a
+    few thousand a second: called from TensorFlow's threads, Python may never end.
     """
     if where not in ARGUMENTS:
         *others, last = filter(None, ARGUMENTS)
@@ -55,7 +54,7 @@ def load(where, options):
     if where in MORE:
         columns["label"] = Column("label", (), scenes.CLASS_NAMES[1:])
     names, tokenizers = wanted.used(wanted.kinds(columns), options.task), {}
-    reads = CAPTION_IDS in wanted.specs(options.task)
+    reads = CAPTION_IDS in (wanted.specs(options.task) or GIVES)
     names += ["caption"] * (reads and "caption" not in names)
 
     def sample(part, index):
