@@ -137,8 +137,8 @@ def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
 
     Source: Chen et al. 2020, https://arxiv.org/abs/2002.05709, equation 1.
     """
-    rows = ops.reshape(_unit(z), (-1, z.shape[-1]))  # (2 B, D)
-    columns = ops.reshape(_unit(all_z), (-1, z.shape[-1]))  # (2 N, D)
+    rows = ops.reshape(unit(z), (-1, z.shape[-1]))  # (2 B, D)
+    columns = ops.reshape(unit(all_z), (-1, z.shape[-1]))  # (2 N, D)
     scores = ops.matmul(rows, ops.transpose(columns)) / temperature  # (2 B, 2 N)
     own = ops.arange(ops.shape(rows)[0], dtype="int32") + 2 * offset
     other = own + 1 - 2 * (own % 2)  # views 2 i and 2 i + 1 show one example
@@ -169,7 +169,7 @@ def contrast_with_queue(query, key, queue, temperature=0.07):
 
     Source: He et al. 2019, https://arxiv.org/abs/1911.05722, equation 1.
     """
-    query = _unit(query)
+    query = unit(query)
     right = ops.sum(query * key, axis=-1, keepdims=True) / temperature
     wrong = ops.matmul(query, ops.transpose(queue)) / temperature
     loss = ops.logsumexp(ops.concatenate([right, wrong], axis=-1), axis=-1) - right[:, 0]
@@ -187,7 +187,7 @@ def cosine_distance(x, y):
 
     Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733, equation 2.
     """
-    return 2.0 - 2.0 * ops.sum(_unit(x) * _unit(y), axis=-1)
+    return 2.0 - 2.0 * ops.sum(unit(x) * unit(y), axis=-1)
 
 
 def info_nce(prediction, all_targets, place, offset=0, weight=None):
@@ -229,6 +229,48 @@ def info_nce(prediction, all_targets, place, offset=0, weight=None):
     return *means, ops.sum(counted)
 
 
-def _unit(z):
-    """Vectors of length 1; zeros stay zeros."""
+def image_text(image, text, all_image, all_text, scale, offset=0, weight=None, same=None):
+    """Symmetric cross entropy of images and texts: which of all texts is an image's, and back.
+
+    With `s(u, v)` the scaled cosine, pair `i` costs the mean of `-log(exp s(u_i, v_i) / sum_k exp
+    s(u_i, v_k))` and of the same with images and texts exchanged. A text that several examples
+    share counts as another one in each of them, as in the paper: of their sum, that is the cross
+    entropy with equal targets, whose least value is not 0 but the logarithm of their number.
+
+    Args:
+        image: float `(B, P)` of length 1.
+        text: float `(B, P)`, likewise.
+        all_image: float `(N, P)`, those of all replicas (`kerasdl.ops.gather`).
+        all_text: float `(N, P)`, likewise.
+        scale: What cosines are multiplied by, a scalar.
+        offset: The row of `all_image` that is the first of `image`.
+        weight: float `(N,)`, 0 where an example is no negative of others; None for none.
+        same: bool `(B, N)`, which texts are equal to a pair's own; it alone if None.
+
+    Returns:
+        Loss `(B,)` in nats, `ln N` where all are equally near; and in how many of both directions
+        `(B,)`, in [0, 1], what is nearest is right: a pair's own, or one that is the `same`.
+
+    Source: Radford et al. 2021, https://arxiv.org/abs/2103.00020, figure 3.
+    """
+    place = ops.arange(ops.shape(all_image)[0], dtype="int32")
+    own = ops.arange(ops.shape(image)[0], dtype="int32") + offset
+    positive = place[None] == own[:, None]  # (B, N)
+    right = positive if same is None else positive | same
+    losses, nearest = [], []
+    for rows, columns in ((image, all_text), (text, all_image)):
+        scores = scale * ops.matmul(rows, ops.transpose(columns))  # (B, N)
+        if weight is not None:
+            scores = ops.where(positive | (weight > 0)[None], scores, EXCLUDED)
+        own_score = ops.sum(ops.where(positive, scores, 0.0), axis=-1)
+        losses.append(ops.logsumexp(scores, axis=-1) - own_score)
+        best, other = (
+            ops.max(ops.where(chosen, scores, EXCLUDED), axis=-1) for chosen in (right, ~right)
+        )
+        nearest.append(ops.cast(best > other, scores.dtype))
+    return sum(losses) / 2, sum(nearest) / 2
+
+
+def unit(z):
+    """Vectors `(..., D)` of length 1; zeros stay zeros."""
     return z * ops.rsqrt(ops.maximum(ops.sum(ops.square(z), axis=-1, keepdims=True), TINY_LENGTH))

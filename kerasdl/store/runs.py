@@ -104,6 +104,7 @@ class Run:
         Raises:
             ValueError: No checkpoint can be read.
         """
+        from kerasdl.data.text.tokenizer import give_texts
         from kerasdl.store import weightless
 
         self.check_fit()
@@ -123,7 +124,7 @@ class Run:
             variables = {k: v for k, v in variables.items() if not k.endswith(weightless.SEEDS)}
             checkpoint.restore(variables, arrays)
         task = tasks.get(catalog.row(self.model_name).task)(self.info, self.recipe)
-        return model, task
+        return model, give_texts(task)
 
     def weights(self, which: str, say=print) -> dict:
         """`{path: array}` of the best or the last weights, averaged ones where there are any.

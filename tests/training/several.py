@@ -80,6 +80,16 @@ MODELS = {
         "lr": 20.0,  # a fiftieth of a weight's norm in a step
         "eval_epochs": 1,
     },
+    "clip_small": {
+        "tiny": True,
+        **MADE,
+        "max_length": 8,
+        "model_kwargs": {"text_drop_rate": 0.0},
+        "augment": ("noise",),
+        "grad_accum_steps": 1,
+        "sync_batch_norm": True,
+        "eval_epochs": 1,
+    },
     "locate_small": {**DETECTION, "image_size": (9, 14)},
     "yolo_v1_small": DETECTION,
     "fast_rcnn_small": DETECTION,
