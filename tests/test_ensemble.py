@@ -56,7 +56,8 @@ def test_a_run_that_answers_as_the_mean_of_its_members(members, tmp_path, capsys
     assert said["mean"]["test"]["top1"] == pytest.approx(np.mean(each))
     assert evaluate_artifact(out)["top1"] == pytest.approx(top1)
     assert said["val"]["top1"] == pytest.approx(evaluate_artifact(out, "val")["top1"])
-    assert "mean of 3 members: test loss" in err and (out / "report.html").is_file()
+    assert "mean of 3 members: test loss" in err
+    assert "<h2>Members</h2>" in (out / "report.html").read_text()
     # It is a teacher as any classifier is
     teacher = open_teacher(str(out), "float32")
     np.testing.assert_allclose(np.exp(teacher.logits(digits["image"])), p, rtol=1e-4, atol=1e-7)

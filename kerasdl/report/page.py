@@ -56,6 +56,7 @@ def write(folder, card: dict | None = None) -> Path:
         _header(folder, args, metrics),
         _tiles(metrics),
         *(f"<p class=warning>{esc(warning)}</p>" for warning in metrics.get("warnings", ())),
+        _members(metrics),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
         _confusion(metrics.get("objects"), (*info.class_names, "none"), "objects and detections"),
@@ -122,6 +123,21 @@ def _tiles(metrics):
         for i, (k, v) in enumerate(tiles)
     ]
     return f"<section class=tiles>{''.join(divs)}</section>"
+
+
+def _members(metrics):
+    """The members of an ensemble beside it, on the test part."""
+    members, mean = metrics.get("members"), metrics.get("mean") or {}
+    if not members:
+        return ""
+    names = list(_loss_last(metrics.get("test", {})))
+    named = {**members, "mean of the members": mean, "mean of their probabilities": metrics}
+    rows = [
+        (printable(name), one.get("model", ""), *(number_text(one["test"].get(n)) for n in names))
+        for name, one in named.items()
+    ]
+    shown = table(("run", "model", *(f"test {n}" for n in names)), rows, "num")
+    return f"<h2>Members</h2>{shown}"
 
 
 def _curves(rows, best):
