@@ -171,9 +171,10 @@ def clip_b32(image_shape=(224, 224, 3), vocab_size=49408, max_length=77, **kwarg
 
 
 def clip_small(image_shape=(48, 48, 1), vocab_size=512, max_length=16, **kwargs):
-    """A small residual network and two blocks of 64 channels for texts."""
+    """A residual network of three narrow stages, and two blocks of 64 channels for texts."""
     kwargs = {"vocab_size": vocab_size, "max_length": max_length, **kwargs}
-    sizes = {"backbone": "resnet20", "projection_dim": 64, "text_dim": 64, "text_depth": 2}
+    sizes = {"backbone": "resnet18", "depths": (1, 1, 1), "filters": (32, 64, 128)}
+    sizes |= {"projection_dim": 64, "text_dim": 64, "text_depth": 2}
     sizes |= {"text_heads": 4, "text_mlp_dim": 256}
     return construct_on_backbone(CLIP, "clip_small", image_shape, sizes, kwargs)
 
@@ -206,11 +207,13 @@ TINY = {
 RECIPE = {
     "clip_b32": {"lr": 0.0005, "weight_decay": 0.2, "warmup_epochs": 1.0},
     "clip_small": {
-        "epochs": 30,
+        "epochs": 50,
         "batch_size": 128,
         "lr": 0.002,
         "warmup_epochs": 1.0,
         "weight_decay": 0.1,
+        "augment": ("shift", "rotate", "noise"),
+        "eval_epochs": 10,
         "task_kwargs": {"templates": ["a {}", "an {}"]},
     },
 }
