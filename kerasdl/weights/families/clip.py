@@ -5,7 +5,6 @@ Source: https://huggingface.co/docs/transformers/model_doc/clip; the norm before
 """
 
 from kerasdl.errors import UserError
-from kerasdl.models.vision_transformer.vit import ViTBackbone
 from kerasdl.weights import image_facts
 from kerasdl.weights.configs import Config
 from kerasdl.weights.rename import Family, Rule, dense, norm
@@ -60,7 +59,7 @@ def rules():
 def accepts(model) -> bool:
     """Whether its tower of images is such a ViT."""
     backbone = model.backbone
-    if not isinstance(backbone, ViTBackbone) or not backbone.blocks:
+    if type(backbone).__name__ != "ViTBackbone" or not backbone.blocks:
         return False
     block, tokens = backbone.blocks[0], backbone.tokens
     return (
