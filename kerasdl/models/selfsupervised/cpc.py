@@ -221,7 +221,7 @@ class CPC(OnBackbone):
         statistics = {"input_mean": input_mean, "input_std": input_std}
         patch_shape = (*self.patch_size, self.image_shape[-1])
         self.set_backbone(backbone, patch_shape, **statistics, **backbone_args)
-        self.context = CONTEXTS[context](context_dim, context_depth, name="context")
+        self.autoregressor = CONTEXTS[context](context_dim, context_depth, name="context")
         self.target_dim = target_dim or self.backbone.width
         self.target = None
         if target_dim:  # without bias, which would add the same to all scores of a prediction
@@ -233,8 +233,8 @@ class CPC(OnBackbone):
 
     def build(self, input_shape):
         encodings = (None, *self.grid, self.backbone.width)
-        self.context.build(encodings)
-        self.head.build(self.context.compute_output_shape(encodings))
+        self.autoregressor.build(encodings)
+        self.head.build(self.autoregressor.compute_output_shape(encodings))
         if self.target is not None:
             self.target.build(encodings)
 
@@ -267,7 +267,7 @@ class CPC(OnBackbone):
 
     def represent(self, z, training=False):
         """The features `(B, D)` of images, from the encodings of their patches; see `pooling`."""
-        return pooled(self.context(z, training=training) if self.pooling == "context" else z)
+        return pooled(self.autoregressor(z, training=training) if self.pooling == "context" else z)
 
     def features(self, x, training=False):
         """The representation of images `(B, H, W, C)`, float `(B, D)`; see `pooling`."""
@@ -276,7 +276,7 @@ class CPC(OnBackbone):
     def call(self, x, training=False):
         z = self.encode(x, training=training)
         shape = (-1, *self.grid, len(self.steps), self.target_dim)
-        c = self.context(z, training=training)
+        c = self.autoregressor(z, training=training)
         # W_k c_t of equation 3, such that scores are of order 1 whatever E is
         predictions = ops.reshape(self.head(c), shape) / math.sqrt(self.target_dim)
         return {"targets": self.targets(z), "predictions": predictions}
@@ -351,4 +351,5 @@ TINY = {
 }
 RECIPE = {
     "cpc": {"task_kwargs": {"crop": 0.9375, "color": "drop"}, "augment": ("resized_crop", "flip")},
+    "cpc_rows": {"epochs": 60, "batch_size": 64, "lr": 0.003, "augment": ("shift",)},
 }
