@@ -46,8 +46,8 @@ PAPERS = (
         "predict_patches",
         "Henaff et al. 2019",
         "https://arxiv.org/abs/1905.09272",
-        {"cpc_small": 37_872, "cpc": 32_194_176},
-        dataset="photos",
+        {"cpc_small": 36_528, "cpc": 32_194_176},
+        image_sizes={"cpc": 256},
     ),
     Paper(
         "selfsupervised.cpc",

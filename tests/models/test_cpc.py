@@ -108,4 +108,4 @@ def test_each_patch_is_encoded_alone(model, rng):
 )
 def test_what_does_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
-        cpc.cpc_small(**arguments)
+        cpc.cpc_small((32, 32, 3), **{"patch_size": 8, "stride": 4, **arguments})
