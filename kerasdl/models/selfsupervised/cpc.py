@@ -349,9 +349,15 @@ TINY = {
         "pooling": "context",
     },
 }
-# Of one setting of `cpc_small` and two of `cpc_rows`, by the linear probe on validation
 RECIPE = {
-    "cpc": {"task_kwargs": {"crop": 0.9375, "color": "drop"}, "augment": ("resized_crop", "flip")},
+    "cpc": {  # of the first paper, with the second's dropping of colors
+        "batch_size": 16,
+        "opt": "adam",
+        "lr": 0.0002,
+        "augment": ("shift", "flip"),
+        "task_kwargs": {"crop": 0.9375, "color": "drop"},
+    },
+    # Of one setting of `cpc_small` and two of `cpc_rows`, by the linear probe on validation
     "cpc_small": {"epochs": 20, "batch_size": 64, "lr": 0.003, "augment": ("shift",)},
     "cpc_rows": {"epochs": 60, "batch_size": 64, "lr": 0.003, "augment": ("shift",)},
 }
