@@ -42,29 +42,25 @@ class MaskedBlock(keras.layers.Layer):
 
     def __init__(self, dim=256, **kwargs):
         super().__init__(**kwargs)
-
-        def conv(filters, size, name, **kwargs):
-            kwargs["kernel_initializer"] = he_normal()
-            return keras.layers.Conv2D(filters, size, name=name, **kwargs)
-
         self.dim = dim
-        self.make = conv
-        self.conv1 = conv(dim, 1, "conv1", activation="relu")
-        self.conv2 = conv(dim, (1, 3), "conv2", padding="same")
-        self.conv3 = conv(dim, (2, 1), "conv3", activation="relu")
+        self.conv1 = _conv(dim, 1, "conv1", activation="relu")
+        self.conv2 = _conv(dim, (1, 3), "conv2", padding="same")
+        self.conv3 = _conv(dim, (2, 1), "conv3", activation="relu")
 
     def build(self, input_shape):
-        inner = (*input_shape[:-1], self.dim)
+        self.conv4 = _conv(input_shape[-1], 1, "conv4")
         self.conv1.build(input_shape)
-        self.conv2.build(inner)
-        self.conv3.build(inner)
-        self.conv4 = self.make(input_shape[-1], 1, "conv4")
-        self.conv4.build(inner)
+        for conv in (self.conv2, self.conv3, self.conv4):
+            conv.build((*input_shape[:-1], self.dim))
 
     def call(self, x):
         y = self.conv2(self.conv1(x))
         y = ops.pad(y, ((0, 0), (1, 0), (0, 0), (0, 0)))  # above: a row and the one before it
         return x + self.conv4(self.conv3(y))
+
+
+def _conv(filters, size, name, **kwargs):
+    return keras.layers.Conv2D(filters, size, kernel_initializer=he_normal(), name=name, **kwargs)
 
 
 @register
