@@ -8,7 +8,7 @@ PAPERS = (
         "contrast",
         "Chen et al. 2020",
         "https://arxiv.org/abs/2002.05709",
-        {"simclr": 27_966_656, "simclr_small": 277_392},
+        {"simclr_small": 277_392, "simclr": 27_966_656},
     ),
     Paper(
         "selfsupervised.rotnet",
@@ -82,8 +82,8 @@ PAPERS = (
         "predict_patches",
         "Henaff et al. 2019",
         "https://arxiv.org/abs/1905.09272",
-        {"cpc": 32_194_176, "cpc_small": 37_872},
-        dataset="photos",
+        {"cpc_small": 36_528, "cpc": 32_194_176},
+        image_sizes={"cpc": 256},
     ),
     Paper(
         "selfsupervised.cpc",

@@ -68,7 +68,7 @@ def test_a_linear_map_for_each_step(model, rng):
     outputs, z = model(patches), model.encode(patches)
     kernel, bias = (np.asarray(w).reshape(-1, 2, 5) for w in model.head.weights)
     for k in range(2):
-        expected = (model.context(z) @ kernel[:, k] + bias[:, k]) / math.sqrt(5)
+        expected = (model.autoregressor(z) @ kernel[:, k] + bias[:, k]) / math.sqrt(5)
         np.testing.assert_allclose(outputs["predictions"][..., k, :], expected, atol=1e-5)
     np.testing.assert_allclose(outputs["targets"], z @ model.target.weights[0], atol=1e-5)
     rows = cpc.cpc_rows(dims=(9,), context_dim=7)
@@ -83,7 +83,7 @@ def test_features_are_a_mean_over_the_grid(pooling, rng):
     image = rng.random((2, 10, 12, 1), np.float32)
     z = model.encode(model.patches(image))
     assert z.shape == (2, 4, 3, 8)
-    each = z if pooling == "encodings" else model.context(z)
+    each = z if pooling == "encodings" else model.autoregressor(z)
     np.testing.assert_allclose(model.features(image), np.mean(each, axis=(1, 2)), atol=1e-6)
 
 
@@ -108,4 +108,4 @@ def test_each_patch_is_encoded_alone(model, rng):
 )
 def test_what_does_not_fit(arguments, message):
     with pytest.raises(ValueError, match=message):
-        cpc.cpc_small(**arguments)
+        cpc.cpc_small((32, 32, 3), **{"patch_size": 8, "stride": 4, **arguments})

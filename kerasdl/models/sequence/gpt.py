@@ -340,18 +340,23 @@ _SIZES = {
     "drop_rate": 0.05,
 }
 TINY = {
-    "gpt2_small": _SIZES,
-    "char_gpt": {
+    "gpt2_small": {**_SIZES, "prenorm": False},
+    "char_gpt": {  # of Llama's rows too
         **_SIZES,
         "positions": "rotary",
         "norm": "rms",
         "mlp": "swiglu",
-        "prenorm": False,
         "num_kv_heads": 2,
         "num_experts": 4,
         "top_k": 3,
         "tied": False,
         "use_bias": False,
+        "epsilon": 1e-4,
+        "head_dim": 6,
+        "theta": 500.0,
+        "activation": "gelu",
+        "token_drop_rate": 0.05,
+        "attention_drop_rate": 0.1,
     },
 }
 _TEXT = {"weight_decay": 0.1, "clip_grad": 1.0}
