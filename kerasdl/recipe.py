@@ -53,7 +53,7 @@ class Recipe:
         lr_base_batch: Batch size that the rate is given for; it is scaled by batch_size /
             lr_base_batch.
         opt: Optimizer.
-        momentum: Momentum of sgd and rmsprop.
+        momentum: Momentum of sgd, nesterov, lars and rmsprop.
         beta1: Decay of the first moment in adam, adamw and lion.
         weight_decay: Weight decay, not of biases and norms; decoupled in adamw and lion, else added
             to the gradient.
@@ -146,9 +146,9 @@ class Recipe:
     batch_size: int = 64
     lr: float = 0.001
     lr_base_batch: int | None = None
-    opt: Literal["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"] = (
-        "adamw"
-    )
+    opt: Literal[
+        "sgd", "nesterov", "lars", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"
+    ] = "adamw"
     momentum: float = 0.9
     beta1: float = 0.9
     weight_decay: float = 0.0

@@ -6,6 +6,7 @@ from kerasdl.catalog import (
     cnn,
     detection,
     generative,
+    multimodal,
     segmentation,
     selfsupervised,
     sequence,
@@ -25,6 +26,7 @@ CHAPTERS = {
     "Segmentation": segmentation.PAPERS,
     "Detection": detection.PAPERS,
     "Self-supervision": selfsupervised.PAPERS,
+    "Images and texts": multimodal.PAPERS,
 }
 PAPERS = tuple(paper for papers in CHAPTERS.values() for paper in papers)
 ROWS = tuple(model for paper in PAPERS for model in paper.models())

@@ -50,7 +50,7 @@ class Task:
         views: `{view: settings}` of the augmented views of each example: a batch has
             `<column>_<view>` besides each column of pixels, augmented with the run's settings and
             these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
-            the column itself is left as it is.
+            the column itself is left as it is. An `image_size` among them is that of the view.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -60,12 +60,16 @@ class Task:
             one of the `n` parts that the batch is divided into.
         weighs_classes: Whether it takes `--class-weight`.
         masks_tokens: Whether its tokenizer must have a mask token.
+        texts: Texts whose token ids it needs, where its data have a tokenizer.
+        text_ids: The ids of each of them, int `(N,)`, as the tokenizer gives them; None until they
+            are given, and where they are not.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
         served_examples: How many test examples exported files are evaluated on.
+        steps_per_epoch, total_steps: Of the training, once it is prepared; None before.
     """
 
     inputs: dict = {}
@@ -80,11 +84,15 @@ class Task:
     updates_per_step: dict = {}
     weighs_classes = False
     masks_tokens = False
+    texts: tuple = ()
+    text_ids: list | None = None
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)
     monitor = "-loss"
     served_examples = 2000
+    steps_per_epoch: int | None = None
+    total_steps: int | None = None
 
     def __init__(self, info: DataInfo, recipe):
         self.info = info
@@ -122,6 +130,11 @@ class Task:
             )
         return value
 
+    @classmethod
+    def views_of(cls, recipe) -> dict:
+        """The `views` of a run with these settings."""
+        return cls.views
+
     @staticmethod
     def head_classes(info: DataInfo) -> tuple:
         """Names of the classes that the last axis of the model's head stands for; () where it
@@ -138,6 +151,9 @@ class Task:
             Lines for the user.
         """
         return []
+
+    def begin(self, model) -> None:
+        """What follows once a new training's model has its first weights: a teacher takes them."""
 
     def arguments(self) -> dict:
         """Constructor arguments of the model that the data decide."""
@@ -323,6 +339,7 @@ class Signature:
             `boxes`, `image`, `tokens`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
+            Ids `("K", "N")` without a batch axis are any number of texts.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
         noise: `{input: Noise}` of what an image is made from, where files sample no numbers.
         limits: The `Limit`s of its inputs; a SavedModel refuses what is not so.

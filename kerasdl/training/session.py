@@ -9,6 +9,7 @@ from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
 from kerasdl.data import augment, fingerprint, labeled, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
+from kerasdl.data.text.tokenizer import give_texts
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, copying, initial, runs
@@ -97,12 +98,14 @@ class Session:
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
         info = self._info(initial, old.info if resuming else None)
-        self.task = Distill(info, recipe, teacher) if teacher else task_class(info, recipe)
+        task = Distill(info, recipe, teacher) if teacher else task_class(info, recipe)
+        self.task = give_texts(task)
         if teacher:
             data["teacher"] = self._check_teacher(teacher, old)
         tta.check(recipe.tta, self.task)
         for line in self.task.measure(self.train):
             say(line)
+        self.task.steps_per_epoch, self.task.total_steps = self.steps_per_epoch, self.total_steps
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {
@@ -124,6 +127,7 @@ class Session:
                 say(initial.copy_to(self.model, self.task.head_classes(info)))
                 if source := initial.source(self.model):
                     data["source"] = source
+                self.task.begin(self.model)
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())

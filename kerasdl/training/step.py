@@ -226,7 +226,8 @@ class Trainer(keras.Model):
             )
         else:
             norms = tf.zeros(len(gradients))
-        decay = [recipe.weight_decay if optimizers.decays(v) else 0.0 for v in variables]
+        amount = 0.0 if recipe.opt in optimizers.OWN_DECAY else recipe.weight_decay
+        decay = [amount if optimizers.decays(v) else 0.0 for v in variables]
         coupled = recipe.opt not in optimizers.DECOUPLED
         if coupled:
             gradients = [

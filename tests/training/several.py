@@ -36,6 +36,15 @@ DETECTION = {
     "sync_batch_norm": True,
     "eval_epochs": 1,
 }
+VIEWS = {
+    "tiny": True,
+    **MADE,
+    "augment": ("resized_crop", "noise"),
+    "grad_accum_steps": 1,  # SimCLR's loss takes the whole batch at once
+    "sync_batch_norm": True,
+    "eval_epochs": 1,
+}
+DINO = {"local_crops": 2, "local_size": 4, "warmup_epochs": 2}
 MODELS = {
     "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1, "grad_accum_steps": 3},
     "resnet20": {"tiny": True, "sync_batch_norm": True, "grad_accum_steps": 3},
@@ -58,11 +67,26 @@ MODELS = {
     },
     "ddpm_unet_small": {"tiny": True, "drop_rate": 0.0},
     "unet_small": {"tiny": True, "drop_rate": 0.0, **MADE, "eval_epochs": 1},
-    "simclr_small": {
+    "simclr_small": VIEWS,
+    "moco_small": VIEWS,
+    "dino_small": {**VIEWS, "drop_rate": 0.0, "drop_path": 0.0, "task_kwargs": DINO},
+    "cpc_small": {
         "tiny": True,
         **MADE,
         "augment": ("resized_crop", "noise"),
-        "grad_accum_steps": 1,  # its loss takes the whole batch at once
+        "task_kwargs": {"crop": 0.8},
+        "grad_accum_steps": 1,
+        "opt": "lars",
+        "lr": 20.0,  # a fiftieth of a weight's norm in a step
+        "eval_epochs": 1,
+    },
+    "clip_small": {
+        "tiny": True,
+        **MADE,
+        "max_length": 8,
+        "model_kwargs": {"text_drop_rate": 0.0},
+        "augment": ("noise",),
+        "grad_accum_steps": 1,
         "sync_batch_norm": True,
         "eval_epochs": 1,
     },

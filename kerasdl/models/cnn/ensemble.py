@@ -41,6 +41,7 @@ class Ensemble(Model):
     def __init__(self, image_shape, num_classes, members, input_mean=0.0, input_std=1.0, **kwargs):
         super().__init__(**kwargs)
         self.image_shape = tuple(image_shape)
+        self.num_classes = num_classes
         common = {"num_classes": num_classes, "input_mean": input_mean, "input_std": input_std}
         self.members = []
         with keras.name_scope(self.name, caller=self):  # weights' paths begin with our name
@@ -56,7 +57,7 @@ class Ensemble(Model):
         return keras.Input(self.image_shape)
 
     def compute_output_shape(self, input_shape):
-        return self.members[0].compute_output_shape(input_shape)
+        return (input_shape[0], self.num_classes)
 
     def call(self, x, training=False):
         outputs = [member(x, training=training) for member in self.members]

@@ -249,16 +249,17 @@ class GPT(Model):
             return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
         return logits
 
-    def encode(self, token_ids):
+    def encode(self, token_ids, training=False):
         """What the scores are made of: the last block's answer, normed.
 
         Args:
             token_ids: int32 `(B, N)`.
+            training: Whether to drop.
 
         Returns:
             float `(B, N, D)`.
         """
-        return self._encode(token_ids)[0]
+        return self._encode(token_ids, training)[0]
 
     def score(self, encoded):
         """Logits `(B, N, V)` of what `encode` gives, or of some positions of it."""

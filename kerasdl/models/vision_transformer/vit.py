@@ -129,10 +129,12 @@ class ViTBackbone(Backbone):
         class_token, registers, positions_before, patch_bias, fixed_positions: Of the tokens; see
             `Tokens`.
         final_norm: Whether layer norm comes last.
+        pre_norm: Whether layer norm comes between the tokens and the blocks.
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
+        x: float `(B, H, W, C)`, images in [0, 1]; of another size too, to whose patches the
+            positions are interpolated.
         training: Whether to drop.
 
     Returns:
@@ -166,6 +168,7 @@ class ViTBackbone(Backbone):
         input_std=1.0,
         project_bias=None,
         patch_bias=True,
+        pre_norm=False,
         **kwargs,
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
@@ -179,6 +182,9 @@ class ViTBackbone(Backbone):
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         tokens = (class_token, registers, positions_before, patch_bias, fixed_positions)
         self.tokens = Tokens(dim, patch_size, *tokens, name="tokens")
+        self.pre_norm = None
+        if pre_norm:
+            self.pre_norm = keras.layers.LayerNormalization(epsilon=epsilon, name="pre_norm")
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
             EncoderBlock(
@@ -208,7 +214,7 @@ class ViTBackbone(Backbone):
     def build(self, input_shape):
         build_chain(input_shape, self.normalize, self.tokens)
         shape = (None, self.tokens.before + self.grid[0] * self.grid[1], self.dim)
-        for child in (self.drop, *self.blocks, *filter(None, [self.norm])):
+        for child in filter(None, (self.pre_norm, self.drop, *self.blocks, self.norm)):
             child.build(shape)
 
     def call(self, x, training=False):
@@ -227,7 +233,8 @@ class ViTBackbone(Backbone):
         return self._encoded(x, training, visible)[0]
 
     def _encoded(self, x, training, visible=None):
-        x = self.tokens(self.normalize(x))  # (B, N, D)
+        grid = tuple(side // self.tokens.patch_size for side in x.shape[1:3])
+        x = self.embed(x)  # (B, N, D)
         if visible is not None:
             before = self.tokens.before
             x = ops.concatenate([x[:, :before], take_tokens(x[:, before:], visible)], axis=1)
@@ -239,12 +246,17 @@ class ViTBackbone(Backbone):
                 x = self.norm(x)
             if i + 1 in self.ends and visible is None:
                 patches = x[:, self.tokens.before :]
-                stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *self.grid, self.dim))
+                stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *grid, self.dim))
         return x, stages
+
+    def embed(self, x):
+        """What the first block is given, float `(B, N, D)`; it has no dropout."""
+        x = self.tokens(self.normalize(x))
+        return self.pre_norm(x) if self.pre_norm else x
 
     def attention_maps(self, x):
         """The attention weights of every block; see `ViT.attention_maps`."""
-        x = self.tokens(self.normalize(x))
+        x = self.embed(x)
         maps = []
         for block in self.blocks:
             x, weights = block(x, training=False, return_weights=True)
