@@ -8,7 +8,7 @@ import numpy as np
 
 from kerasdl.metrics.evaluator import Evaluator
 
-COLLAPSED = 0.03  # a spread below it
+OF_EMBEDDINGS, OF_FEATURES = 0.2, 0.03  # a spread below it is a collapse
 
 
 class Spread(Evaluator):
@@ -18,11 +18,15 @@ class Spread(Evaluator):
     0, as of embeddings that are evenly spread over the sphere. Features behind a ReLU point into
     one part of space and have less, about 0.1 at a random start. Looked at is `projection`,
     or else `features`, of what is predicted.
+
+    Args:
+        collapsed: The spread below which there is a warning.
     """
 
     metrics = ("spread",)
 
-    def __init__(self):
+    def __init__(self, collapsed: float = OF_FEATURES):
+        self.collapsed = collapsed
         self.sums = {"count": np.zeros(()), "sum": np.zeros(())}
 
     def update(self, outputs: dict, batch: dict) -> None:
@@ -46,14 +50,14 @@ class Spread(Evaluator):
         self.sums = {name: self.sums[name] + np.asarray(state[name]) for name in self.sums}
 
     def result(self) -> dict:
-        """`test`: `spread`; and `warnings` where it is below `COLLAPSED`."""
+        """`test`: `spread`; and `warnings` where it is below `collapsed`."""
         mean = self.sums["sum"] / max(float(self.sums["count"]), 1.0)
         spread = float(np.sqrt(max(1.0 - float(mean @ mean), 0.0)))
         warning = (
             f"representations have collapsed: embeddings of length 1 deviate by {spread:.2g} from "
-            f"their mean, less than {COLLAPSED:g}; all images look alike to this model"
+            f"their mean, less than {self.collapsed:g}; all images look alike to this model"
         )
         return {
             "test": {"spread": spread},
-            **({"warnings": [warning]} if spread < COLLAPSED else {}),
+            **({"warnings": [warning]} if spread < self.collapsed else {}),
         }

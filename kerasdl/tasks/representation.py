@@ -4,7 +4,7 @@ from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.metrics.probe import KNN, LinearProbe
-from kerasdl.metrics.spread import Spread
+from kerasdl.metrics.spread import OF_FEATURES, Spread
 from kerasdl.ops.decoding import greedy
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.tasks.task import Number, Signature, Task
@@ -28,6 +28,7 @@ class Representation(Task):
     }
     monitor = "-loss"
     recipe = {"eval_epochs": 10}
+    collapsed = OF_FEATURES  # a spread of embeddings below which it is said
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
@@ -46,9 +47,9 @@ class Representation(Task):
     def evaluators(self):
         num_classes = len(self.info.class_names)
         if not num_classes:
-            return [Spread()]
+            return [Spread(self.collapsed)]
         return [
-            Spread(),
+            Spread(self.collapsed),
             KNN(num_classes, self.settings["neighbors"]),
             LinearProbe(num_classes, self.settings["probe_labels"]),
         ]

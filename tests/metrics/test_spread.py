@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasdl.metrics.evaluator import joined
-from kerasdl.metrics.spread import COLLAPSED, Spread
+from kerasdl.metrics.spread import OF_EMBEDDINGS, OF_FEATURES, Spread
 
 
 def given(z, name="features", weight=None):
@@ -30,8 +30,13 @@ def test_from_one_place_to_all_directions(rng):
 def test_a_collapse_is_a_warning_and_nothing_else_is(rng):
     center, around = rng.normal(size=8), rng.normal(size=(40, 8))
     assert "warnings" not in given(center + around).result()
-    result = given(center + 0.3 * COLLAPSED * around).result()
-    assert "have collapsed" in result["warnings"][0] and 0 < result["test"]["spread"] < COLLAPSED
+    result = given(center + 0.3 * OF_FEATURES * around).result()
+    assert "have collapsed" in result["warnings"][0] and 0 < result["test"]["spread"] < OF_FEATURES
+    stricter = Spread(OF_EMBEDDINGS)
+    stricter.merge(given(center + 0.05 * around).state())
+    assert (
+        "warnings" in stricter.result() and "warnings" not in given(center + 0.05 * around).result()
+    )
     both = joined([result, {"test": {"knn_top1": 0.5}, "more": 1}, result])
     assert both["test"].keys() == {"spread", "knn_top1"} and both["more"] == 1
     assert both["warnings"] == 2 * result["warnings"]
