@@ -202,7 +202,11 @@ def markdown(card: dict) -> str:
         f"`{card['model']}` ({card['paper']}; task `{card['task']}`), "
         f"{card['trainable_parameters']:,} trainable parameters, "
         f"{_origin(card, _code(card['dataset']))}"
-        + ("." if card.get("weights_of") else f" with seed {card['seed']}."),
+        + (
+            "."
+            if card.get("weights_of") or "members" in card["metrics"]
+            else f" with seed {card['seed']}."
+        ),
         "",
         f"- Input: {_input(data)}; batch: {card['batch']}.",
         *_classes(data),
