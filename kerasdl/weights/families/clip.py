@@ -5,7 +5,6 @@ Source: https://huggingface.co/docs/transformers/model_doc/clip; the norm before
 """
 
 from kerasdl.errors import UserError
-from kerasdl.models.vision_transformer.vit import ViTBackbone
 from kerasdl.weights import image_facts
 from kerasdl.weights.configs import Config
 from kerasdl.weights.rename import Family, Rule, dense, norm
@@ -60,12 +59,11 @@ def rules():
 def accepts(model) -> bool:
     """Whether its tower of images is such a ViT."""
     backbone = model.backbone
-    if not isinstance(backbone, ViTBackbone) or not backbone.blocks:
+    if getattr(backbone, "pre_norm", None) is None:  # no ViT
         return False
     block, tokens = backbone.blocks[0], backbone.tokens
     return (
-        backbone.pre_norm is not None
-        and backbone.norm is not None
+        backbone.norm is not None
         and not backbone.gated
         and not tokens.patches.use_bias
         and not tokens.fixed_positions
