@@ -39,6 +39,10 @@ class Recipe:
             pairs source and target.
         val_split: Fraction of the training examples held out where the data have no validation
             part.
+        labels: Number of training examples whose labels are used, as equally many of each class as
+            there are, chosen by the seed; an epoch repeats them and keeps its number of steps. All
+            if not given.
+        labels_per_class: The same number, of each class.
         skip_bad_files: Whether to go on without unreadable images, texts and rows of tables instead
             of refusing.
         epochs: Passes over the training examples.
@@ -49,7 +53,7 @@ class Recipe:
         lr_base_batch: Batch size that the rate is given for; it is scaled by batch_size /
             lr_base_batch.
         opt: Optimizer.
-        momentum: Momentum of sgd and rmsprop.
+        momentum: Momentum of sgd, nesterov, lars and rmsprop.
         beta1: Decay of the first moment in adam, adamw and lion.
         weight_decay: Weight decay, not of biases and norms; decoupled in adamw and lion, else added
             to the gradient.
@@ -100,6 +104,13 @@ class Recipe:
             published weights, hf:ORG/REPO[@REVISION], timm:NAME, hub:PRESET_OR_FOLDER (of
             KerasHub), or keras:NAME.
         freeze_backbone: Whether to train the head only.
+        distill_from: Teacher of a classifier: a run, a .keras file or an exported model, of the
+            same classes. It answers on every training example, also where --labels leaves the label
+            out.
+        distill: Output of the teacher that is learned: its logits, or the direction of its
+            features, the mean of the backbone's last map, by a linear map where the sizes differ.
+        distill_temperature: Divisor of the logits of both, which softens the probabilities.
+        distill_weight: Weight of the teacher's loss; that of the labels has the rest.
         input_stats: Source of the mean and standard deviation of the inputs.
         monitor: Metric that says which epoch is best; with a minus, lower is better.
         weights: Epoch that is evaluated and exported.
@@ -126,6 +137,8 @@ class Recipe:
     max_length: int | None = None
     columns: tuple[str, ...] = ()
     val_split: float = 0.1
+    labels: int | None = None
+    labels_per_class: int | None = None
     skip_bad_files: bool = False
     epochs: int = 20
     max_steps: int | None = None
@@ -133,9 +146,9 @@ class Recipe:
     batch_size: int = 64
     lr: float = 0.001
     lr_base_batch: int | None = None
-    opt: Literal["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"] = (
-        "adamw"
-    )
+    opt: Literal[
+        "sgd", "nesterov", "lars", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"
+    ] = "adamw"
     momentum: float = 0.9
     beta1: float = 0.9
     weight_decay: float = 0.0
@@ -176,6 +189,10 @@ class Recipe:
     keep_checkpoints: int = 2
     initial_checkpoint: str | None = None
     freeze_backbone: bool = False
+    distill_from: str | None = None
+    distill: Literal["logits", "features"] = "logits"
+    distill_temperature: float = 4.0
+    distill_weight: float = 0.9
     input_stats: Literal["checkpoint", "dataset", "none"] = "checkpoint"
     monitor: str | None = None
     weights: Literal["best", "last"] = "best"
@@ -218,23 +235,25 @@ class Recipe:
                         f"{nearest(value, allowed)}"
                     )
         class_weights(self.class_weight)
+        if self.labels and self.labels_per_class:
+            raise UserError("--labels and --labels-per-class are two ways to say it: give one")
 
 
 _INF = float("inf")
 _LEAST, _MOST = 1e-300, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
-    "devices logical_devices checkpoint_steps keep_checkpoints"
+    "devices logical_devices checkpoint_steps keep_checkpoints labels labels_per_class"
 ).split()
 _AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix eval_epochs early_stopping".split()
 _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()
 RANGES = {
     **{name: (1, _INF) for name in _COUNTS},
     **{name: (0, _INF) for name in _AT_LEAST_0},
-    **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs")},
+    **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs", "distill_temperature")},
     **{name: (0, _MOST) for name in _BELOW_1},
     **{name: (_LEAST, 1) for name in ("layer_decay", "decay_rate", "crop_fraction")},
-    "reprob": (0, 1),
+    **{name: (0, 1) for name in ("reprob", "distill_weight")},
     "val_split": (0, 0.9),
     "seed": (0, 2**32 - 1),
     "vocab_size": (5, _INF),

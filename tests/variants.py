@@ -30,21 +30,26 @@ def first_of_each():
 
 BATTERY = first_of_each()
 SHORT = {"steps": 4, "sample_tokens": 8, "max_proposals": 5, "max_objects": 4}  # settings of tasks
+SMALL = {"local_crops": 2, "local_size": 4}  # likewise, of tiny images
 FREE = 5  # length of an axis that is free
 
 
 def task_of(name):
     """The row's task on data of the tiny variant's shape."""
     kind = tasks.get(catalog.row(name).task)
-    settings = catalog.settings_of(name).get("task_kwargs", {})
-    return kind(info_of(kind, tiny(name)), Recipe(model=name, task_kwargs=settings))
+    return kind(info_of(kind, tiny(name)), Recipe(model=name, task_kwargs=settings_of(name, SMALL)))
 
 
 def short_settings(name):
     """The settings of the row's task with which samples are drawn in few steps."""
+    return settings_of(name, SHORT | SMALL)
+
+
+def settings_of(name, others):
+    """The settings of the row's task, and those of others that it knows."""
     own = catalog.settings_of(name).get("task_kwargs", {})
     known = tasks.get(catalog.row(name).task).settings
-    return {**own, **{k: v for k, v in SHORT.items() if k in known}}
+    return {**own, **{k: v for k, v in others.items() if k in known}}
 
 
 def info_of(task, arguments):
@@ -103,9 +108,10 @@ def examples(task, size, rng):
                 value = np.sort(value.reshape(*shape[:-1], 2, 2), axis=-2).reshape(shape)
         result[name] = value.astype(spec.dtype)
         if spec.kind == "image":
-            result |= {
-                f"{name}_{view}": rng.random(shape).astype(spec.dtype) for view in task.views
-            }
+            for view, settings in task.views.items():
+                sides = settings.get("image_size", shape[1:3])
+                seen = rng.random((size, *sides, shape[3]))
+                result[f"{name}_{view}"] = seen.astype(spec.dtype)
     return result
 
 

@@ -52,7 +52,7 @@ def settings_of(name: str) -> dict:
     return getattr(module_of(name), "RECIPE", {}).get(name, {})
 
 
-def build(name: str, **kwargs):
+def build(name: str, /, **kwargs):
     """The model `name` with its weights made: an ordinary Keras model.
 
     Args:

@@ -8,7 +8,7 @@ PAPERS = (
         "contrast",
         "Chen et al. 2020",
         "https://arxiv.org/abs/2002.05709",
-        {"simclr_small": 277_392},
+        {"simclr": 27_966_656, "simclr_small": 277_392},
     ),
     Paper(
         "selfsupervised.rotnet",
@@ -40,5 +40,57 @@ PAPERS = (
         "He et al. 2021",
         "https://arxiv.org/abs/2111.06377",
         {"mae_b16": 111_655_680, "mae_small": 175_780},
+    ),
+    Paper(
+        "selfsupervised.moco",
+        "momentum_contrast",
+        "Chen et al. 2020",
+        "https://arxiv.org/abs/2003.04297",
+        {"moco_small": 277_392, "moco_v2": 27_966_656},
+    ),
+    Paper(
+        "selfsupervised.moco",
+        "momentum_contrast",
+        "He et al. 2019",
+        "https://arxiv.org/abs/1911.05722",
+        {"moco_v1": 23_770_304},
+    ),
+    Paper(
+        "selfsupervised.byol",
+        "bootstrap",
+        "Grill et al. 2020",
+        "https://arxiv.org/abs/2006.07733",
+        {"byol_small": 335_632, "byol": 35_058_752},
+    ),
+    Paper(
+        "selfsupervised.dino",
+        "self_distillation",
+        "Caron et al. 2021",
+        "https://arxiv.org/abs/2104.14294",
+        {"dino_small": 433_824, "dino_s16": 43_952_256},
+        limits={
+            "expected_zero_grad": (
+                (
+                    r"^dino_\w+/head/(prototypes|scale)$",
+                    "the last layer is frozen in the first epoch",
+                ),
+            )
+        },
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "Henaff et al. 2019",
+        "https://arxiv.org/abs/1905.09272",
+        {"cpc": 32_194_176, "cpc_small": 37_872},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "van den Oord et al. 2018",
+        "https://arxiv.org/abs/1807.03748",
+        {"cpc_rows": 42_176},
+        dataset="digit_rows",
     ),
 )

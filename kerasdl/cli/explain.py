@@ -1,4 +1,4 @@
-"""`explain`: show what a classifier looks at, or a translation."""
+"""`explain`: show what a classifier looks at, a ViT without labels, or a translation."""
 
 import json
 
@@ -13,7 +13,9 @@ def main(argv) -> None:
     """Run the command."""
     parser = command_parser("explain")
     source_arguments(parser)
-    parser.add_argument("--method", help=f"one of {', '.join(METHODS)} (gradcam)")
+    parser.add_argument(
+        "--method", help=f"one of {', '.join(METHODS)} (gradcam, attention without labels)"
+    )
     parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files")
     parser.add_argument("--text", nargs="+", metavar="TEXT", default=[], help="to be translated")
     parser.add_argument("--label", help="class that is explained; the likeliest if not given")
@@ -44,10 +46,10 @@ def main(argv) -> None:
     quiet_tensorflow()
     from kerasdl.inference import explaining
 
-    where, method = args.run or args.saved_model, args.method or "gradcam"
+    where, method = args.run or args.saved_model, args.method
     if args.pointing_game:
         with notes_to_stderr():
-            result = explaining.pointing_game(where, method, args.layer)
+            result = explaining.pointing_game(where, method or "gradcam", args.layer)
         line = "{method} points at the object in {hits:.3f}, noise in {random:.3f} of {examples}"
         print(json.dumps(result) if args.json else line.format(**result))
         return

@@ -79,11 +79,11 @@ def views(recipe, task):
         recipe: The settings.
         task: The task or its class, or None.
     """
-    settings = getattr(task, "views", {})
-    made = {
-        name: replace(Augment.from_recipe(replace(recipe, **changed)), view=number)
-        for number, (name, changed) in enumerate(settings.items(), 1)
-    }
+    settings = task.views_of(recipe) if task else {}
+    made = {}
+    for number, (name, changed) in enumerate(settings.items(), 1):
+        augment = Augment.from_recipe(replace(recipe, **changed))
+        made[name] = replace(augment, view=number, size=changed.get("image_size"))
     return Views(made) if made else None
 
 
@@ -103,6 +103,7 @@ class Augment:
         crop_scale: `(min, max)` area of crop and resized_crop, as a fraction of the image.
         view: Number of the view whose streams of the key it uses; 0 is none.
         crop_ratio: `(min, max)` of their width to their height.
+        size: `(H, W)` of the images that it makes, where they have another size.
     """
 
     names: tuple = ()
@@ -112,6 +113,7 @@ class Augment:
     crop_scale: tuple = CROP_SCALE
     view: int = 0
     crop_ratio: tuple = warps.RATIO
+    size: tuple | None = None
 
     @classmethod
     def from_recipe(cls, recipe) -> "Augment":
@@ -165,7 +167,7 @@ class Augment:
         """
         batch = dict(batch)
         pixels = [name for name, column in columns.items() if column.kind in PIXELS]
-        if self.names or self.reprob:
+        if self.names or self.reprob or self.size:
             u = noise.uniform(batch["key"], (COUNT,), self._stream(SCALARS), "float32")
             slots = {name: u[:, start:] for name, start in SLOTS.items()}
             batch = self._moved(batch, columns, slots)
@@ -206,8 +208,13 @@ class Augment:
         if "mosaic" in self.names:
             batch = mosaic.mosaic(batch, columns, slots["mosaic"])
         if {"resized_crop", "crop"} & set(self.names):
-            transforms = warps.resized_crop(size, slots["crop"], self.crop_scale, self.crop_ratio)
-            batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST")
+            area = self.crop_scale, self.crop_ratio
+            transforms = warps.resized_crop(size, slots["crop"], *area, self.size)
+            batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST", to=self.size)
+        elif self.size:
+            transforms = warps.resized(size, self.size, slots["crop"])
+            batch = move(batch, columns, transforms, "BILINEAR", edge="NEAREST", to=self.size)
+        size = self.size or size
         if "rotate" in self.names:
             transforms = warps.rotate(size, slots["rotate"])
             batch = move(batch, columns, transforms, "BILINEAR")

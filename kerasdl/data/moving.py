@@ -17,7 +17,7 @@ def size_of(columns):
     return next(c.shape[-3:-1] for c in columns.values() if c.kind in PIXELS)
 
 
-def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=True):
+def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=True, to=None):
     """Warp the columns of a batch that have a place in the picture.
 
     New pixels are 0, in masks `VOID`. Masks and instances take the nearest pixel. Boxes become the
@@ -34,6 +34,8 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
         interpolation: Of pixels, `NEAREST` or `BILINEAR`.
         edge: See `kerasdl.data.pixels.warp`.
         pixels: Whether images and videos are moved too.
+        to: `(H, W)` of the images that come out, if not that of those that go in; only where there
+            are images and nothing else that has a place in the picture.
 
     Returns:
         The batch, its other columns as they are.
@@ -49,7 +51,7 @@ def move(batch, columns, transforms, interpolation, *, edge="CONSTANT", pixels=T
         own = {"mask": column.shape, "instances": column.shape[1:]}.get(kind, column.shape[-3:-1])
         scaled = rescaled(transforms, size, own)
         if kind == "image":
-            batch[name] = warp(value, scaled, interpolation, 0.0, edge)
+            batch[name] = warp(value, scaled, interpolation, 0.0, edge, to)
         elif kind == "video":
             batch[name] = per_frame(
                 value, lambda v, t: warp(v, t, interpolation, 0.0, edge), scaled

@@ -5,7 +5,7 @@ import tensorflow as tf
 from kerasdl.data.images import GRAY
 
 
-def warp(image, transforms, interpolation, fill, edge="CONSTANT"):
+def warp(image, transforms, interpolation, fill, edge="CONSTANT", to=None):
     """Projective warp of each image.
 
     Args:
@@ -15,19 +15,21 @@ def warp(image, transforms, interpolation, fill, edge="CONSTANT"):
         interpolation: `NEAREST` or `BILINEAR`.
         fill: Value outside the image.
         edge: `CONSTANT`, or `NEAREST` where the edge goes on outside the image.
+        to: `(H, W)` of the result, if not that of `image`.
 
     Returns:
-        The shape and type of `image`.
+        The type and, but for `to`, the shape of `image`.
     """
+    size = image.shape[1:3] if to is None else to
     warped = tf.raw_ops.ImageProjectiveTransformV3(
         images=image,
         transforms=transforms,
-        output_shape=image.shape[1:3],
+        output_shape=size,
         fill_value=fill,
         interpolation=interpolation,
         fill_mode=edge,
     )
-    return tf.ensure_shape(warped, image.shape)
+    return tf.ensure_shape(warped, (image.shape[0], *size, image.shape[3]))
 
 
 def gray(image):

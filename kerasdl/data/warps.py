@@ -66,7 +66,21 @@ def crop_box(size, u, scale, ratio=RATIO):
     return u[2:4] * tf.maximum(size - sides, 0.0), sides
 
 
-def resized_crop(size, u, scale, ratio=RATIO):
+def resized(size, to, u):
+    """Resize each image.
+
+    Args:
+        size: `(H, W)`.
+        to: `(H, W)` of the result.
+        u: float `(B, >= 1)`.
+    """
+    zero = tf.zeros_like(u[:, 0])
+    sy, sx = (before / after for before, after in zip(size, to, strict=True))
+    dy, dx = zero + 0.5 * sy - 0.5, zero + 0.5 * sx - 0.5
+    return tf.stack([zero + sx, zero, dx, zero, zero + sy, dy, zero, zero], axis=1)
+
+
+def resized_crop(size, u, scale, ratio=RATIO, to=None):
     """Resize a random box of each image to the size of the image.
 
     Args:
@@ -74,6 +88,7 @@ def resized_crop(size, u, scale, ratio=RATIO):
         u: uniform `(B, >= 4)`: area, aspect ratio, top, left.
         scale: `(min, max)` of the box's area, as a fraction of the image.
         ratio: `(min, max)` of its width to its height, of images that are as wide as high.
+        to: `(H, W)` of the result, if not the size of the image.
     """
     height, width = size
     area = scale[0] + (scale[1] - scale[0]) * u[:, 0]
@@ -83,6 +98,8 @@ def resized_crop(size, u, scale, ratio=RATIO):
     w = tf.minimum(tf.sqrt(area * aspect), 1.0)
     # Not `u (1 - h) height`: in a batch of one, a graph's optimizer multiplies in another order.
     top, left = u[:, 2] * (height - h * height), u[:, 3] * (width - w * width)
+    if to is not None:
+        h, w = h * (height / to[0]), w * (width / to[1])
     # The center of output pixel x is at (x + 1/2) w + left in the image.
     zero = tf.zeros_like(h)
     dx, dy = left + 0.5 * w - 0.5, top + 0.5 * h - 0.5

@@ -5,7 +5,8 @@ Source: Simonyan et al. 2013, https://arxiv.org/abs/1312.6034 (saliency);
         Zhou et al. 2015, https://arxiv.org/abs/1512.04150 (class activation maps);
         Selvaraju et al. 2016, https://arxiv.org/abs/1610.02391 (Grad-CAM);
         Zeiler and Fergus 2013, https://arxiv.org/abs/1311.2901 (occlusion);
-        Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928 (attention rollout).
+        Abnar and Zuidema 2020, https://arxiv.org/abs/2005.00928 (attention rollout);
+        Caron et al. 2021, https://arxiv.org/abs/2104.14294 (attention without classes).
 """
 
 import contextlib
@@ -83,6 +84,25 @@ def filters(model, name="the model") -> np.ndarray:
         kernel = np.moveaxis(kernel, -1, 1).reshape(-1, *kernel.shape[1:3], 1)
     low, high = (reduce(kernel, axis=(1, 2, 3), keepdims=True) for reduce in (np.min, np.max))
     return (kernel - low) / np.where(high > low, high - low, 1)
+
+
+def attention_of_heads(model, images) -> np.ndarray:
+    """Where the class token looks in the last block.
+
+    Args:
+        model: With `attention_maps`, and the ViT that makes them as its `backbone`.
+        images: float32 `(B, H, W, C)` in [0, 1].
+
+    Returns:
+        float32 `(B, h, H, W)`, of each head, the largest 1.
+
+    Source: Caron et al. 2021, https://arxiv.org/abs/2104.14294, figure 3.
+    """
+    (height, width), grid = images.shape[1:3], model.backbone.grid
+    weights = np.asarray(model.attention_maps(tf.constant(images)))[:, -1, :, 0]  # (B, h, N)
+    maps = weights[..., -grid[0] * grid[1] :].reshape(-1, *grid)
+    maps = _enlarged(maps, (height, width)).reshape(len(images), -1, height, width)
+    return maps / maps.max((2, 3), keepdims=True)
 
 
 def painted(image, heat, opacity: float = 0.6) -> np.ndarray:

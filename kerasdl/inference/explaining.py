@@ -14,6 +14,7 @@ from kerasdl.inference.signatures import fit_of
 from kerasdl.store import load, pictures
 from kerasdl.system.names import nearest
 from kerasdl.system.terminal import LINE, printable
+from kerasdl.tasks.representation import Representation
 from kerasdl.tasks.translate import Translate
 
 IN_REPORTS = ("gradcam", "saliency", "guided", "attention", "occlusion")
@@ -21,28 +22,34 @@ COLUMNS = 8  # of pictures in reports
 EXAMPLES = 1000  # of the test part, in which patches are looked for
 
 
-def explain_files(path, files, method, label=None, layer=None, output=None) -> list[dict]:
-    """Show what a classifier looks at.
+def explain_files(path, files, method=None, label=None, layer=None, output=None) -> list[dict]:
+    """Show what a classifier looks at, or what a ViT does that was trained without labels.
 
     Args:
         path: A run, a `.keras` file or an exported model.
         files: Image files; none of `filters` and `patches`.
-        method: One of `METHODS` of the command.
+        method: One of `METHODS` of the command; if None `gradcam`, or `attention` without labels.
         label: Name of the class that is explained; of each image the likeliest if None.
         layer: Of `gradcam` and `patches`; see `explain.Explainer`.
-        output: A PNG file: each image and, beside it, what counts for the class; or None.
+        output: A PNG file: each image and, beside it, what counts for the class, or without labels
+            where each head of the last block looks from the class token; or None.
 
     Returns:
-        Per file `file`, `method`, `class_name`, `probability` of the class, and `peak`, `[y, x]` in
-        [0, 1], what counts most.
+        Per file `file`, `method`, `peak`, `[y, x]` in [0, 1], what counts most, and of a classifier
+        `class_name` and `probability` of the class.
 
     Raises:
         UserError: A file, class, layer or method that does not fit the model.
     """
     if output is not None:
         pictures.check_output(output)
+    metadata = _loadable(path)
+    task = task_of(metadata)
+    if isinstance(task, Representation):
+        return _explain_unlabeled(path, task, metadata, files, method, label, layer, output)
+    method = method or "gradcam"
     task, metadata, explainer = _opened(path)
-    shape, model = explainer.image_shape, explainer.model
+    model = explainer.model
     if method == "filters":
         if layer:
             raise UserError("--layer applies to --method gradcam and patches only")
@@ -55,11 +62,7 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
     names = task.info.class_names
     if label is not None and label not in names:
         raise UserError(f"--label {label}: not one of {', '.join(names)}{nearest(label, names)}")
-    takes = f"{metadata.model} takes image files"
-    contents = [read_file(file, takes) for file in files]
-    images = np.stack(
-        [decoded(f, c, shape, fit_of(task)) for f, c in zip(files, contents, strict=True)]
-    )
+    images = _images(files, task, metadata.model)
     probabilities = explainer.probabilities(images)
     labels = probabilities.argmax(-1)
     if label is not None:
@@ -77,6 +80,35 @@ def explain_files(path, files, method, label=None, layer=None, output=None) -> l
         }
         for file, k, row, one in zip(files, labels, probabilities, heat, strict=True)
     ]
+
+
+def _explain_unlabeled(path, task, metadata, files, method, label, layer, output):
+    """`explain_files` of a model that was trained without labels."""
+    model = load.load(path)
+    if method not in (None, "attention") or not hasattr(model, "attention_maps"):
+        only = "; --method attention does" if hasattr(model, "attention_maps") else ""
+        raise UserError(f"--method {method or 'gradcam'} does not apply to {metadata.model}{only}")
+    if label is not None or layer is not None:
+        raise UserError(f"--label and --layer do not apply to {metadata.model}: it has no classes")
+    images = _images(files, task, metadata.model)
+    heat = explain.attention_of_heads(model, images)  # (B, h, H, W)
+    if output is not None:
+        rows = [
+            [shown, *(explain.painted(shown, one) for one in heads)]
+            for shown, heads in zip(_colored(images), heat, strict=True)
+        ]
+        pictures.write_output(output, np.concatenate(rows), columns=1 + heat.shape[1])
+    return [
+        {"file": str(file), "method": "attention", "peak": explain.peak(heads.mean(0))}
+        for file, heads in zip(files, heat, strict=True)
+    ]
+
+
+def _images(files, task, name):
+    """Image files as a model takes them, float32 `(B, H, W, C)`."""
+    contents = [read_file(file, f"{name} takes image files") for file in files]
+    shape, fit = tuple(task.info.image_shape), fit_of(task)
+    return np.stack([decoded(f, c, shape, fit) for f, c in zip(files, contents, strict=True)])
 
 
 def explain_texts(path, texts, output=None) -> list[dict]:
@@ -232,9 +264,14 @@ def check(task, setting: str) -> None:
 
 def _beside(images, heat):
     """Each image and then its map over it, `(2 B, H, W, 3)`."""
-    color = images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, -1)
+    color = _colored(images)
     shown = [explain.painted(*pair) for pair in zip(images, heat, strict=True)]
     return np.stack([color, shown], 1).reshape(-1, *color.shape[1:])
+
+
+def _colored(images):
+    """`(B, H, W, 3)` of images with any number of channels."""
+    return images if images.shape[-1] == 3 else np.repeat(images[..., :1], 3, -1)
 
 
 def line(result: dict) -> str:
@@ -245,7 +282,10 @@ def line(result: dict) -> str:
         looks = [f"  {token!r} looks at {other!r} most" for token, other in pairs]
         return "\n".join([f"{result['input']} -> {result['output']}", *looks])
     y, x = result["peak"]
-    file, name = printable(result["file"], LINE), printable(result["class_name"])
+    file = printable(result["file"], LINE)
+    if "class_name" not in result:
+        return f"{file}: most at {y:.3f} {x:.3f}"
+    name = printable(result["class_name"])
     return f"{file}: {name} {result['probability']:.4f}, most at {y:.3f} {x:.3f}"
 
 

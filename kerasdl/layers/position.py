@@ -215,6 +215,35 @@ def resize_grid(value, height, width):
     return ops.convert_to_numpy(value)
 
 
+def resizing(grid, other):
+    """The matrix `(H W, h w)` that does to a grid's vectors, row by row, what `resize_grid` does.
+
+    For use inside a graph: it is a constant, and has a gradient and a TFLite builtin.
+
+    Args:
+        grid: `(h, w)`.
+        other: `(H, W)`.
+
+    Returns:
+        numpy float64.
+    """
+    return np.kron(*(_resizing(*sides) for sides in zip(grid, other, strict=True)))
+
+
+def _resizing(before, after):
+    """`(after, before)`: bicubic weights of each place, of a wider kernel where there are fewer.
+
+    Source: Keys 1981, Cubic convolution interpolation for digital image processing, equation 15.
+    """
+    ratio = before / after
+    place = (np.arange(after)[:, None] + 0.5) * ratio - 0.5
+    x = np.abs(np.arange(before) - place) / max(ratio, 1.0)
+    near = (1.5 * x - 2.5) * x**2 + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    weights = np.where(x <= 1, near, np.where(x < 2, far, 0.0))
+    return weights / weights.sum(1, keepdims=True)
+
+
 @register
 class GridPosition(keras.layers.Layer):
     """Add a learned vector to each token of a grid, and to each that stands before the grid.
@@ -229,7 +258,8 @@ class GridPosition(keras.layers.Layer):
         prefix: Tokens before the grid, such as the class token.
 
     Call arguments:
-        x: float `(B, prefix + height * width, D)`.
+        x: float `(B, prefix + H * W, D)`.
+        grid: `(H, W)`, to whose size the vectors are interpolated; its own if None.
 
     Returns:
         float, the shape of `x`.
@@ -268,8 +298,12 @@ class GridPosition(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def call(self, x):
+    def call(self, x, grid=None):
+        own = (self.height, self.width)
         positions = ops.reshape(self.grid, (self.height * self.width, -1))
+        if grid not in (None, own):
+            matrix = ops.convert_to_tensor(resizing(own, grid), positions.dtype)
+            positions = ops.matmul(matrix, positions)
         if self.before is not None:
             positions = ops.concatenate([self.before, positions], axis=0)  # (N, D)
         return x + positions

@@ -95,6 +95,28 @@ def multiclass_hinge(label, logits):
     return ops.sum(label * per_class, axis=-1)
 
 
+def distillation(teacher, logits, temperature=1.0):
+    """`T^2` times the divergence of softened answers from a teacher's, in nats.
+
+    Both are softened by the temperature, `softmax(logits / T)`, and the gradient of the divergence
+    falls as `1 / T^2`: the factor lets it weigh the same beside the loss of the labels.
+
+    Args:
+        teacher: float `(B, K)`, the teacher's logits.
+        logits: float `(B, K)`.
+        temperature: `T`.
+
+    Returns:
+        float `(B,)`; 0 where both answer the same, and at large `T` half the squared distance of
+        the logits, each less its mean, over `K` (equation 4).
+
+    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531, section 2.
+    """
+    log_p = ops.log_softmax(teacher / temperature, axis=-1)
+    log_q = ops.log_softmax(logits / temperature, axis=-1)
+    return temperature**2 * ops.sum(ops.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
     """Normalized temperature-scaled cross entropy: which of all views shows the same example.
 
@@ -130,6 +152,81 @@ def nt_xent(z, all_z, offset=0, temperature=0.5, weight=None):
     loss = ops.logsumexp(ops.where(positive, scores, wrong), axis=-1) - right
     nearest = ops.cast(right > ops.max(wrong, axis=-1), loss.dtype)
     return tuple(ops.mean(ops.reshape(x, (-1, 2)), axis=-1) for x in (loss, nearest))
+
+
+def contrast_with_queue(query, key, queue, temperature=0.07):
+    """InfoNCE of one key that is right and many that are wrong: `-log softmax(q.k / tau)`.
+
+    Args:
+        query: float `(B, D)`.
+        key: float `(B, D)`, of length 1: the key of each query.
+        queue: float `(K, D)`, of length 1: keys of none of them.
+        temperature: `tau`.
+
+    Returns:
+        Loss `(B,)` in nats, `ln(K + 1)` where all keys are as near; and whether its own key is
+        nearest, 0 or 1, `(B,)`.
+
+    Source: He et al. 2019, https://arxiv.org/abs/1911.05722, equation 1.
+    """
+    query = unit(query)
+    right = ops.sum(query * key, axis=-1, keepdims=True) / temperature
+    wrong = ops.matmul(query, ops.transpose(queue)) / temperature
+    loss = ops.logsumexp(ops.concatenate([right, wrong], axis=-1), axis=-1) - right[:, 0]
+    return loss, ops.cast(right[:, 0] > ops.max(wrong, axis=-1), loss.dtype)
+
+
+def cosine_distance(x, y):
+    """`2 - 2 cos(x, y)`: the squared distance of two vectors once both have length 1.
+
+    Args:
+        x, y: float `(..., D)`.
+
+    Returns:
+        float `(...)` in [0, 4].
+
+    Source: Grill et al. 2020, https://arxiv.org/abs/2006.07733, equation 2.
+    """
+    return 2.0 - 2.0 * ops.sum(unit(x) * unit(y), axis=-1)
+
+
+def info_nce(prediction, all_targets, place, offset=0, weight=None):
+    """InfoNCE: which target of all examples a prediction is of.
+
+    With scores `f(t, p) = t . p`, a prediction `p` of the target `t` costs
+    `-log(exp f(t, p) / sum_s exp f(s, p))`: the sum runs over all targets of all examples.
+
+    Args:
+        prediction: float `(B, M, D)`.
+        all_targets: float `(N, L, D)`, of the examples of all replicas (`kerasdl.ops.gather`).
+        place: int `(M,)`, which of the `L` targets of its own example each prediction is of.
+        offset: The row of `all_targets` that is the first of `prediction`.
+        weight: float `(N,)`, 0 where an example is no negative of others; None for none.
+
+    Returns:
+        Means over an example's predictions: of the loss `(B,)` in nats, `ln(N L)` where all targets
+        are equal, and of how many `(B,)`, in [0, 1], score highest for their own target; and how
+        many targets they are told from, their own among them, a scalar.
+
+    Source: van den Oord et al. 2018, https://arxiv.org/abs/1807.03748, equation 4.
+    """
+    examples, each, dim = ops.shape(prediction)[0], prediction.shape[1], prediction.shape[2]
+    per_example = all_targets.shape[1]
+    targets = ops.reshape(all_targets, (-1, dim))  # (N L, D)
+    scores = ops.matmul(ops.reshape(prediction, (-1, dim)), ops.transpose(targets))
+    own = (ops.arange(examples, dtype="int32") + offset)[:, None] * per_example
+    own = ops.reshape(own + ops.cast(place, "int32"), (-1, 1))  # (B M, 1)
+    positive = ops.arange(ops.shape(targets)[0], dtype="int32")[None] == own
+    wrong = ops.where(positive, EXCLUDED, scores)
+    counted = ops.ones_like(targets[:, 0])
+    if weight is not None:
+        counted = ops.repeat(ops.cast(weight > 0, counted.dtype), per_example)
+        wrong = ops.where((counted > 0)[None], wrong, EXCLUDED)
+    right = ops.sum(ops.where(positive, scores, 0.0), axis=-1)
+    loss = ops.logsumexp(ops.where(positive, scores, wrong), axis=-1) - right
+    highest = ops.cast(right > ops.max(wrong, axis=-1), loss.dtype)
+    means = [ops.mean(ops.reshape(x, (-1, each)), axis=-1) for x in (loss, highest)]
+    return *means, ops.sum(counted)
 
 
 def image_text(image, text, all_image, all_text, scale, offset=0, weight=None, same=None):

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +21,8 @@ from kerasdl.system.names import nearest
 
 ARGS, MODEL, METRICS, DATA = "args.yaml", "model.json", "metrics.json", "data.json"
 FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html", lock.FILE)
-FOLDERS = ("checkpoints", "tensorboard", "pictures")
+PROBE = "probe"  # what was trained from its weights
+FOLDERS = ("checkpoints", "tensorboard", "pictures", PROBE)
 
 
 @dataclass
@@ -146,6 +148,11 @@ class Run:
         }
 
 
+def now() -> str:
+    """The time, as `metrics.json` says when a run was finished."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
 def set_precision(name: str) -> None:
     """Make layers from now on under a dtype policy, and floats of its width."""
     import keras
@@ -226,6 +233,12 @@ def remove(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != lock.FILE:
             path.unlink(missing_ok=True)
+
+
+def reopen(folder: Path) -> None:
+    """Delete what stands in a finished run's folder of its last weights: it goes on."""
+    (folder / METRICS).unlink(missing_ok=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
 
 
 def _check_ours(folder):

@@ -50,7 +50,7 @@ class Task:
         views: `{view: settings}` of the augmented views of each example: a batch has
             `<column>_<view>` besides each column of pixels, augmented with the run's settings and
             these instead of some (`{"augment": ("flip",), "crop_scale": (0.05, 0.4)}`, say), and
-            the column itself is left as it is.
+            the column itself is left as it is. An `image_size` among them is that of the view.
         recipe: Settings that suit the task better than the defaults of `Recipe`.
         settings: The task's own settings (`--task-kwargs`) and their defaults.
         allowed: `{setting: Number or tuple of values}`; besides these the default, if it is None.
@@ -69,6 +69,7 @@ class Task:
         metrics: Names of what `losses` returns, the loss first.
         monitor: The metric that says which epoch is best; `-loss` where lower is better.
         served_examples: How many test examples exported files are evaluated on.
+        steps_per_epoch, total_steps: Of the training, once it is prepared; None before.
     """
 
     inputs: dict = {}
@@ -90,6 +91,8 @@ class Task:
     metrics = ("loss",)
     monitor = "-loss"
     served_examples = 2000
+    steps_per_epoch: int | None = None
+    total_steps: int | None = None
 
     def __init__(self, info: DataInfo, recipe):
         self.info = info
@@ -127,6 +130,11 @@ class Task:
             )
         return value
 
+    @classmethod
+    def views_of(cls, recipe) -> dict:
+        """The `views` of a run with these settings."""
+        return cls.views
+
     @staticmethod
     def head_classes(info: DataInfo) -> tuple:
         """Names of the classes that the last axis of the model's head stands for; () where it
@@ -143,6 +151,9 @@ class Task:
             Lines for the user.
         """
         return []
+
+    def begin(self, model) -> None:
+        """What follows once a new training's model has its first weights: a teacher takes them."""
 
     def arguments(self) -> dict:
         """Constructor arguments of the model that the data decide."""
@@ -171,6 +182,13 @@ class Task:
         replicas and workers.
         """
         raise NotImplementedError
+
+    def extra_weights(self, model) -> list:
+        """Weights that training needs besides the model's: kept in checkpoints, in no export.
+
+        They are made once, after the model, and must be among `variables` to be trained.
+        """
+        return []
 
     def variables(self, model, player: str) -> list:
         """The weights that `player` trains."""

@@ -7,12 +7,14 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
+from kerasdl.data import augment, fingerprint, labeled, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.data.text.tokenizer import give_texts
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, copying, initial, runs
+from kerasdl.store import teacher as teachers
+from kerasdl.tasks.distill import Distill
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
 from kerasdl.training import cluster, growth, loop, schedules, step, strategy
@@ -46,6 +48,7 @@ class Session:
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
+        teacher = self._open_teacher()  # before the seed: the student starts as it would alone
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
@@ -69,10 +72,16 @@ class Session:
             say(line)
         data = {"fingerprint": fingerprint.of_source(self.source)}
         added = fingerprint.check(before, data["fingerprint"], recipe.dataset) if before else 0
+        self.train = self.source.train
+        few = labeled.positions(self.source, task_class, recipe)
+        if few is not None:
+            taught = teacher is not None
+            self.train = labeled.used(self.source, few, taught)
+            say(labeled.line(self.source, few, taught))
         columns = self.source.info.columns
         self.augment = augment.from_recipe(recipe, task_class, columns)
         self.views = augment.views(recipe, task_class)
-        self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
+        self.steps_per_epoch = pipeline.steps_per_epoch(self.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
         if before:  # there may have been fewer examples
@@ -89,10 +98,14 @@ class Session:
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
         info = self._info(initial, old.info if resuming else None)
-        self.task = give_texts(task_class(info, recipe))
+        task = Distill(info, recipe, teacher) if teacher else task_class(info, recipe)
+        self.task = give_texts(task)
+        if teacher:
+            data["teacher"] = self._check_teacher(teacher, old)
         tta.check(recipe.tta, self.task)
-        for line in self.task.measure(self.source.train):
+        for line in self.task.measure(self.train):
             say(line)
+        self.task.steps_per_epoch, self.task.total_steps = self.steps_per_epoch, self.total_steps
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
         arguments = {
@@ -114,6 +127,7 @@ class Session:
                 say(initial.copy_to(self.model, self.task.head_classes(info)))
                 if source := initial.source(self.model):
                     data["source"] = source
+                self.task.begin(self.model)
             self._prepare_model()
             self.trainer = self._trainer()
         check_monitor(recipe, self.trainer.names, self.task.evaluators())
@@ -140,6 +154,22 @@ class Session:
         if not self.recipe.initial_checkpoint:
             return None
         return initial.open_initial(self.recipe.initial_checkpoint)
+
+    def _open_teacher(self):
+        if not self.recipe.distill_from:
+            return None
+        with self.strategy.scope():
+            return teachers.open_teacher(self.recipe.distill_from, self.recipe.precision)
+
+    def _check_teacher(self, teacher, old):
+        """The digest of its weights, which must be those of the run that this one goes on with."""
+        digest = fingerprint.of_arrays(teachers.arrays(teacher))
+        if old and old.data.get("teacher", digest) != digest:
+            raise UserError(
+                f"--distill-from {teacher.name}: has other weights than the teacher that this run "
+                "was started with"
+            )
+        return digest
 
     def _info(self, initial, old):
         info, choice = self.source.info, self.recipe.input_stats
@@ -191,7 +221,7 @@ class Session:
     def _batches(self, start, stop, shard=(0, 1)):
 
         return pipeline.training_batches(
-            self.source.train,
+            self.train,
             self.source.info.columns,
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,

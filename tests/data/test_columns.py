@@ -219,7 +219,8 @@ def test_synthetic_makes_every_kind():
 
 
 OF_IMAGES = (
-    "classify adversarial reconstruct denoise contrast masked_patches rotate place_tiles jigsaw"
+    "classify adversarial reconstruct denoise contrast masked_patches rotate place_tiles jigsaw "
+    "predict_patches"
 ).split()
 
 

@@ -11,8 +11,8 @@ from kerasdl import catalog, cli
 from kerasdl.errors import UserError
 from kerasdl.export import exporter
 from kerasdl.inference import explain, explaining
-from tests.export.examples import quiet
-from tests.variants import task_of, tiny
+from tests.export.examples import make_parts, quiet
+from tests.variants import SMALL, task_of, tiny
 
 SHAPE = (8, 12, 2)
 
@@ -232,6 +232,33 @@ def test_a_report_shows_the_methods_that_apply(parts, tmp_path):
     explaining.check(parts.task, "--log explain")
     with pytest.raises(UserError, match="--log explain applies to classifiers of images only"):
         explaining.check(task_of("vae"), "--log explain")
+
+
+def test_without_labels_each_heads_class_token_shows_where_it_looks(tmp_path, capsys):
+    parts = make_parts("dino_small", task_kwargs=SMALL, **tiny("dino_small"))
+    folder = exporter.export(parts, ("savedmodel",), tmp_path, None, quiet)["folder"]
+    image, output = parts.test["image"][:1], tmp_path / "seen.png"
+    file = tmp_path / "image.png"
+    file.write_bytes(tf.io.encode_png(np.rint(image[0] * 255).astype("uint8")).numpy())
+    words = ["explain", "--saved-model", folder, "--image", str(file)]
+    assert cli.main([*words, "--output", str(output), "--json"]) == 0
+    (said,) = json.loads(capsys.readouterr().out)
+    assert said["method"] == "attention" and set(said) == {"file", "method", "peak"}
+    shown = tf.io.decode_png(output.read_bytes()).numpy()
+    assert shown.shape[1] > 2 * image.shape[2] * 2  # the image and two heads
+    heat = explain.attention_of_heads(parts.model, image)
+    weights = np.asarray(parts.model.attention_maps(image))[:, -1, :, 0, 1:]  # (1, 2, 6)
+    assert heat.shape == (1, 2, *image.shape[1:3]) and (heat.max((2, 3)) == 1).all()
+    cells = heat.reshape(1, 2, 2, 4, 3, 4).mean((3, 5)).reshape(1, 2, 6)
+    assert (cells.argmax(-1) == weights.argmax(-1)).all()
+    assert cli.main(words) == 0
+    assert capsys.readouterr().out.startswith(f"{file}: most at ")
+    for more, message in (
+        (["--method", "gradcam"], "does not apply to dino_small; --method attention does"),
+        (["--label", "3"], "it has no classes"),
+    ):
+        assert cli.main([*words, *more]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from tests.training.battery import CUT, REPLICAS, Watch, session
 from tests.training.processes import run_script
 from tests.variants import BATTERY, task_of
 
+# Steps until a queue holds no random directions, which are easier to tell from a key than keys are.
+FILLED = {"momentum_contrast": 2}
 SCRIPT = Path(__file__).with_name("battery.py")
 
 
@@ -53,7 +55,7 @@ def test_every_weight_is_trained(name, trained):
 
 
 def test_one_batch_is_learned(name, trained):
-    losses = trained["one_device"]["learned"]
+    losses = trained["one_device"]["learned"][FILLED.get(catalog.row(name).task, 0) :]
     assert np.isfinite(losses).all()
     if len(task_of(name).players) == 1:
         assert losses.min() < CUT * losses[0], f"{len(losses)} steps: {losses[0]} to {losses.min()}"

@@ -43,7 +43,7 @@ _TINY = {
     "vocab_size": 13,
     "max_length": 12,
     "dim": 16,
-    "depth": 2,
+    "depth": 1,
     "num_heads": 4,
     "mlp_dim": 20,
     "num_experts": 3,

@@ -24,7 +24,8 @@ class Tokens(keras.layers.Layer):
             patches.
 
     Call arguments:
-        x: float `(B, H, W, C)`.
+        x: float `(B, H, W, C)`; for images of another size than it was built for positions are
+            interpolated.
 
     Returns:
         float `(B, 1 + R + H W / P^2, D)`, the class token first.
@@ -90,12 +91,13 @@ class Tokens(keras.layers.Layer):
 
     def call(self, x):
         x = self.patches(x)  # (B, H/P, W/P, D)
+        grid = tuple(x.shape[1:3])
         x = ops.reshape(x, (-1, x.shape[1] * x.shape[2], self.dim))
         zeros = ops.zeros_like(x[:, :1])  # one per example
         before = [zeros + ops.cast(t, x.dtype) for t in (self.cls, self.registers) if t is not None]
         p = self.positions_before
         if p == self.before:
-            return self.positions(ops.concatenate([*before, x], axis=1))
+            return self.positions(ops.concatenate([*before, x], axis=1), grid=grid)
         before = ops.concatenate(before, axis=1)
-        x = self.positions(ops.concatenate([before[:, :p], x], axis=1))
+        x = self.positions(ops.concatenate([before[:, :p], x], axis=1), grid=grid)
         return ops.concatenate([x[:, :p], before[:, p:], x[:, p:]], axis=1)

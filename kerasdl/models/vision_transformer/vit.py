@@ -133,7 +133,8 @@ class ViTBackbone(Backbone):
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
-        x: float `(B, H, W, C)`, images in [0, 1].
+        x: float `(B, H, W, C)`, images in [0, 1]; of another size too, to whose patches the
+            positions are interpolated.
         training: Whether to drop.
 
     Returns:
@@ -232,6 +233,7 @@ class ViTBackbone(Backbone):
         return self._encoded(x, training, visible)[0]
 
     def _encoded(self, x, training, visible=None):
+        grid = tuple(side // self.tokens.patch_size for side in x.shape[1:3])
         x = self.embed(x)  # (B, N, D)
         if visible is not None:
             before = self.tokens.before
@@ -244,7 +246,7 @@ class ViTBackbone(Backbone):
                 x = self.norm(x)
             if i + 1 in self.ends and visible is None:
                 patches = x[:, self.tokens.before :]
-                stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *self.grid, self.dim))
+                stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *grid, self.dim))
         return x, stages
 
     def embed(self, x):
