@@ -23,9 +23,9 @@ class Recipe:
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
         dataset: Data set: digits, digit_rows, photos, photos:size=64, scenes, scenes:colors=6,
-            scenes:digits=1, python_docs, dates, synthetic, folder:PATH, csv:FILE, npz:PATH,
-            idx:FOLDER, masks:FOLDER, coco:FOLDER, voc:FOLDER, text:PATH, pairs:FILE or a TFDS name;
-            the model's own default if not given.
+            scenes:digits=1, scenes:digits=2, python_docs, dates, synthetic, folder:PATH, csv:FILE,
+            npz:PATH, idx:FOLDER, masks:FOLDER, coco:FOLDER, voc:FOLDER, text:PATH, pairs:FILE or a
+            TFDS name; the model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         resize: Way to that size: squash changes the proportions, crop takes the largest centered

@@ -4,9 +4,8 @@ import numpy as np
 
 from kerasdl.columns import Column, DataInfo
 from kerasdl.data import scenes, wanted
-from kerasdl.data.sources.text import tokenizer_for
+from kerasdl.data.sources.text import captions_for
 from kerasdl.data.splits import ArraySplit, make_source
-from kerasdl.data.text.captions import caption_ids
 from kerasdl.errors import UserError
 
 GIVES = {
@@ -73,22 +72,12 @@ def load(where, options):
         for part, n in scenes.COUNTS.items()
     }
     if reads:
-        tokenizers = _with_ids(arrays, columns, options)
+        texts = {part: [text.decode() for text in one["caption"]] for part, one in arrays.items()}
+        ids, columns[CAPTION_IDS], tokenizers = captions_for(options, texts)
+        for part, one in arrays.items():
+            one[CAPTION_IDS] = ids[part]
     splits = {part: ArraySplit(one) for part, one in arrays.items()}
     return make_source(options, splits, DataInfo(columns, tokenizers), ())
-
-
-def _with_ids(arrays, columns, options):
-    """Add the token ids of the captions to `{part: arrays}` and to columns; returns `{name of their
-    tokenizer: JSON}`."""
-    texts = {part: list(one["caption"]) for part, one in arrays.items()}
-    tokenizer = tokenizer_for(options, [text.decode() for text in texts["train"]], "bpe")
-    length = (options.info and options.info.max_length) or options.max_length
-    for part, ids in caption_ids(tokenizer, texts, length).items():
-        arrays[part][CAPTION_IDS] = ids
-    length = ids.shape[1]
-    columns[CAPTION_IDS] = Column("tokens", (length,), tokenizer="text", max_length=length)
-    return {"text": tokenizer.to_json()}
 
 
 def _stacked(sample, count):

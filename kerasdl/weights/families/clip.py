@@ -59,12 +59,11 @@ def rules():
 def accepts(model) -> bool:
     """Whether its tower of images is such a ViT."""
     backbone = model.backbone
-    if type(backbone).__name__ != "ViTBackbone" or not backbone.blocks:
+    if getattr(backbone, "pre_norm", None) is None:  # no ViT
         return False
     block, tokens = backbone.blocks[0], backbone.tokens
     return (
-        backbone.pre_norm is not None
-        and backbone.norm is not None
+        backbone.norm is not None
         and not backbone.gated
         and not tokens.patches.use_bias
         and not tokens.fixed_positions
