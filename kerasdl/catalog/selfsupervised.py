@@ -35,6 +35,22 @@ PAPERS = (
         dataset="photos",
     ),
     Paper(
+        "selfsupervised.colorization",
+        "colorize",
+        "Zhang et al. 2016",
+        "https://arxiv.org/abs/1603.08511",
+        {"colorization": 32_235_385, "colorization_small": 136_265},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.split_brain",
+        "colorize",
+        "Zhang et al. 2017",
+        "https://arxiv.org/abs/1611.09842",
+        {"split_brain": 1_927_565, "split_brain_small": 51_189},
+        dataset="photos",
+    ),
+    Paper(
         "selfsupervised.mae",
         "masked_patches",
         "He et al. 2021",
