@@ -25,7 +25,7 @@ SHOWN = 8  # images of the pictures
 class Colorize(Representation):
     """Images are given to a model that predicts channels of Lab from others, at a smaller size.
 
-    The model says which: it answers with `{"ab": ..., "lightness": ...}`, or one of them, and has
+    The model says which: it answers with `{"ab": ...}`, and `lightness` if it predicts that too, and has
     `bins`, `scales`, `objective` and `colored`. A place costs the cross entropy of its color, which
     stands for the nearest five classes, and of its lightness, which stands for the nearest one; or
     half the squared distance of the numbers. The loss is the mean over all places, summed over what
@@ -98,8 +98,8 @@ class Colorize(Representation):
     def losses(self, model, batch, player="model", training=False):
         image = batch["image"]
         predicted = model(image, training=training)
-        size = next(iter(predicted.values())).shape[1:3]
-        colors = lab.averaged(lab.rgb_to_lab(image), size)
+        image = ops.cast(image, predicted["ab"].dtype)
+        colors = lab.averaged(lab.rgb_to_lab(image), predicted["ab"].shape[1:3])
         true = {"lightness": colors[..., :1], "ab": colors[..., 1:]}
         loss = sum(
             ops.mean(self._errors(model, name, value, true[name], training), axis=(1, 2))
@@ -111,7 +111,6 @@ class Colorize(Representation):
 
     def _errors(self, model, name, predicted, true, training):
         """What each place costs `(B, h, w)`."""
-        true = ops.cast(true, predicted.dtype)
         if model.objective == "regression":
             return ops.sum(ops.square(predicted - true / model.scales[name]), axis=-1) / 2.0
         bins = model.bins[name]
