@@ -35,6 +35,14 @@ PAPERS = (
         dataset="photos",
     ),
     Paper(
+        "selfsupervised.context_encoder",
+        "inpaint",
+        "Pathak et al. 2016",
+        "https://arxiv.org/abs/1604.07379",
+        {"context_encoder": 8_742_276, "context_encoder_small": 353_732},
+        dataset="photos",
+    ),
+    Paper(
         "selfsupervised.colorization",
         "colorize",
         "Zhang et al. 2016",

@@ -25,12 +25,12 @@ SHOWN = 8  # images of the pictures
 class Colorize(Representation):
     """Images are given to a model that predicts channels of Lab from others, at a smaller size.
 
-    The model says which: it answers with `{"ab": ...}`, and `lightness` if it predicts that too, and has
-    `bins`, `scales`, `objective` and `colored`. A place costs the cross entropy of its color, which
-    stands for the nearest five classes, and of its lightness, which stands for the nearest one; or
-    half the squared distance of the numbers. The loss is the mean over all places, summed over what
-    is predicted. `color_error` is the mean distance of colors in Lab, annealed means at the model's
-    size.
+    The model says which: it answers with `{"ab": ...}`, and `lightness` if it predicts that too,
+    and has `bins`, `scales`, `objective` and `colored`. A place costs the cross entropy of its
+    color, which stands for the nearest five classes, and of its lightness, which stands for the
+    nearest one; or half the squared distance of the numbers. The loss is the mean over all places,
+    summed over what is predicted. `color_error` is the mean distance of colors in Lab, of annealed
+    means at the model's size.
 
     Settings:
         objective: "classification", where rare colors count more in training, or "regression".
