@@ -390,7 +390,7 @@ TINY = {
     "context_encoder_small": {
         "image_shape": (16, 24, 1),
         "backbone": "resnet32",
-        "depths": (1, 1),
+        "depths": (1, 1, 1),
         "filters": 4,
         "discriminator_filters": 5,
         "overlap": 2,
