@@ -44,7 +44,7 @@ PAPERS = (
         limits={
             "expected_zero_grad": (
                 (
-                    "block[1-9]/conv/bias$|decoder/(mix|up[1-9])/bias$",
+                    "(stage|/block)[2-9](_block1)?/conv/bias$|decoder/(mix|up[1-9])/bias$",
                     "batch norm takes the mean of its channel away",
                 ),
             )
