@@ -79,7 +79,7 @@ def _run(session, old, export):
         if not old:
             runs.remove(session.folder)
         elif old.recipe.epochs != session.recipe.epochs:
-            (session.folder / runs.METRICS).unlink(missing_ok=True)  # it is no longer finished
+            runs.reopen(session.folder)
         session.run.create()
     try:
         session.fit()
@@ -103,9 +103,12 @@ def _finish(session, export):
     metrics = evaluate(session)
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     say(f"{folder}: {test_line(metrics)}")
+    for warning in metrics.get("warnings", ()):
+        say(warning)
     card = None
     if recipe.export:
         card = export.run(folder, recipe.export_name, recipe.weights, say=say)
+        metrics["exported"] = card["folder"]
     metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     if "report" in recipe.log:

@@ -39,6 +39,10 @@ class Recipe:
             pairs source and target.
         val_split: Fraction of the training examples held out where the data have no validation
             part.
+        labels: Number of training examples whose labels are used, as equally many of each class as
+            there are, chosen by the seed; an epoch repeats them and keeps its number of steps. All
+            if not given.
+        labels_per_class: The same number, of each class.
         skip_bad_files: Whether to go on without unreadable images, texts and rows of tables instead
             of refusing.
         epochs: Passes over the training examples.
@@ -126,6 +130,8 @@ class Recipe:
     max_length: int | None = None
     columns: tuple[str, ...] = ()
     val_split: float = 0.1
+    labels: int | None = None
+    labels_per_class: int | None = None
     skip_bad_files: bool = False
     epochs: int = 20
     max_steps: int | None = None
@@ -218,13 +224,15 @@ class Recipe:
                         f"{nearest(value, allowed)}"
                     )
         class_weights(self.class_weight)
+        if self.labels and self.labels_per_class:
+            raise UserError("--labels and --labels-per-class are two ways to say it: give one")
 
 
 _INF = float("inf")
 _LEAST, _MOST = 1e-300, 1 - 1e-12  # 0 and 1 themselves are not allowed
 _COUNTS = (
     "epochs max_steps limit_batches batch_size lr_base_batch grad_accum_steps "
-    "devices logical_devices checkpoint_steps keep_checkpoints"
+    "devices logical_devices checkpoint_steps keep_checkpoints labels labels_per_class"
 ).split()
 _AT_LEAST_0 = "weight_decay warmup_epochs min_lr mixup cutmix eval_epochs early_stopping".split()
 _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split()

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from kerasdl.metrics.probe import KNN, LinearProbe, balanced
+from kerasdl.metrics.probe import KNN, LinearProbe
+from kerasdl.ops.labels import balanced
 
 CLASSES, DIM = 4, 6
 

@@ -10,6 +10,7 @@ Source: Wu et al. 2018, https://arxiv.org/abs/1805.01978, section 3.4 (weighted 
 import numpy as np
 
 from kerasdl.metrics.evaluator import Evaluator
+from kerasdl.ops.labels import balanced
 
 ROWS = 1024  # whose similarities to the whole reference are computed at a time
 COLUMNS = {"features": np.float32, "label": np.int64, "index": np.int64}
@@ -151,29 +152,28 @@ class LinearProbe(Probe):
         self.l2 = l2
 
     def predict(self, known, label, features):
-        from sklearn.linear_model import LogisticRegression
-
-        mean, std = known.mean(0), known.std(0)
-        std[std < 1e-9 * (1 + abs(mean))] = 1.0  # constants say nothing
         chosen = balanced(label, self.labels)
-        if len(np.unique(label[chosen])) == 1:
-            return np.full(len(features), label[chosen[0]])
-        model = LogisticRegression(C=1.0 / self.l2, max_iter=5000, tol=1e-6)
-        model.fit((known[chosen] - mean) / std, label[chosen])
-        return model.predict((features - mean) / std)
+        return logistic_regression(known, label, chosen, self.l2)(features)
 
 
-def balanced(label, count: int) -> np.ndarray:
-    """Positions of `count` labels, as equally many of each class as there are, the first ones.
-
-    Where `count` is no multiple of the classes, the lower classes have one more; where a class has
-    too few, the others have more.
+def logistic_regression(known, label, chosen, l2):
+    """Multinomial logistic regression; see `LinearProbe`.
 
     Args:
+        known: Features float `(M, C)`, of whose mean and deviation all are standardized.
         label: int `(M,)`.
-        count: All where it is more than `M`.
+        chosen: int `(n,)`, the examples whose labels are used.
+        l2: Regularization.
+
+    Returns:
+        A function that gives the classes int `(N,)` of features `(N, C)`.
     """
-    turn = np.zeros(len(label), np.int64)  # how many of its class stand before it
-    for c in np.unique(label):
-        turn[label == c] = np.arange(np.sum(label == c))
-    return np.sort(np.lexsort((label, turn))[:count])
+    from sklearn.linear_model import LogisticRegression
+
+    mean, std = known.mean(0), known.std(0)
+    std[std < 1e-9 * (1 + abs(mean))] = 1.0  # constants say nothing
+    if len(np.unique(label[chosen])) == 1:
+        return lambda features: np.full(len(features), label[chosen[0]])
+    model = LogisticRegression(C=1.0 / l2, max_iter=5000, tol=1e-6)
+    model.fit((known[chosen] - mean) / std, label[chosen])
+    return lambda features: model.predict((features - mean) / std)

@@ -20,7 +20,8 @@ from kerasdl.system.names import nearest
 
 ARGS, MODEL, METRICS, DATA = "args.yaml", "model.json", "metrics.json", "data.json"
 FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html", lock.FILE)
-FOLDERS = ("checkpoints", "tensorboard", "pictures")
+PROBE = "probe"  # what was trained from its weights
+FOLDERS = ("checkpoints", "tensorboard", "pictures", PROBE)
 
 
 @dataclass
@@ -225,6 +226,12 @@ def remove(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != lock.FILE:
             path.unlink(missing_ok=True)
+
+
+def reopen(folder: Path) -> None:
+    """Delete what stands in a finished run's folder of its last weights: it goes on."""
+    (folder / METRICS).unlink(missing_ok=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
 
 
 def _check_ours(folder):

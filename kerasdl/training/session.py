@@ -7,7 +7,7 @@ import keras
 
 from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
-from kerasdl.data import augment, fingerprint, pipeline, sources, summary, tta
+from kerasdl.data import augment, fingerprint, labeled, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
@@ -68,10 +68,15 @@ class Session:
             say(line)
         data = {"fingerprint": fingerprint.of_source(self.source)}
         added = fingerprint.check(before, data["fingerprint"], recipe.dataset) if before else 0
+        self.train = self.source.train
+        few = labeled.positions(self.source, task_class, recipe)
+        if few is not None:
+            self.train = labeled.repeated(self.train, few)
+            say(labeled.line(self.source, few))
         columns = self.source.info.columns
         self.augment = augment.from_recipe(recipe, task_class, columns)
         self.views = augment.views(recipe, task_class)
-        self.steps_per_epoch = pipeline.steps_per_epoch(self.source.train, recipe.batch_size)
+        self.steps_per_epoch = pipeline.steps_per_epoch(self.train, recipe.batch_size)
         if recipe.limit_batches:
             self.steps_per_epoch = min(self.steps_per_epoch, recipe.limit_batches)
         if before:  # there may have been fewer examples
@@ -90,7 +95,7 @@ class Session:
         info = self._info(initial, old.info if resuming else None)
         self.task = task_class(info, recipe)
         tta.check(recipe.tta, self.task)
-        for line in self.task.measure(self.source.train):
+        for line in self.task.measure(self.train):
             say(line)
         updates = math.lcm(*self.task.updates_per_step.values())
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps, updates)
@@ -190,7 +195,7 @@ class Session:
     def _batches(self, start, stop, shard=(0, 1)):
 
         return pipeline.training_batches(
-            self.source.train,
+            self.train,
             self.source.info.columns,
             batch_size=self.recipe.batch_size,
             seed=self.recipe.seed,
