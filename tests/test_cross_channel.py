@@ -108,7 +108,8 @@ def test_pictures_and_signatures_of_colors(rng):
 class Inpainter:
     """Predicts `level` everywhere; logits are the mean of what is seen."""
 
-    hidden = np.pad(np.ones((2, 4, 1), np.float32), ((1, 1), (1, 1), (0, 0)))
+    hole = np.zeros((8, 12, 1), bool)
+    hole[3:5, 4:8] = True
 
     def __init__(self, level):
         self.level = level
@@ -119,6 +120,9 @@ class Inpainter:
     def inpaint(self, x, training=False):
         return np.full((len(x), 4, 6, 1), self.level)
 
+    def filled(self, x, middle):
+        return np.where(self.hole, self.level, x)
+
     def discriminate(self, x, training=False):
         return np.asarray(x).mean((1, 2, 3))
 
@@ -127,7 +131,7 @@ def test_losses_of_inpainting(rng):
     task, image = task_of(Inpaint, "context_encoder", (8, 12, 1)), rng.random((3, 8, 12, 1))
     batch, model = {"image": image}, Inpainter(0.4)
     middle, inside = image[:, 2:6, 3:9], image[:, 3:5, 4:8]
-    weight = np.where(model.hidden > 0, 1, 10)
+    weight = np.where(model.hole[2:6, 3:9], 1, 10)
     error = 4 * (weight * np.square(middle - 0.4)).mean((1, 2, 3))
     loss, metrics = task.losses(model, batch, "generator")
     np.testing.assert_allclose(loss, 0.999 * error + 0.001 * np.log1p(np.exp(-0.4)), rtol=1e-5)
@@ -136,8 +140,23 @@ def test_losses_of_inpainting(rng):
     loss, metrics = task.losses(model, batch, "discriminator")
     real = np.log1p(np.exp(-middle.mean((1, 2, 3))))
     np.testing.assert_allclose(loss, real + np.log1p(np.exp(0.4)), rtol=1e-5)
-    means = {"generator_psnr": 1.0, "discriminator_psnr": 1.0, "generator_loss": 2.0}
-    assert task.summarize(means, "test") == {"psnr": 1.0, "generator_loss": 2.0}
+    names = [f"{player}_{name}" for player in task.players for name in task.metrics]
+    shown = task.summarize(dict.fromkeys(names, 1.0), "test")
+    assert set(shown) == {"generator_loss", "discriminator_loss", "psnr", "neighbors_psnr"}
+
+
+def test_neighbors_fill_a_hole(rng):
+    """The mean of the 20 pixels around it, those of the corners too, the nearer ones more."""
+    task, image = task_of(Inpaint, "context_encoder", (8, 12, 1)), np.full((2, 8, 12, 1), 0.7)
+    image[0, 3:5, 4:8] = 0.8
+    image[1, 3, 3] = 0.2
+    psnr = task.losses(Inpainter(0.4), {"image": image}, "generator")[1]["neighbors_psnr"]
+    at = np.argwhere(Inpainter.hole[..., 0])
+    ring = [(y, x) for y in range(2, 6) for x in range(3, 9) if not Inpainter.hole[y, x, 0]]
+    weight = 1 / np.square(at[:, None] - np.array(ring)).sum(-1)
+    share = weight[:, ring.index((3, 3))] / weight.sum(1)
+    expected = [20.0, -10 * np.log10(np.square(0.5 * share).mean())]
+    np.testing.assert_allclose(psnr, expected, rtol=1e-5)
 
 
 def test_each_player_trains_its_own(rng):

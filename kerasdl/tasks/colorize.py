@@ -16,7 +16,7 @@ from kerasdl.tasks.representation import Representation
 from kerasdl.tasks.task import Number, Signature
 
 MEASURED = 1000  # images at most, evenly spread, whose colors are counted
-CHUNK = 100  # of them at a time
+CHUNK = 20  # of them at a time
 REACH = 128  # of `a` and `b`
 NEIGHBORS = {"ab": 5, "lightness": 1}  # classes that a place stands for
 SHOWN = 8  # images of the pictures

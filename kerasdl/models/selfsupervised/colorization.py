@@ -190,6 +190,7 @@ class Colorization(CrossChannel):
         check_colors(image_shape)
         self.image_shape = tuple(image_shape)
         if backbone is None:
+            self.classifier = None  # no classifier of the catalogue is made of it
             shape = (*self.image_shape[:2], 1)
             self.backbone = ColorBackbone(shape, block_filters, name="backbone", **backbone_args)
         else:

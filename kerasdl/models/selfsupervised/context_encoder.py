@@ -242,7 +242,7 @@ class ContextEncoder(OnBackbone):
         **backbone_args: Further arguments of the backbone's builder.
 
     Attributes:
-        hidden: 1 where a pixel of the middle is hidden, numpy `(h, w, 1)`.
+        hole: Where a pixel of the image is hidden, numpy bool `(H, W, 1)`.
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1]; what is hidden of them is not looked at.
@@ -274,6 +274,7 @@ class ContextEncoder(OnBackbone):
         check_counts(discriminator_filters=discriminator_filters)
         statistics = {"input_mean": input_mean, "input_std": input_std}
         if backbone is None:
+            self.classifier = None  # no classifier of the catalogue is made of it
             self.backbone = InpaintingBackbone(
                 image_shape, encoder_filters, name="backbone", **statistics, **backbone_args
             )
@@ -288,8 +289,9 @@ class ContextEncoder(OnBackbone):
                 f"overlap {overlap}: must be at least 0, and leave something of the "
                 f"{'x'.join(map(str, self.middle_size))} pixels in the middle"
             )
-        self.hidden = np.zeros((*self.middle_size, 1), np.float32)
-        self.hidden[tuple(slice(overlap, n - overlap) for n in self.middle_size)] = 1.0
+        self.hole = np.zeros((*self.image_shape[:2], 1), bool)
+        pairs = zip(self._corner(), self.middle_size, strict=True)
+        self.hole[tuple(slice(at + overlap, at + n - overlap) for at, n in pairs)] = True
         self.decoder = InpaintingDecoder(self.image_shape[-1], self._doublings(), name="decoder")
         self.discriminator = InpaintingDiscriminator(discriminator_filters, name="discriminator")
 
@@ -322,23 +324,17 @@ class ContextEncoder(OnBackbone):
         pairs = zip(self.image_shape[:2], self.middle_size, strict=True)
         return tuple((side - n) // 2 for side, n in pairs)
 
-    def _placed(self, x):
-        """Images `(B, H, W, ...)` of zeros but for their middle."""
-        pairs = zip(self.image_shape[:2], self.middle_size, self._corner(), strict=True)
-        return ops.pad(x, ((0, 0), *((at, side - n - at) for side, n, at in pairs), (0, 0)))
-
     def with_hole(self, x):
         """Images `(B, H, W, C)` whose hidden pixels are the mean color."""
         mean = ops.cast(ops.convert_to_tensor(self.input_mean), x.dtype)
-        return ops.where(self._hole(), mean, x)
-
-    def _hole(self):
-        """True where a pixel is hidden, `(1, H, W, 1)`."""
-        return self._placed(ops.convert_to_tensor(self.hidden[None])) > 0
+        return ops.where(ops.convert_to_tensor(self.hole), mean, x)
 
     def filled(self, x, middle):
         """Images whose hidden pixels are those of a `middle` `(B, h, w, C)`."""
-        return ops.where(self._hole(), self._placed(ops.cast(middle, x.dtype)), x)
+        pairs = zip(self.image_shape[:2], self.middle_size, self._corner(), strict=True)
+        around = [(at, side - n - at) for side, n, at in pairs]
+        placed = ops.pad(ops.cast(middle, x.dtype), ((0, 0), *around, (0, 0)))
+        return ops.where(ops.convert_to_tensor(self.hole), placed, x)
 
     def inpaint(self, x, training=False):
         """The middle `(B, h, w, C)` in [0, 1] that is predicted of images `(B, H, W, C)`."""

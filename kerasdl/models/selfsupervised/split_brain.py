@@ -100,6 +100,7 @@ class SplitBrain(CrossChannel):
         check_counts(lightness_bins=lightness_bins)
         centers = LIGHTNESS * (np.arange(lightness_bins, dtype=np.float32) + 0.5) / lightness_bins
         self.bins["lightness"] = centers[:, None]
+        self.classifier = None  # no classifier of the catalogue is made of two
         with keras.name_scope(self.name, caller=self):
             self.backbone = SplitBackbone(image_shape, backbone, **backbone_args)
         self.head_ab = dense_head(self.outputs("ab"), name="head_ab")
