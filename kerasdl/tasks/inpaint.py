@@ -34,7 +34,7 @@ class Inpaint(Representation):
 
     settings = {"adversarial": 0.001, **Representation.settings}
     allowed = {"adversarial": Number(0, 1), **Representation.allowed}
-    players = ("discriminator", "generator")
+    players = ("generator", "discriminator")  # what is evaluated is the first
     metrics = ("loss", "psnr", "neighbors_psnr")
     monitor = "-generator_loss"
 
@@ -69,12 +69,11 @@ class Inpaint(Representation):
         }
 
     def summarize(self, means, part):
-        """Without what is the same of both players, once."""
-        kept = {name: value for name, value in means.items() if "discriminator_" not in name}
-        kept["discriminator_loss"] = means["discriminator_loss"]
+        """What is the same of both players, once."""
         return {
             name.removeprefix("generator_") if name.endswith("psnr") else name: value
-            for name, value in kept.items()
+            for name, value in means.items()
+            if not (name.startswith("discriminator_") and name.endswith("psnr"))
         }
 
     def pictures(self, model, batch):
