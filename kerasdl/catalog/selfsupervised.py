@@ -35,6 +35,38 @@ PAPERS = (
         dataset="photos",
     ),
     Paper(
+        "selfsupervised.context_encoder",
+        "inpaint",
+        "Pathak et al. 2016",
+        "https://arxiv.org/abs/1604.07379",
+        {"context_encoder": 8_742_276, "context_encoder_small": 353_732},
+        dataset="photos",
+        limits={
+            "expected_zero_grad": (
+                (
+                    "(stage|/block)[2-9](_block1)?/conv/bias$|decoder/(mix|up[1-9])/bias$",
+                    "batch norm takes the mean of its channel away",
+                ),
+            )
+        },
+    ),
+    Paper(
+        "selfsupervised.colorization",
+        "colorize",
+        "Zhang et al. 2016",
+        "https://arxiv.org/abs/1603.08511",
+        {"colorization": 32_235_385, "colorization_small": 136_265},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.split_brain",
+        "colorize",
+        "Zhang et al. 2017",
+        "https://arxiv.org/abs/1611.09842",
+        {"split_brain": 1_927_565, "split_brain_small": 51_189},
+        dataset="photos",
+    ),
+    Paper(
         "selfsupervised.mae",
         "masked_patches",
         "He et al. 2021",
