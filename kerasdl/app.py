@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,11 @@ from kerasdl.data import summary, tta
 from kerasdl.data.images import to_float
 from kerasdl.data.reading import named_errors
 from kerasdl.data.splits import evenly
+from kerasdl.errors import UserError
 from kerasdl.export import serving, worker
-from kerasdl.inference import evaluation, explaining, sample_quality
+from kerasdl.inference import comparison, evaluation, explaining, sample_quality
 from kerasdl.report import page, speed
+from kerasdl.store import ensemble as ensembles
 from kerasdl.store import lock, pictures, published, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system import terminal
@@ -52,13 +53,14 @@ def train(given: dict, say=print) -> int:
     if old is None:
         runs.check(folder)
     if old:
-        moved = ("dataset",) if old.data else ()  # the data are compared, not their name
+        moved = ["dataset"] if old.data else []  # the data are compared, not their name
+        moved += ["distill_from"] if "teacher" in old.data and recipe.distill_from else []
         runs.refuse_changes(old.recipe, recipe, but=("epochs", *moved))
         growth.check(old, recipe)
         if (old.metrics() or {}).get("finished") and recipe.epochs == old.recipe.epochs:
             say(
-                f"{folder} is finished: {test_line(old.metrics())}; more --epochs go on with it, "
-                "--no-resume starts it anew"
+                f"{folder} is finished: {evaluation.test_line(old.metrics())}; more --epochs go on "
+                "with it, --no-resume starts it anew"
             )
             return 0
     if recipe.export:
@@ -79,7 +81,7 @@ def _run(session, old, export):
         if not old:
             runs.remove(session.folder)
         elif old.recipe.epochs != session.recipe.epochs:
-            (session.folder / runs.METRICS).unlink(missing_ok=True)  # it is no longer finished
+            runs.reopen(session.folder)
         session.run.create()
     try:
         session.fit()
@@ -102,11 +104,14 @@ def _finish(session, export):
     recipe, folder, say = session.recipe, session.folder, session.say
     metrics = evaluate(session)
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
-    say(f"{folder}: {test_line(metrics)}")
+    say(f"{folder}: {evaluation.test_line(metrics)}")
+    for warning in metrics.get("warnings", ()):
+        say(warning)
     card = None
     if recipe.export:
         card = export.run(folder, recipe.export_name, recipe.weights, say=say)
-    metrics["finished"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        metrics["exported"] = card["folder"]
+    metrics["finished"] = runs.now()
     write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
     if "report" in recipe.log:
         say(f"report: {page.write(folder, card)}")
@@ -156,6 +161,44 @@ def evaluate(session) -> dict:
     return metrics | more
 
 
-def test_line(metrics: dict) -> str:
-    """The test metrics in one line."""
-    return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())
+@named_errors()
+def ensemble(folders, output, formats=(), export_dir="", export_name=None, name=None, say=print):
+    """Join trained classifiers to a run whose probabilities are the mean of theirs; export it.
+
+    Args:
+        folders: Of the members' runs.
+        output: Folder of the run.
+        formats: Those of `kerasdl.export.exporter.export`; none if empty.
+        export_dir: Folder of the exported models.
+        export_name: Name of the exported model; the catalogue's if None.
+        name: Of the data set, where it has been moved.
+        say: Where lines for the user go.
+
+    Returns:
+        What `metrics.json` says: the metrics of the parts that no member was trained on, `val` and
+        `test`, of the ensemble; the same of each of its `members`; and `mean`, their mean.
+
+    Raises:
+        UserError: Runs that are none, or do not fit together; or `output` holds a run.
+    """
+    say = terminal.lines(say)
+    folder = Path(output)
+    if (folder / runs.ARGS).exists():
+        raise UserError(f"--output {folder}: holds a run already; give another folder")
+    runs.check(folder)
+    members = ensembles.open_members(folders)
+    if formats:
+        serving.check_writable(export_dir, export_name or ensembles.MODEL)
+    source, parts = comparison.held_out(members, name)
+    run, model = ensembles.join(members, folder)
+    metrics = comparison.compare(run, model, members, source, parts)
+    for line in comparison.lines(metrics, folder):
+        say(line)
+    with lock.held(folder):
+        ensembles.write(run, model)
+        write_text(folder / runs.METRICS, json.dumps(metrics, indent=1))
+        card = None
+        if formats:
+            card = worker.export_run(folder, formats, export_dir, export_name, say=say)
+        say(f"report: {page.write(folder, card)}")
+    return metrics

@@ -23,9 +23,9 @@ class Recipe:
         model_kwargs: Arguments of the model's builder, `name=value ...`.
         task_kwargs: Settings of the model's task, `name=value ...`.
         dataset: Data set: digits, digit_rows, photos, photos:size=64, scenes, scenes:colors=6,
-            scenes:digits=1, python_docs, dates, synthetic, folder:PATH, csv:FILE, npz:PATH,
-            idx:FOLDER, masks:FOLDER, coco:FOLDER, voc:FOLDER, text:PATH, pairs:FILE or a TFDS name;
-            the model's own default if not given.
+            scenes:digits=1, scenes:digits=2, python_docs, dates, synthetic, folder:PATH, csv:FILE,
+            npz:PATH, idx:FOLDER, masks:FOLDER, coco:FOLDER, voc:FOLDER, text:PATH, pairs:FILE or a
+            TFDS name; the model's own default if not given.
         data_dir: Folder where TFDS keeps its data.
         image_size: Side, or height and width, to which images are resized.
         resize: Way to that size: squash changes the proportions, crop takes the largest centered
@@ -53,7 +53,7 @@ class Recipe:
         lr_base_batch: Batch size that the rate is given for; it is scaled by batch_size /
             lr_base_batch.
         opt: Optimizer.
-        momentum: Momentum of sgd and rmsprop.
+        momentum: Momentum of sgd, nesterov, lars and rmsprop.
         beta1: Decay of the first moment in adam, adamw and lion.
         weight_decay: Weight decay, not of biases and norms; decoupled in adamw and lion, else added
             to the gradient.
@@ -104,6 +104,13 @@ class Recipe:
             published weights, hf:ORG/REPO[@REVISION], timm:NAME, hub:PRESET_OR_FOLDER (of
             KerasHub), or keras:NAME.
         freeze_backbone: Whether to train the head only.
+        distill_from: Teacher of a classifier: a run, a .keras file or an exported model, of the
+            same classes. It answers on every training example, also where --labels leaves the label
+            out.
+        distill: Output of the teacher that is learned: its logits, or the direction of its
+            features, the mean of the backbone's last map, by a linear map where the sizes differ.
+        distill_temperature: Divisor of the logits of both, which softens the probabilities.
+        distill_weight: Weight of the teacher's loss; that of the labels has the rest.
         input_stats: Source of the mean and standard deviation of the inputs.
         monitor: Metric that says which epoch is best; with a minus, lower is better.
         weights: Epoch that is evaluated and exported.
@@ -139,9 +146,9 @@ class Recipe:
     batch_size: int = 64
     lr: float = 0.001
     lr_base_batch: int | None = None
-    opt: Literal["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"] = (
-        "adamw"
-    )
+    opt: Literal[
+        "sgd", "nesterov", "lars", "adagrad", "adadelta", "rmsprop", "adam", "adamw", "lion"
+    ] = "adamw"
     momentum: float = 0.9
     beta1: float = 0.9
     weight_decay: float = 0.0
@@ -182,6 +189,10 @@ class Recipe:
     keep_checkpoints: int = 2
     initial_checkpoint: str | None = None
     freeze_backbone: bool = False
+    distill_from: str | None = None
+    distill: Literal["logits", "features"] = "logits"
+    distill_temperature: float = 4.0
+    distill_weight: float = 0.9
     input_stats: Literal["checkpoint", "dataset", "none"] = "checkpoint"
     monitor: str | None = None
     weights: Literal["best", "last"] = "best"
@@ -239,10 +250,10 @@ _BELOW_1 = "label_smoothing drop_rate drop_path ema_decay momentum beta1".split(
 RANGES = {
     **{name: (1, _INF) for name in _COUNTS},
     **{name: (0, _INF) for name in _AT_LEAST_0},
-    **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs")},
+    **{name: (_LEAST, _INF) for name in ("lr", "clip_grad", "decay_epochs", "distill_temperature")},
     **{name: (0, _MOST) for name in _BELOW_1},
     **{name: (_LEAST, 1) for name in ("layer_decay", "decay_rate", "crop_fraction")},
-    "reprob": (0, 1),
+    **{name: (0, 1) for name in ("reprob", "distill_weight")},
     "val_split": (0, 0.9),
     "seed": (0, 2**32 - 1),
     "vocab_size": (5, _INF),

@@ -154,8 +154,8 @@ def test_answers_and_signature(model, rng):
 
 def test_probes_need_classes():
     names = [e.metrics[0] for e in task(probe_labels=30, neighbors=3).evaluators()]
-    assert names == ["knn_top1", "linear_probe_top1"]
-    assert task(class_names=()).evaluators() == []
+    assert names == ["spread", "knn_top1", "linear_probe_top1"]
+    assert [e.metrics for e in task(class_names=()).evaluators()] == [("spread",)]
 
 
 def test_settings_out_of_range():

@@ -76,7 +76,7 @@ def test_answers_and_signatures(model, rng):
 
 def test_probes_need_classes():
     names = [e.metrics[0] for e in task(probe_labels=30, neighbors=3).evaluators()]
-    assert names == ["knn_top1", "linear_probe_top1"]
-    assert task(class_names=()).evaluators() == []
+    assert names == ["spread", "knn_top1", "linear_probe_top1"]
+    assert [e.metrics for e in task(class_names=()).evaluators()] == [("spread",)]
     with pytest.raises(ValueError, match="probe_labels=0"):
         task(probe_labels=0)

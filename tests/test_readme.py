@@ -102,7 +102,8 @@ def shortened(command, exported):
     words = command.split()
     trains = re.search(r"train\.py( --(?!help)| launch |$)", command)
     if not trains:
-        return command + (" --rounds 1" if " bench " in command else "")
+        more = {" bench ": " --rounds 1", " probe ": " --seeds 1 --steps 1"}
+        return command + "".join(text for word, text in more.items() if word in command)
     model = words[words.index("--model") + 1] if "--model" in words else "resnet20"
     plain = words[2:] in ([], ["--model", model])
     more = SHORT if plain and model in exported else f"{SHORT} --export none"

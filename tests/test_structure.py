@@ -43,7 +43,7 @@ ALLOWED = {
     "weights": {*_KERAS, "layers", "catalog", "torch", "keras_hub", OTHERS},
     # Published weights have a tokenizer beside them.
     "store": {*_RUN, "data.text"} - {"store"},
-    "training": {*_RUN, "data"},
+    "training": {*_RUN, "data", "metrics"},
     "inference": {*_RUN, "data", "metrics"},
     "export": {*_RUN, "data", "inference", "kerasdl"},
     "report": {*_RUN, "inference"},

@@ -1,6 +1,7 @@
 """The tiny variants of the catalogue's rows, and made-up examples for them.
 
-A row's tiny variant serves all rows of its module that share its `TINY`.
+A row's tiny variant serves all rows of its module that share its `TINY`, and those of modules that
+take theirs from it.
 """
 
 import json
@@ -22,9 +23,11 @@ def tiny(name):
 
 def first_of_each():
     """The rows of the battery: the first of each module and `TINY`."""
-    seen = {}
+    owners, seen = {}, {}
     for row in catalog.ROWS:
-        seen.setdefault((row.module, repr(tiny(row.name))), row.name)
+        arguments = tiny(row.name)
+        owner = owners.setdefault(id(arguments), row.module)  # it may be another module's
+        seen.setdefault((owner, repr(arguments)), row.name)
     return list(seen.values())
 
 

@@ -6,6 +6,7 @@ from kerasdl.catalog import (
     cnn,
     detection,
     generative,
+    multimodal,
     segmentation,
     selfsupervised,
     sequence,
@@ -25,6 +26,7 @@ CHAPTERS = {
     "Segmentation": segmentation.PAPERS,
     "Detection": detection.PAPERS,
     "Self-supervision": selfsupervised.PAPERS,
+    "Images and texts": multimodal.PAPERS,
 }
 PAPERS = tuple(paper for papers in CHAPTERS.values() for paper in papers)
 ROWS = tuple(model for paper in PAPERS for model in paper.models())
@@ -50,7 +52,7 @@ def settings_of(name: str) -> dict:
     return getattr(module_of(name), "RECIPE", {}).get(name, {})
 
 
-def build(name: str, **kwargs):
+def build(name: str, /, **kwargs):
     """The model `name` with its weights made: an ordinary Keras model.
 
     Args:

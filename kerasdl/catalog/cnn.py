@@ -149,4 +149,11 @@ PAPERS = (
         {"googlenet": 13_378_280, "googlenet_small": 206_370},
         image_sizes={"googlenet": 96},
     ),
+    Paper(
+        "cnn.ensemble",
+        "classify",
+        "Hansen and Salamon 1990",
+        "https://doi.org/10.1109/34.58871",
+        {"ensemble": 1_348_610},
+    ),
 )

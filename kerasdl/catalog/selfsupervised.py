@@ -8,7 +8,7 @@ PAPERS = (
         "contrast",
         "Chen et al. 2020",
         "https://arxiv.org/abs/2002.05709",
-        {"simclr_small": 277_392},
+        {"simclr_small": 277_392, "simclr": 27_966_656},
     ),
     Paper(
         "selfsupervised.rotnet",
@@ -32,6 +32,38 @@ PAPERS = (
         "Noroozi and Favaro 2016",
         "https://arxiv.org/abs/1603.09246",
         {"jigsaw": 43_697_792, "jigsaw_small": 242_960},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.context_encoder",
+        "inpaint",
+        "Pathak et al. 2016",
+        "https://arxiv.org/abs/1604.07379",
+        {"context_encoder": 8_742_276, "context_encoder_small": 353_732},
+        dataset="photos",
+        limits={
+            "expected_zero_grad": (
+                (
+                    "(stage|/block)[2-9](_block1)?/conv/bias$|decoder/(mix|up[1-9])/bias$",
+                    "batch norm takes the mean of its channel away",
+                ),
+            )
+        },
+    ),
+    Paper(
+        "selfsupervised.colorization",
+        "colorize",
+        "Zhang et al. 2016",
+        "https://arxiv.org/abs/1603.08511",
+        {"colorization": 32_235_385, "colorization_small": 136_265},
+        dataset="photos",
+    ),
+    Paper(
+        "selfsupervised.split_brain",
+        "colorize",
+        "Zhang et al. 2017",
+        "https://arxiv.org/abs/1611.09842",
+        {"split_brain": 1_927_565, "split_brain_small": 51_189},
         dataset="photos",
     ),
     Paper(
@@ -76,5 +108,21 @@ PAPERS = (
                 ),
             )
         },
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "Henaff et al. 2019",
+        "https://arxiv.org/abs/1905.09272",
+        {"cpc_small": 36_528, "cpc": 32_194_176},
+        image_sizes={"cpc": 256},
+    ),
+    Paper(
+        "selfsupervised.cpc",
+        "predict_patches",
+        "van den Oord et al. 2018",
+        "https://arxiv.org/abs/1807.03748",
+        {"cpc_rows": 42_176},
+        dataset="digit_rows",
     ),
 )

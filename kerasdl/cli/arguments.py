@@ -15,8 +15,10 @@ COMMANDS = {
     "show": "print a model's arguments, settings, size and paper",
     "evaluate": "evaluate a run's checkpoint or an exported model on its test set",
     "predict": "ask a model about image files and texts, or for images",
+    "probe": "evaluate a run's features with few labels, beside a random start",
     "explain": "show what a classifier looks at",
     "export": "export a run's model",
+    "ensemble": "average the probabilities of trained classifiers: evaluate and export them as one",
     "bench": "measure against named peers",
     "launch": "train in several processes, or on several machines",
 }

@@ -3,8 +3,8 @@
 import functools
 
 from kerasdl import catalog
-from kerasdl.cli.arguments import command_parser, parse_command
-from kerasdl.errors import UsageError
+from kerasdl.cli.arguments import command_parser, parse_command, table
+from kerasdl.errors import UsageError, UserError
 from kerasdl.export import KINDS
 from kerasdl.recipe import flag
 from kerasdl.system.names import nearest
@@ -24,6 +24,7 @@ def main(argv):
     parser = command_parser("show")
     parser.add_argument("model", nargs="?", help="its name")
     parser.add_argument("--image-size", type=int, nargs="+", help="side, or height and width")
+    parser.add_argument("--run", metavar="DIR", help="what a finished run found")
     parser.add_argument("--serving", metavar="DIR", help="how to serve and ask an exported model")
     parser.add_argument(
         "--effective",
@@ -43,13 +44,18 @@ def main(argv):
         "--serve", action="store_true", help="of --web: serve the page on 127.0.0.1 until Ctrl-C"
     )
     args = parse_command(parser, argv)
-    if sum(map(bool, (args.model, args.serving, args.web))) != 1:
+    if sum(map(bool, (args.model, args.run, args.serving, args.web))) != 1:
         raise UsageError(
-            "give the name of a model, or --serving or --web and the folder of an exported one"
+            "give the name of a model, --run and a run's folder, or --serving or --web and the "
+            "folder of an exported one"
         )
     _check_flags(args)
     if args.web:
         return _web(args)
+    if args.run:
+        quiet_tensorflow()
+        _run(args.run)
+        return
     if args.serving:
         quiet_tensorflow()
         from kerasdl.export import serving_page
@@ -63,11 +69,30 @@ def main(argv):
     print(architecture.describe(args.model, args.image_size, args.effective))
 
 
+def _run(folder):
+    """Print a run's metrics, warnings, and what its features are worth with few labels."""
+    from kerasdl.report import probes
+    from kerasdl.store import runs
+
+    run = runs.open_run(folder)
+    metrics = run.metrics()
+    if not metrics:
+        raise UserError(f"--run {folder}: is not finished: it has no metrics yet")
+    print(f"{run.model_name} on {run.recipe.dataset}, seed {run.recipe.seed}")
+    for name, value in metrics["test"].items():
+        print(f"test {name} {value:.4f}")
+    for warning in metrics.get("warnings", ()):
+        print(warning)
+    if found := metrics.get("probe"):
+        print(table(probes.HEADS, probes.cells(found)))
+
+
 def _check_flags(args):
     for name, applies in FLAGS.items():
         if getattr(args, name) and not getattr(args, applies):
             what = "the name of a model" if applies == "model" else f"--{applies}"
-            other = "--serving" if args.serving else "--web" if args.web else "the name of a model"
+            given = (n for n in ("run", "serving", "web") if getattr(args, n))
+            other = next((f"--{n}" for n in given), "the name of a model")
             raise UsageError(f"--{flag(name)} applies to {what}, not to {other}")
     if args.file and args.file not in KINDS:
         near = nearest(args.file, KINDS)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from kerasdl.data.splits import Subset
+from kerasdl.columns import ABSENT
+from kerasdl.data.splits import Split, Subset
 from kerasdl.errors import UserError
 from kerasdl.ops.labels import balanced
 
@@ -36,9 +37,50 @@ def repeated(split, positions) -> Subset:
     return Subset(split, np.resize(positions, len(split)))
 
 
-def line(source, positions) -> str:
-    """What a user is told."""
+class Unlabeled(Split):
+    """A split in which most labels are `ABSENT`.
+
+    Args:
+        split: The split.
+        column: The name of its labels.
+        positions: int `(n,)`, of the examples that keep theirs.
+    """
+
+    def __init__(self, split, column, positions):
+        self.split, self.column, self.positions = split, column, positions
+
+    def __len__(self):
+        return len(self.split)
+
+    def columns(self):
+        columns = dict(self.split.columns())
+        label = np.full_like(columns[self.column], ABSENT)
+        label[self.positions] = columns[self.column][self.positions]
+        return {**columns, self.column: label}
+
+    def load(self, rows):
+        return self.split.load(rows)
+
+    def only(self, names):
+        split = self.split.only(names)
+        return Unlabeled(split, self.column, self.positions) if self.column in names else split
+
+    def cropped(self, crop):
+        split = self.split.cropped(crop)
+        return split and Unlabeled(split, self.column, self.positions)
+
+
+def used(source, positions, others=False) -> Split:
+    """What is trained on: the examples at those positions, `repeated`; with `others` all examples,
+    of which the others have no label."""
+    if not others:
+        return repeated(source.train, positions)
+    return Unlabeled(source.train, next(iter(source.info.named("label"))), positions)
+
+
+def line(source, positions, others=False) -> str:
+    """What a user is told; `others` is whether those without labels are used too."""
     return (
-        f"the labels of {len(positions):,} of {len(source.train):,} training examples are used; an "
-        "epoch repeats them"
+        f"the labels of {len(positions):,} of {len(source.train):,} training examples are used; "
+        + ("the teacher answers on all" if others else "an epoch repeats them")
     )

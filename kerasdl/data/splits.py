@@ -222,6 +222,36 @@ class FileSplit(Split):
         return split
 
 
+class Beside(Split):
+    """A split with more columns, which lie in memory.
+
+    Args:
+        split: The split.
+        arrays: `{column: array (n, ...)}`.
+    """
+
+    def __init__(self, split, arrays):
+        self.split, self.more = split, arrays
+        self.arrays = None if split.arrays is None else {**split.arrays, **arrays}
+
+    def __len__(self):
+        return len(self.split)
+
+    def columns(self):
+        return {**self.split.columns(), **self.more}
+
+    def load(self, rows):
+        return self.split.load(rows)
+
+    def only(self, names):
+        more = {name: value for name, value in self.more.items() if name in names}
+        return Beside(self.split.only([name for name in names if name not in more]), more)
+
+    def cropped(self, crop):
+        split = self.split.cropped(crop)
+        return split and Beside(split, self.more)
+
+
 class Subset(Split):
     """Some examples of a split.
 

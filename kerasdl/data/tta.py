@@ -6,10 +6,10 @@ Source: Krizhevsky et al. 2012, https://papers.nips.cc/paper/4824, section 4.1 (
 
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from kerasdl.data.pixels import warp
 from kerasdl.errors import UserError
+from kerasdl.ops.likelihood import log_mean_softmax
 
 PART = 224 / 256  # of an image's sides, that of a crop
 CORNERS = ((0.5, 0.5), (0.0, 0.0), (0.0, 1.0), (1.0, 0.0), (1.0, 1.0))  # the center first
@@ -73,7 +73,7 @@ class Averaged:
         for view in views(image, self.number):
             outputs = self.model(view, training=training)
             logits.append(outputs["logits"] if isinstance(outputs, dict) else outputs)
-        return _log_mean(logits)
+        return log_mean_softmax(logits)
 
     def __getattr__(self, name):
         return getattr(self.model, name)
@@ -97,15 +97,9 @@ class AveragedFile:
             self.artifact.answer(signature, {**inputs, "image": view.numpy()})["logits"]
             for view in views(np.asarray(inputs["image"], np.float32), self.number)
         ]
-        logits = np.asarray(_log_mean(logits))
+        logits = np.asarray(log_mean_softmax(logits))
         return {
             "logits": logits,
             "probabilities": np.exp(logits),
             "label": logits.argmax(axis=-1),
         }
-
-
-def _log_mean(logits):
-    """The logarithms of the mean probabilities of several logits `(B, K)`."""
-    logs = ops.stack([ops.log_softmax(one, axis=-1) for one in logits])
-    return ops.logsumexp(logs, axis=0) - float(np.log(len(logits)))

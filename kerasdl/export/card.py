@@ -202,7 +202,11 @@ def markdown(card: dict) -> str:
         f"`{card['model']}` ({card['paper']}; task `{card['task']}`), "
         f"{card['trainable_parameters']:,} trainable parameters, "
         f"{_origin(card, _code(card['dataset']))}"
-        + ("." if card.get("weights_of") else f" with seed {card['seed']}."),
+        + (
+            "."
+            if card.get("weights_of") or "members" in card["metrics"]
+            else f" with seed {card['seed']}."
+        ),
         "",
         f"- Input: {_input(data)}; batch: {card['batch']}.",
         *_classes(data),
@@ -236,6 +240,7 @@ def markdown(card: dict) -> str:
         lines += [*_table(["", "name", "dtype", "shape"], rows), ""]
         if line := bounds.sentence(card["interface"]["savedmodel"].get(name, {})):
             lines += [f"A request: {line}.", ""]
+    lines += _members(card["metrics"])
     if metrics := {k: v for k, v in card["metrics"].items() if not isinstance(v, dict | list)}:
         lines += [
             "## Training",
@@ -247,6 +252,20 @@ def markdown(card: dict) -> str:
             if isinstance(value, int | float):
                 lines.append(f"| {part} {escaped(key)} | {value:.6g} |")
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _members(metrics) -> list[str]:
+    """A table of the members of an ensemble, their mean, and the ensemble; [] where it is none."""
+    if "members" not in metrics:
+        return []
+    names = [name for name in metrics["mean"]["test"] if name in TEST]
+    rows = {_code(name): one for name, one in metrics["members"].items()}
+    rows |= {"mean of the members": metrics["mean"], "the mean of their probabilities": metrics}
+    cells = [
+        [name, one.get("model", ""), *(f"{one['test'][key]:.4f}" for key in names)]
+        for name, one in rows.items()
+    ]
+    return ["## Members", "", *_table(["", "model", *(f"test {n}" for n in names)], cells), ""]
 
 
 def _origin(card, dataset) -> str:

@@ -275,7 +275,7 @@ def examples_of(
     tokenizer = tokenizer_of(parts.task)
     described = parts.task.signatures(model)
     columns = parts.test | {k: v for s in described for k, v in s.examples.items()}
-    cases, pad = {s.name: s.cases for s in described}, Specials.of(parts.info).pad
+    pad = Specials.of(parts.info).pad
     for target in ("savedmodel", "tflite"):
         if target not in targets:
             meta[target] = {"signatures": {}, "evaluated_by": None, "without": []}
@@ -293,21 +293,27 @@ def examples_of(
             same = [n for n in signatures if served[n] is served[signature]]
             if same:  # another name of it
                 for side in ("in", "out"):
-                    for n in signatures[same[0]][f"{side}puts"]:
-                        arrays[f"{side}/{signature}/{n}"] = arrays[f"{side}/{same[0]}/{n}"]
+                    start = f"{side}/{same[0]}/"
+                    own = {k: v for k, v in arrays.items() if k.startswith(start)}
+                    start = f"{side}/{signature}/"
+                    arrays |= {start + k.split("/", 2)[2]: v for k, v in own.items()}
                 signatures[signature] = signatures[same[0]]
                 continue
-            requested = {str(i): case for i, case in enumerate(cases.get(signature, ()))}
+            names = [spec.name for spec in specs]
+            requested = {
+                str(i): {n: _input(n, case) for n in names}
+                for i, case in enumerate(_cases(signature, names, described, target))
+            }
             requested = requested or {
                 "": {s.name: _wide(_some(_input(s.name, columns), count), s, pad) for s in specs}
             }
             traced = tf.function(function, input_signature=specs, autograph=False)
             for at, inputs in requested.items():
-                inputs = {s.name: np.asarray(inputs[s.name]) for s in specs}
+                inputs = {name: np.asarray(inputs[name]) for name in names}
                 outputs = traced(*(tf.constant(v) for v in inputs.values()))
                 for side, values in (("in", inputs), ("out", outputs)):
-                    names = {k: "/".join(filter(None, (side, key, k, at))) for k in values}
-                    arrays |= {names[k]: np.asarray(v) for k, v in values.items()}
+                    keys = {k: "/".join(filter(None, (side, key, k, at))) for k in values}
+                    arrays |= {keys[k]: np.asarray(v) for k, v in values.items()}
             signatures[signature] = {"inputs": list(inputs), "outputs": list(outputs)}
             signatures[signature] |= {"key": key} if one else {}
             if "0" in requested:
@@ -356,6 +362,17 @@ def _names_of_classes(task, model):
         name: one["kind"] for signature in served for name, one in signature["outputs"].items()
     }
     return [name for name, kind in outputs.items() if kind == "text"]
+
+
+def _cases(name, inputs, described, target):
+    """Whole requests of a served signature; of encoded images, those of the signature that they are
+    served for."""
+    for one in described:
+        if target in one.formats and one.cases:
+            given = {n.removesuffix("_bytes") for n in inputs}
+            if one.name == name or (name == "serve_bytes" and given <= set(one.cases[0])):
+                return one.cases
+    return ()
 
 
 def _input(name, test):

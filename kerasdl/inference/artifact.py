@@ -9,6 +9,7 @@ import tensorflow as tf
 from kerasdl import catalog, tasks
 from kerasdl.data import augment, pipeline, tta
 from kerasdl.data.splits import Subset, evenly
+from kerasdl.data.text.tokenizer import give_texts
 from kerasdl.errors import UserError
 from kerasdl.inference import dataset, interface, proof, runtimes
 from kerasdl.inference.signatures import functions, tokenizer_of
@@ -177,7 +178,8 @@ def evaluate_all(folder, split: str = "test", views: int | None = None, name=Non
 
 def task_of(metadata):
     """The task of a model, made from its `Metadata`."""
-    return tasks.get(catalog.row(metadata.model).task)(metadata.info, metadata.recipe)
+    kind = tasks.get(catalog.row(metadata.model).task)
+    return give_texts(kind(metadata.info, metadata.recipe))
 
 
 def _views(task, number):

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.metrics.evaluator import joined
+
 
 def evaluate(model, task, batches, part="test", reference=None):
     """Means of the task's metrics over a part, and the results of its evaluators.
@@ -52,14 +54,16 @@ def evaluate(model, task, batches, part="test", reference=None):
         outputs = _arrays(outputs)
         for evaluator in evaluators:
             evaluator.update(outputs, arrays)
-    result = {}
-    for evaluator in evaluators:
-        one = evaluator.result()
-        result |= {**one, "test": result.get("test", {}) | one.get("test", {})}
+    result = joined(evaluator.result() for evaluator in evaluators)
     means = np.divide(*sums, out=np.zeros(len(task.metrics)), where=sums[1] != 0)
     means = task.summarize(dict(zip(task.metrics, means.tolist(), strict=True)), part)
-    return means | result.pop("test", {}), result
+    return means | result.pop("test"), result
 
 
 def _arrays(values):
     return {name: np.asarray(value) for name, value in values.items()}
+
+
+def test_line(metrics: dict) -> str:
+    """The metrics of the test part in one line."""
+    return "test " + " ".join(f"{k} {v:.4f}" for k, v in metrics["test"].items())

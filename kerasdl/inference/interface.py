@@ -48,7 +48,8 @@ class Interface:
         inputs, result = self.signatures[name]["inputs"], {}
         lengths = {f"{key}_length" for key in inputs}
         for key, one in inputs.items():
-            if one["kind"] in INPUTS and one["kind"] not in result and one["batched"]:
+            single = one["batched"] and (one["kind"] != "tokens" or len(one["shape"]) == 1)
+            if one["kind"] in INPUTS and one["kind"] not in result and single:
                 result[one["kind"]] = key
             elif key not in settings and one["kind"] not in MADE and key not in lengths:
                 return None

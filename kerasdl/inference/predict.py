@@ -10,7 +10,7 @@ from kerasdl.columns import VOID
 from kerasdl.data import images
 from kerasdl.data.selective_search import proposals
 from kerasdl.errors import UserError
-from kerasdl.inference import interface, texts
+from kerasdl.inference import candidates, interface, texts
 from kerasdl.inference.artifact import open_artifact
 from kerasdl.metrics.average_precision import run_lengths
 from kerasdl.ops.text import Specials
@@ -63,6 +63,11 @@ def predict(path, inputs, settings=None, output=None) -> list[dict]:
         if output is not None:
             raise UserError(f"--output {output}: {serving.model} makes texts, not pictures")
         return texts.predict_texts(artifact, inputs, given)
+    if both := _images_and_texts(serving, inputs):
+        if output is not None:
+            raise UserError(f"--output {output}: {serving.model} makes a class, not a picture")
+        texts.numbers_of({"inputs": {}}, given, serving.model)  # none applies
+        return _chosen_texts(artifact, *both)
     requests = _requests(serving, ways, inputs)
     name = _chosen(serving, ways, set(requests[0]))
     signature = serving.signatures[name]
@@ -144,6 +149,32 @@ def _requests(serving, ways, inputs) -> list[dict]:
     count = max(map(len, given.values()))
     wide = {kind: values * count if len(values) == 1 else values for kind, values in given.items()}
     return [{kind: values[i] for kind, values in wide.items()} for i in range(count)]
+
+
+def _images_and_texts(serving, inputs):
+    """The files and the texts of what is given, where there are both and a model chooses among
+    texts; else None."""
+    if not candidates.chooser(serving):
+        return None
+    files = [value for value in map(str, inputs) if _like_a_file(value)]
+    words = [value for value in map(str, inputs) if not _like_a_file(value)]
+    return (files, words) if files and words else None
+
+
+def _chosen_texts(artifact, files, words):
+    """Each image with the likeliest texts, as `predict` gives classes."""
+    serving, pixels = artifact.interface, []
+    name, image, _ = candidates.chooser(serving)
+    one = serving.signatures[name]["inputs"][image]
+    for file in files:
+        content = read_file(file, f"{serving.model} takes {serving.takes(texts.SETTINGS)}")
+        picture = decoded(file, content, one["shape"], serving.fit)
+        pixels.append(np.array([content], object) if one.get("encoded") else picture[None])
+    answers = candidates.choose(artifact, pixels, words)
+    return [
+        {"file": file, **_ranked({"probabilities": p}, int(p.argmax()), words)}
+        for file, p in zip(files, answers, strict=True)
+    ]
 
 
 def _samples(serving):

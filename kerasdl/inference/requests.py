@@ -73,12 +73,24 @@ def shaped(checks: Checks, tensors: dict, specs, signature, allowed: dict) -> di
                 message = f"{spec.name} must be one number or one per example, but there are"
                 checks.check(right, message, size)
             elif name in signature.text_inputs:
-                _bounded(checks, spec.name, count, tf.strings.length(value), "text_bytes", allowed)
+                texts = _texts(checks, spec.name, value, count, signature.inputs[name], allowed)
+                _bounded(checks, spec.name, texts, tf.strings.length(value), "text_bytes", allowed)
             elif signature.inputs[name].kind == "tokens":
-                length = tf.shape(value)[1]
+                length = tf.shape(value)[-1]
                 checks.check(length >= 1, f"{spec.name} must have at least 1 token per example")
-                _bounded(checks, spec.name, count, length, "tokens", allowed)
+                texts = _texts(checks, spec.name, value, count, signature.inputs[name], allowed)
+                _bounded(checks, spec.name, texts, length, "tokens", allowed)
     return checks.after(values)
+
+
+def _texts(checks, name, value, count, spec, allowed):
+    """How many texts an input has: as many as there are examples, or any number of its own."""
+    if spec.batched:
+        return tf.size(value) // tf.shape(value)[-1] if spec.shape[1:] else count
+    texts, most = tf.shape(value)[0], allowed["examples"]
+    message = f"{name}: there must be at least 1 and at most {most:,} texts, but there are"
+    checks.check((texts >= 1) & (texts <= most), message, texts)
+    return texts
 
 
 def _bounded(checks, name, count, length, bound, allowed):

@@ -235,7 +235,7 @@ def _rich(signature, info, fit, tokenizer, encoded=()):
         for name, tensor in tensors.items():
             if name in texts:
                 inputs[name], inputs[f"{name}_length"] = tokenizer.ids(tensor)
-                count = tf.shape(tensor)[:1]
+                count = tf.shape(tensor)[:1] if signature.inputs[name].batched else count
             elif name in encoded:
                 inputs[name] = decode_batch(tensor, tuple(signature.inputs[name].shape), fit)
             else:

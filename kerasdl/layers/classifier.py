@@ -135,9 +135,16 @@ class Classifier(Model):
         window = [-(-side // stride) for side in self.backbone.image_shape[:2]]
         return ops.average_pool(list(features.values())[-1], window, 1)
 
-    def call(self, x, training=False):
-        features = self.backbone(x, training=training)
+    def maps(self, x, training=False):
+        """The backbone's feature maps of images, as `classify` takes them."""
+        return self.backbone(x, training=training)
+
+    def classify(self, features, training=False):
+        """What the model returns, of the backbone's feature maps."""
         return self.head(self.drop(self.pool(features), training=training))
+
+    def call(self, x, training=False):
+        return self.classify(self.maps(x, training), training)
 
 
 class ConvolvedClassifier(Classifier):
@@ -191,9 +198,8 @@ class ConvolvedClassifier(Classifier):
     def pool(self, features, training=False):
         return ops.mean(self.places(features, training), axis=(1, 2))
 
-    def call(self, x, training=False):
-        x = self.pool(self.backbone(x, training=training), training)
-        return self.head(self.drop(x, training=training))
+    def classify(self, features, training=False):
+        return self.head(self.drop(self.pool(features, training), training=training))
 
 
 def pooled(x):

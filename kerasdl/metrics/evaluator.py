@@ -1,6 +1,16 @@
 """What evaluates a whole set, where the mean of a number per example cannot: the protocol."""
 
 
+def joined(results) -> dict:
+    """The results of several evaluators as one: their metrics and their warnings together."""
+    joined = {"test": {}}
+    for result in map(dict, results):
+        joined["test"] = joined["test"] | result.pop("test", {})
+        warnings = joined.get("warnings", []) + result.pop("warnings", [])
+        joined |= result | ({"warnings": warnings} if warnings else {})
+    return joined
+
+
 class Evaluator:
     """Takes in a set batch by batch; its state can be merged with that of others.
 
@@ -37,5 +47,6 @@ class Evaluator:
         raise NotImplementedError
 
     def result(self) -> dict:
-        """`{"test": {metric: float}}`, and what else is reported, by name."""
+        """`{"test": {metric: float}}`, and what else is reported, by name; `warnings`, lines that
+        a user should see at once, where there is reason."""
         raise NotImplementedError

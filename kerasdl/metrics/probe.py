@@ -152,13 +152,28 @@ class LinearProbe(Probe):
         self.l2 = l2
 
     def predict(self, known, label, features):
-        from sklearn.linear_model import LogisticRegression
-
-        mean, std = known.mean(0), known.std(0)
-        std[std < 1e-9 * (1 + abs(mean))] = 1.0  # constants say nothing
         chosen = balanced(label, self.labels)
-        if len(np.unique(label[chosen])) == 1:
-            return np.full(len(features), label[chosen[0]])
-        model = LogisticRegression(C=1.0 / self.l2, max_iter=5000, tol=1e-6)
-        model.fit((known[chosen] - mean) / std, label[chosen])
-        return model.predict((features - mean) / std)
+        return logistic_regression(known, label, chosen, self.l2)(features)
+
+
+def logistic_regression(known, label, chosen, l2):
+    """Multinomial logistic regression; see `LinearProbe`.
+
+    Args:
+        known: Features float `(M, C)`, of whose mean and deviation all are standardized.
+        label: int `(M,)`.
+        chosen: int `(n,)`, the examples whose labels are used.
+        l2: Regularization.
+
+    Returns:
+        A function that gives the classes int `(N,)` of features `(N, C)`.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    mean, std = known.mean(0), known.std(0)
+    std[std < 1e-9 * (1 + abs(mean))] = 1.0  # constants say nothing
+    if len(np.unique(label[chosen])) == 1:
+        return lambda features: np.full(len(features), label[chosen[0]])
+    model = LogisticRegression(C=1.0 / l2, max_iter=5000, tol=1e-6)
+    model.fit((known[chosen] - mean) / std, label[chosen])
+    return lambda features: model.predict((features - mean) / std)

@@ -96,6 +96,19 @@ def log_mean_exp(first, weight, count):
     return total - math.log(count)
 
 
+def log_mean_softmax(logits):
+    """The logarithms of the mean of several classifiers' probabilities.
+
+    Args:
+        logits: A list of float `(B, K)`.
+
+    Returns:
+        float `(B, K)`; of one alone its `log_softmax`.
+    """
+    logs = ops.stack([ops.log_softmax(one, axis=-1) for one in logits])
+    return ops.logsumexp(logs, axis=0) - math.log(len(logits))
+
+
 def bits_per_dim(nll, dims, levels=0):
     """Nats per image as bits per number.
 

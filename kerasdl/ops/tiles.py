@@ -7,6 +7,8 @@ Source: Doersch et al. 2015, https://arxiv.org/abs/1505.05192, section 3 (pairs)
 import numpy as np
 from keras import ops
 
+from kerasdl.ops import noise
+
 # From the center to its eight neighbors, row by row
 DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 GRID = 3  # cells of a puzzle in each direction
@@ -48,6 +50,32 @@ def spread(image, size, count):
         for side, tile in zip(image.shape[1:3], size, strict=True)
     )
     return [image[:, y : y + size[0], x : x + size[1]] for y in tops for x in lefts]
+
+
+def one_channel(tiles, key, mean, streams):
+    """Tiles of which each has one channel left, at random.
+
+    In place of the others is noise of 1/100 of its deviation around their mean. Lenses bend colors
+    differently, which tells where in a photograph a tile is.
+
+    Args:
+        tiles: float `(B, N, h, w, C)`.
+        key: uint32 `(B, 2)`.
+        mean: Of the channels: a float, or one float per channel.
+        streams: Of the key: that of which channel stays, and that of the noise.
+
+    Returns:
+        float `(B, N, h, w, C)`.
+
+    Source: Doersch et al. 2015, https://arxiv.org/abs/1505.05192, section 3.1.
+    """
+    count, channels = tiles.shape[1], tiles.shape[-1]
+    kept = ops.one_hot(noise.randint(key, (count,), 0, channels, streams[0]), channels)
+    kept = ops.cast(kept, tiles.dtype)[:, :, None, None]  # (B, N, 1, 1, C)
+    std = ops.sum(kept * ops.std(tiles, axis=(2, 3), keepdims=True), axis=-1, keepdims=True)
+    mean = ops.cast(ops.convert_to_tensor(mean), tiles.dtype)
+    random = ops.cast(noise.normal(key, tiles.shape[1:], streams[1], "float32"), tiles.dtype)
+    return kept * tiles + (1 - kept) * (mean + 0.01 * std * random)
 
 
 def pair_sides(side):

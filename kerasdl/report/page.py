@@ -13,7 +13,7 @@ import yaml
 from kerasdl.columns import DataInfo
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
-from kerasdl.report import plots, samples
+from kerasdl.report import plots, probes, samples
 from kerasdl.report.html import data_url, duration, esc, is_number, number_text, table
 from kerasdl.store import runs
 from kerasdl.system import archives
@@ -37,7 +37,7 @@ def write(folder, card: dict | None = None) -> Path:
 
     Args:
         folder: The run's folder.
-        card: What the export wrote of its files, or None.
+        card: What the export wrote of its files; if None that of the run's export, where it is.
 
     Returns:
         The page's path.
@@ -55,19 +55,22 @@ def write(folder, card: dict | None = None) -> Path:
     sections = [
         _header(folder, args, metrics),
         _tiles(metrics),
+        *(f"<p class=warning>{esc(warning)}</p>" for warning in metrics.get("warnings", ())),
+        _members(metrics),
         _curves(_rows(folder / "summary.csv"), metrics.get("best_epoch")),
         _confusion(metrics.get("confusion"), info.class_names),
         _confusion(metrics.get("objects"), (*info.class_names, "none"), "objects and detections"),
         _precision_recall(metrics.get("precision_recall")),
         _classes(metrics.get("classes")),
         _mistakes(folder / "pictures" / "mistakes.png", metrics.get("mistakes"), info.class_names),
+        probes.section(metrics.get("probe")),
         _groups(metrics.get("groups")),
         _data(metrics.get("data")),
         _translations(metrics.get("translations")),
         _texts(folder / "pictures"),
         samples.samples(metrics.get("samples")),
         samples.pictures(folder / "pictures"),
-        _export(card),
+        _export(card or _exported(metrics.get("exported"))),
         _norms(_json(folder / NORMS)),
         _settings(args, metadata),
     ]
@@ -120,6 +123,21 @@ def _tiles(metrics):
         for i, (k, v) in enumerate(tiles)
     ]
     return f"<section class=tiles>{''.join(divs)}</section>"
+
+
+def _members(metrics):
+    """The members of an ensemble beside it, on the test part."""
+    members, mean = metrics.get("members"), metrics.get("mean") or {}
+    if not members:
+        return ""
+    names = list(_loss_last(metrics.get("test", {})))
+    named = {**members, "mean of the members": mean, "mean of their probabilities": metrics}
+    rows = [
+        (printable(name), one.get("model", ""), *(number_text(one["test"].get(n)) for n in names))
+        for name, one in named.items()
+    ]
+    shown = table(("run", "model", *(f"test {n}" for n in names)), rows, "num")
+    return f"<h2>Members</h2>{shown}"
 
 
 def _curves(rows, best):
@@ -407,6 +425,12 @@ def _args(values, defaults=None):
         kind = " class=changed" if defaults else ""
         rows.append(f"<tr{kind}><td>{esc(plain)}</td><td>{esc(_value(value))}</td>{usual}</tr>")
     return f"<div class=scroll><table class=args><tbody>{''.join(rows)}</tbody></table></div>"
+
+
+def _exported(folder):
+    """The card of an exported model's folder; None where there is none."""
+    path = Path(folder or "") / "assets.extra" / "card.json"
+    return {**archives.read_json(path), "folder": folder} if folder and path.is_file() else None
 
 
 # -- files and text -------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Copy trained weights into a model by their paths, and a head's by the names of its classes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -63,6 +63,14 @@ class Initial:
         """
         variables = by_path(model)
         self._check_backbones(model, variables)
+        below = {}
+        if not any(map(is_backbone, variables)):  # a U-Net's encoder is the backbone of others
+            below = {p.partition("/")[2]: self.arrays[p] for p in self.arrays if is_backbone(p)}
+        return replace(self, arrays={**below, **self.arrays} if below else self.arrays)._copied(
+            model, variables, class_names
+        )
+
+    def _copied(self, model, variables, class_names):
         places = {name: i for i, name in enumerate(self.class_names)}
         source = np.array([places.get(name, -1) for name in class_names], int)
         there = getattr(self.arrays, "shapes", None)  # without reading an array

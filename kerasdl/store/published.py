@@ -30,6 +30,7 @@ from kerasdl.weights import (
     schedulers,
 )
 from kerasdl.weights.configs import Config
+from kerasdl.weights.families import clip
 
 SHAPES = 5  # that a message names
 LARGER, SMALL = 2, 10**7  # a model may have so many times the file's numbers, and so many more
@@ -39,7 +40,11 @@ TEXT = "text"  # the name of a tokenizer
 DOORS = (*places.DOORS, KERAS)
 PREPROCESSOR, SCHEDULER = "preprocessor_config.json", "scheduler_config.json"
 DESCRIBED = (places.CONFIG, PREPROCESSOR, SCHEDULER, generation.FILE)  # files beside weights
-NORMALIZED = ("classify", "masked_patches")  # tasks whose models know the images' statistics
+NORMALIZED = (
+    "classify",
+    "masked_patches",
+    "contrast_texts",
+)  # tasks whose models know the images' statistics
 
 
 @dataclass(frozen=True)
@@ -353,6 +358,8 @@ def open_published(where) -> Published:
         found = place.read_json(SCHEDULER) or {"_class_name": "DDPMScheduler"}
         task_kwargs = schedulers.from_scheduler_config(found)
     written = generation.of_place(place, config)
+    if catalog.row(row).task == "contrast_texts":
+        written = clip.text_config(config)
     if catalog.row(row).task == "translate":
         task_kwargs = generation.translation_settings(written, arguments["vocab_size"])
     return Published(name, place, row, arguments, family, facts, task_kwargs, _specials(written))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import time
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
@@ -20,7 +21,8 @@ from kerasdl.system.names import nearest
 
 ARGS, MODEL, METRICS, DATA = "args.yaml", "model.json", "metrics.json", "data.json"
 FILES = (ARGS, MODEL, METRICS, DATA, "summary.csv", "norms.json", "report.html", lock.FILE)
-FOLDERS = ("checkpoints", "tensorboard", "pictures")
+PROBE = "probe"  # what was trained from its weights
+FOLDERS = ("checkpoints", "tensorboard", "pictures", PROBE)
 
 
 @dataclass
@@ -102,6 +104,7 @@ class Run:
         Raises:
             ValueError: No checkpoint can be read.
         """
+        from kerasdl.data.text.tokenizer import give_texts
         from kerasdl.store import weightless
 
         self.check_fit()
@@ -121,7 +124,7 @@ class Run:
             variables = {k: v for k, v in variables.items() if not k.endswith(weightless.SEEDS)}
             checkpoint.restore(variables, arrays)
         task = tasks.get(catalog.row(self.model_name).task)(self.info, self.recipe)
-        return model, task
+        return model, give_texts(task)
 
     def weights(self, which: str, say=print) -> dict:
         """`{path: array}` of the best or the last weights, averaged ones where there are any.
@@ -143,6 +146,11 @@ class Run:
         return weights | {
             k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")
         }
+
+
+def now() -> str:
+    """The time, as `metrics.json` says when a run was finished."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def set_precision(name: str) -> None:
@@ -225,6 +233,12 @@ def remove(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         elif path.name != lock.FILE:
             path.unlink(missing_ok=True)
+
+
+def reopen(folder: Path) -> None:
+    """Delete what stands in a finished run's folder of its last weights: it goes on."""
+    (folder / METRICS).unlink(missing_ok=True)
+    shutil.rmtree(folder / PROBE, ignore_errors=True)
 
 
 def _check_ours(folder):

@@ -36,6 +36,11 @@ def resolve(given: dict) -> Recipe:
             f"--class-weight {' '.join(recipe.class_weight)}: applies to classification and "
             f"segmentation only; the task of {row.name} is {row.task}"
         )
+    if recipe.distill_from and row.task != "classify":
+        raise UserError(
+            f"--distill-from {recipe.distill_from}: applies to classification only; the task of "
+            f"{row.name} is {row.task}"
+        )
     if recipe.dataset in (None, row.dataset) and not recipe.image_size and row.image_size:
         recipe = replace(recipe, image_size=(row.image_size,))
     dataset = recipe.dataset or row.dataset

@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from kerasdl.columns import Spec
+from kerasdl.columns import ABSENT, Spec
 from kerasdl.metrics.confusion import Confusion
 from kerasdl.ops import losses as loss_functions
 from kerasdl.ops.decoding import greedy
@@ -45,7 +45,7 @@ class Classify(Task):
         if not words:
             return []
         if self.class_weights is None:
-            self.class_weights = class_weights.balanced(train, len(names))
+            self.class_weights = class_weights.balanced(train, len(names), void=ABSENT)
         return class_weights.lines(self.class_weights, names)
 
     def arguments(self):
@@ -57,28 +57,34 @@ class Classify(Task):
         }
 
     def losses(self, model, batch, player="model", training=False):
-        outputs = model(self.model_inputs(model, batch), training=training)
-        heads = outputs if isinstance(outputs, dict) else {"logits": outputs}
-        logits = heads["logits"]
-        label = batch["label"]
+        heads = as_heads(model(self.model_inputs(model, batch), training=training))
+        label, logits = self.label_of(batch, heads), heads["logits"]
+        loss = self.of_heads(model, heads, training, lambda x: self._loss(label, x, training))
+        if training and self.class_weights is not None:
+            weight = self.weight_of(label)
+            loss = (loss * weight, weight)
+        return loss, accuracies(label, logits)
+
+    def label_of(self, batch, heads):
+        """The labels of a batch as rows `(B, K)` that sum to 1, in the dtype of the logits."""
+        label, logits = batch["label"], heads["logits"]
         if len(label.shape) == 1:
             label = ops.one_hot(label, self.num_classes, dtype=logits.dtype)
-        label = ops.cast(label, logits.dtype)  # (B, K)
-        loss = self._loss(label, logits, training)
+        return ops.cast(label, logits.dtype)
+
+    def of_heads(self, model, heads, training, loss):
+        """`loss` `(B,)` of the logits, and while training of those of the auxiliary heads too."""
+        total = loss(heads["logits"])
         if training:
             for name, head in heads.items():
                 if name != "logits":
-                    loss = loss + model.aux_weight * self._loss(label, head, training)
-            if self.class_weights is not None:
-                weights = ops.convert_to_tensor(self.class_weights, dtype=logits.dtype)
-                weight = ops.sum(label * weights, axis=-1)  # (B,)
-                loss = (loss * weight, weight)
-        true = ops.argmax(label, axis=-1)
-        rank = rank_of(true, logits)
-        return loss, {
-            "top1": ops.cast(rank < 1, logits.dtype),
-            "top5": ops.cast(rank < 5, logits.dtype),
-        }
+                    total = total + model.aux_weight * loss(head)
+        return total
+
+    def weight_of(self, label):
+        """What each example counts in the training loss by its class, `(B,)` of labels `(B, K)`."""
+        weights = ops.convert_to_tensor(self.class_weights, dtype=label.dtype)
+        return ops.sum(label * weights, axis=-1)
 
     def _loss(self, label, logits, training):
         if self.loss == "hinge":
@@ -86,8 +92,7 @@ class Classify(Task):
         return loss_functions.cross_entropy(label, logits, self.label_smoothing * training)
 
     def predict(self, model, batch):
-        outputs = model(self.model_inputs(model, batch), training=False)
-        logits = outputs["logits"] if isinstance(outputs, dict) else outputs
+        logits = as_heads(model(self.model_inputs(model, batch), training=False))["logits"]
         return {
             "probabilities": ops.softmax(logits, axis=-1),
             "logits": logits,
@@ -112,6 +117,25 @@ class Classify(Task):
             "target": "label",
             "loss": self.loss,
         }
+
+
+def as_heads(outputs) -> dict:
+    """`logits`, and those of auxiliary heads, of what a classifier returns."""
+    return outputs if isinstance(outputs, dict) else {"logits": outputs}
+
+
+def accuracies(label, logits) -> dict:
+    """Whether the class is the first, and one of the first five, `(B,)` each.
+
+    Args:
+        label: float `(B, K)`; the class is that of its largest number.
+        logits: float `(B, K)`.
+    """
+    rank = rank_of(ops.argmax(label, axis=-1), logits)
+    return {
+        "top1": ops.cast(rank < 1, logits.dtype),
+        "top5": ops.cast(rank < 5, logits.dtype),
+    }
 
 
 def rank_of(true, logits):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from kerasdl.metrics.spread import OF_EMBEDDINGS
 from kerasdl.ops.gather import gather, offset
 from kerasdl.ops.losses import nt_xent
 from kerasdl.tasks.representation import Representation
@@ -18,6 +19,7 @@ class Contrast(Representation):
     """
 
     settings = {"temperature": 0.5, **Representation.settings}
+    collapsed = OF_EMBEDDINGS
     allowed = {"temperature": Number(0.01, 10), **Representation.allowed}
     views = {"view1": {}, "view2": {}}  # each augmented apart, by the run's `--augment`
     coupled = True

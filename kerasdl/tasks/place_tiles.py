@@ -18,8 +18,7 @@ class PlaceTiles(Pretext):
 
     There is a gap of half a tile between them, the pair lies anywhere in the image, and both are
     moved at random, so that no line goes on from one to the other. With `color=drop` each tile of a
-    color image keeps one channel at random, and noise stands for the others (section 3.1): lenses
-    bend colors differently, which tells where in a photograph a tile is.
+    color image keeps one channel; see `ops.tiles.one_channel`.
     """
 
     settings = {"color": "drop", **Pretext.settings}
@@ -46,19 +45,9 @@ class PlaceTiles(Pretext):
             size.append(tile)
         pair = tiles.cut(image, *corners, size)
         if self.settings["color"] == "drop" and image.shape[-1] > 1:
-            pair = self._one_channel(pair, key)
+            mean = self.info.input_mean or 0.5
+            pair = tiles.one_channel(pair, key, mean, (CHANNEL, NOISE))
         return {**batch, "tiles": pair, "place": place}
-
-    def _one_channel(self, pair, key):
-        """Tiles `(B, 2, h, w, C)` with one channel of each, and noise of 1/100 of its deviation
-        around the mean in place of the others."""
-        channels = pair.shape[-1]
-        kept = ops.one_hot(noise.randint(key, (2,), 0, channels, CHANNEL), channels)
-        kept = ops.cast(kept, pair.dtype)[:, :, None, None]  # (B, 2, 1, 1, C)
-        std = ops.sum(kept * ops.std(pair, axis=(2, 3), keepdims=True), axis=-1, keepdims=True)
-        mean = ops.cast(ops.convert_to_tensor(self.info.input_mean or 0.5), pair.dtype)
-        random = ops.cast(noise.normal(key, pair.shape[1:], NOISE, "float32"), pair.dtype)
-        return kept * pair + (1 - kept) * (mean + 0.01 * std * random)
 
     def model_inputs(self, model, batch):
         return batch["tiles"]

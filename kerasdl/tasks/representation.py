@@ -4,6 +4,7 @@ from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.metrics.probe import KNN, LinearProbe
+from kerasdl.metrics.spread import OF_FEATURES, Spread
 from kerasdl.ops.decoding import greedy
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.tasks.task import Number, Signature, Task
@@ -12,8 +13,9 @@ from kerasdl.tasks.task import Number, Signature, Task
 class Representation(Task):
     """Images whose features are learned without labels; models have `features(x)`.
 
-    Where the data have labels, features are evaluated by their nearest neighbors in the training
-    part, and by a linear classifier that learns from `probe_labels` training examples.
+    It is said where they collapse (`metrics/spread.py`). Where the data have labels, features are
+    evaluated by their nearest neighbors in the training part, and by a linear classifier that
+    learns from `probe_labels` training examples.
     """
 
     inputs = {"image": Spec(("H", "W", "C"), "float32", "image")}
@@ -26,6 +28,7 @@ class Representation(Task):
     }
     monitor = "-loss"
     recipe = {"eval_epochs": 10}
+    collapsed = OF_FEATURES  # a spread of embeddings below which it is said
 
     def __init__(self, info, recipe):
         super().__init__(info, recipe)
@@ -43,9 +46,10 @@ class Representation(Task):
 
     def evaluators(self):
         num_classes = len(self.info.class_names)
-        if not num_classes:  # without labels nothing can be said of features
-            return []
+        if not num_classes:
+            return [Spread(self.collapsed)]
         return [
+            Spread(self.collapsed),
             KNN(num_classes, self.settings["neighbors"]),
             LinearProbe(num_classes, self.settings["probe_labels"]),
         ]

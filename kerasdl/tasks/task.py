@@ -60,6 +60,9 @@ class Task:
             one of the `n` parts that the batch is divided into.
         weighs_classes: Whether it takes `--class-weight`.
         masks_tokens: Whether its tokenizer must have a mask token.
+        texts: Texts whose token ids it needs, where its data have a tokenizer.
+        text_ids: The ids of each of them, int `(N,)`, as the tokenizer gives them; None until they
+            are given, and where they are not.
         coupled: Whether the loss of one example depends on the others; then it is gathered over
             all replicas by `kerasdl.ops.gather`, and there is no accumulation.
         carried: Names of what `losses` returns besides the metrics, for `after_update`.
@@ -81,6 +84,8 @@ class Task:
     updates_per_step: dict = {}
     weighs_classes = False
     masks_tokens = False
+    texts: tuple = ()
+    text_ids: list | None = None
     coupled = False
     carried: tuple = ()
     metrics = ("loss",)
@@ -177,6 +182,13 @@ class Task:
         replicas and workers.
         """
         raise NotImplementedError
+
+    def extra_weights(self, model) -> list:
+        """Weights that training needs besides the model's: kept in checkpoints, in no export.
+
+        They are made once, after the model, and must be among `variables` to be trained.
+        """
+        return []
 
     def variables(self, model, player: str) -> list:
         """The weights that `player` trains."""
@@ -327,6 +339,7 @@ class Signature:
             `boxes`, `image`, `tokens`.
         text_inputs: `{name of token ids (N,): name}` of the inputs that a SavedModel takes as
             strings; the ids end in `PAD`, and the function is given `<name of ids>_length` too.
+            Ids `("K", "N")` without a batch axis are any number of texts.
         text_outputs: `{name of token ids (M,): name}` of the outputs that it gives as strings.
         noise: `{input: Noise}` of what an image is made from, where files sample no numbers.
         limits: The `Limit`s of its inputs; a SavedModel refuses what is not so.

@@ -4,6 +4,7 @@ import math
 
 from keras import ops
 
+from kerasdl.metrics.spread import OF_EMBEDDINGS
 from kerasdl.tasks.representation import Representation
 from kerasdl.tasks.task import Number
 
@@ -20,6 +21,7 @@ class Taught(Representation):
     """
 
     settings = {"momentum": 0.996, "final_momentum": None, **Representation.settings}
+    collapsed = OF_EMBEDDINGS
     allowed = {**OF_TEACHER, **Representation.allowed}
     recipe = {**Representation.recipe, "weights": "last"}
 

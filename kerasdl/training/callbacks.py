@@ -61,6 +61,8 @@ class Progress(keras.callbacks.Callback):
         elif last or time.perf_counter() - self.spoke > SECONDS_BETWEEN_LINES:
             rate = self.loop.examples_per_second()
             self._say(f"epoch {epoch + 1} step {self.loop.step} {shown} ({rate:.0f} examples/s)")
+        for warning in self.loop.warnings:
+            tqdm.write(f"epoch {epoch + 1}: {warning}")
 
     def on_train_end(self, logs=None):
         self.close()

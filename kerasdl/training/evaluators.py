@@ -5,6 +5,7 @@ import io
 import numpy as np
 import tensorflow as tf
 
+from kerasdl.metrics.evaluator import joined
 from kerasdl.training import collectives
 
 
@@ -48,12 +49,7 @@ class Evaluators:
         self._give(iterator, count, [e.update for e in evaluators])
         if self.cluster:
             evaluators = self._merged(evaluators)
-        result = {"test": {}}
-        for evaluator in evaluators:
-            one = evaluator.result()
-            result["test"] |= one.pop("test", {})
-            result |= one
-        return result
+        return joined(evaluator.result() for evaluator in evaluators)
 
     def _give(self, iterator, count, receivers):
         """Predict some batches, and give each receiver what every replica here predicted."""

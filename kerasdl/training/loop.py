@@ -86,6 +86,7 @@ class Loop:
         self.variables = trainer.state()
         self.step = 0
         self.history = []  # a row per epoch
+        self.warnings = []  # of the last epoch's evaluators
         self.sums = np.zeros((2, len(trainer.names)))  # of the epoch so far: sums, weights
         self.selection = Selection(recipe)
         self.seconds = 0.0  # of training, over all starts
@@ -419,6 +420,7 @@ class Loop:
         """Metrics of the task's evaluators on the validation part, where they are due."""
         every = self.recipe.eval_epochs
         last = self.step >= self.total_steps
+        self.warnings = []
         if not every or (epoch % every and not last):
             return {}
 
@@ -426,7 +428,9 @@ class Loop:
             _, count = self.reference(examples)
             return self._distribute(lambda shard: self.reference(examples, shard)[0]), count
 
-        return self.evaluators.run(self._validation_iterator, self.validation[1], reference)["test"]
+        result = self.evaluators.run(self._validation_iterator, self.validation[1], reference)
+        self.warnings = result.get("warnings", [])
+        return result["test"]
 
     def _select(self, row):
         better, drops = self.selection.update(row)

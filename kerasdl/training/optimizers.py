@@ -6,6 +6,7 @@ import keras
 import tensorflow as tf
 
 DECOUPLED = ("adamw", "lion")  # their weight decay bypasses the gradient
+OWN_DECAY = ("lars",)  # theirs is part of how they scale the gradient
 
 
 class Adam(keras.optimizers.Adam):
@@ -32,6 +33,45 @@ class Adam(keras.optimizers.Adam):
         variable.assign_sub(m * alpha / (tf.sqrt(v) + epsilon), read_value=False)
 
 
+class LARS(keras.optimizers.SGD):
+    """Momentum with a rate for each weight in proportion to its norm.
+
+    A kernel `w` of gradient `g` moves by `v <- m v + lr trust (g + decay w)`, `w <- w - v`, where
+    `trust = eta |w| / (|g| + decay |w|)`, or 1 where a norm is 0. Biases and norms, which do not
+    decay, have `trust` 1 (Chen et al. 2020, https://arxiv.org/abs/2002.05709, appendix B.6).
+
+    Args:
+        rate: The learning rate or its schedule, `lr`.
+        momentum: `m`.
+        decay: Weight decay.
+        eta: The trust coefficient.
+
+    Source: You et al. 2017, https://arxiv.org/abs/1708.03888, algorithm 1.
+    """
+
+    def __init__(self, rate, momentum=0.9, decay=0.0, eta=0.001):
+        super().__init__(rate, momentum=momentum)
+        self.decay = decay
+        self.eta = eta
+
+    def build(self, variables):
+        """Make the momenta; keep which weights are kernels."""
+        super().build(variables)
+        self.adapts = [decays(v) for v in variables]
+
+    def update_step(self, gradient, variable, learning_rate):
+        """Move one weight."""
+        gradient = tf.cast(gradient, variable.dtype)
+        if self.adapts[self._get_variable_index(variable)]:
+            weight = tf.convert_to_tensor(variable)
+            norm = tf.norm(weight)
+            length = tf.norm(gradient) + self.decay * norm
+            counts = (norm > 0) & (length > 0)
+            trust = tf.where(counts, self.eta * tf.math.divide_no_nan(norm, length), 1.0)
+            gradient = trust * (gradient + self.decay * weight)
+        super().update_step(gradient, variable, learning_rate)
+
+
 def factors(optimizer, rate, dtype):
     """What `optimizer.update_step` takes as the rate of all weights of one rate and dtype."""
     return optimizer.factors(rate, dtype) if isinstance(optimizer, Adam) else rate
@@ -41,13 +81,14 @@ def make(recipe, schedule):
     """The Keras optimizer that a recipe names.
 
     Weight decay, clipping, accumulation and averaging are left out on purpose: `step.Trainer` does
-    them, after the gradients of all replicas are summed.
+    them, after the gradients of all replicas are summed; but for the weight decay of `OWN_DECAY`.
     """
     name, momentum, beta1 = recipe.opt, recipe.momentum, recipe.beta1
     o = keras.optimizers
     makers = {
         "sgd": lambda: o.SGD(schedule, momentum=momentum),
         "nesterov": lambda: o.SGD(schedule, momentum=momentum, nesterov=True),
+        "lars": lambda: LARS(schedule, momentum, recipe.weight_decay),
         "adagrad": lambda: o.Adagrad(schedule),
         "adadelta": lambda: o.Adadelta(schedule),
         "rmsprop": lambda: o.RMSprop(schedule, momentum=momentum),

@@ -9,9 +9,12 @@ from kerasdl import catalog, tasks
 from kerasdl.columns import PIXELS
 from kerasdl.data import augment, fingerprint, labeled, pipeline, sources, summary, tta
 from kerasdl.data.splits import Subset, evenly
+from kerasdl.data.text.tokenizer import give_texts
 from kerasdl.errors import UserError
 from kerasdl.recipe import Recipe, flag, to_dict
 from kerasdl.store import checkpoint, copying, initial, runs
+from kerasdl.store import teacher as teachers
+from kerasdl.tasks.distill import Distill
 from kerasdl.tasks.task import Task
 from kerasdl.training import callbacks as cb
 from kerasdl.training import cluster, growth, loop, schedules, step, strategy
@@ -45,6 +48,7 @@ class Session:
         self.say = say = say if self.chief else lambda line: None
         replicas = self.strategy.num_replicas_in_sync
         strategy.check_batch(recipe.batch_size, replicas, recipe.grad_accum_steps)
+        teacher = self._open_teacher()  # before the seed: the student starts as it would alone
         keras.utils.set_random_seed(recipe.seed)
         runs.set_precision(recipe.precision)
         task_class = tasks.get(row.task)
@@ -71,8 +75,9 @@ class Session:
         self.train = self.source.train
         few = labeled.positions(self.source, task_class, recipe)
         if few is not None:
-            self.train = labeled.repeated(self.train, few)
-            say(labeled.line(self.source, few))
+            taught = teacher is not None
+            self.train = labeled.used(self.source, few, taught)
+            say(labeled.line(self.source, few, taught))
         columns = self.source.info.columns
         self.augment = augment.from_recipe(recipe, task_class, columns)
         self.views = augment.views(recipe, task_class)
@@ -93,7 +98,10 @@ class Session:
         if recipe.max_steps:
             self.total_steps = min(self.total_steps, recipe.max_steps)
         info = self._info(initial, old.info if resuming else None)
-        self.task = task_class(info, recipe)
+        task = Distill(info, recipe, teacher) if teacher else task_class(info, recipe)
+        self.task = give_texts(task)
+        if teacher:
+            data["teacher"] = self._check_teacher(teacher, old)
         tta.check(recipe.tta, self.task)
         for line in self.task.measure(self.train):
             say(line)
@@ -146,6 +154,22 @@ class Session:
         if not self.recipe.initial_checkpoint:
             return None
         return initial.open_initial(self.recipe.initial_checkpoint)
+
+    def _open_teacher(self):
+        if not self.recipe.distill_from:
+            return None
+        with self.strategy.scope():
+            return teachers.open_teacher(self.recipe.distill_from, self.recipe.precision)
+
+    def _check_teacher(self, teacher, old):
+        """The digest of its weights, which must be those of the run that this one goes on with."""
+        digest = fingerprint.of_arrays(teachers.arrays(teacher))
+        if old and old.data.get("teacher", digest) != digest:
+            raise UserError(
+                f"--distill-from {teacher.name}: has other weights than the teacher that this run "
+                "was started with"
+            )
+        return digest
 
     def _info(self, initial, old):
         info, choice = self.source.info, self.recipe.input_stats

@@ -36,6 +36,7 @@ class Trainer(keras.Model):
             )
         if recipe.remat and not remat.blocks(model):
             raise UserError(f"--remat: {recipe.model} has no blocks to recompute")
+        self.extra_weights = task.extra_weights(model)
         self.player_variables = {p: task.variables(model, p) for p in task.players}
         self.optimizers = {
             p: optimizers.make(recipe, schedules.stretched(schedule, self.updates(p)))
@@ -73,6 +74,7 @@ class Trainer(keras.Model):
     def state(self) -> dict:
         """`{unique name: variable}` of everything that the next step depends on."""
         pairs = [(f"model/{v.path}", v) for v in self.net.variables]
+        pairs += [(f"task/{v.path}", v) for v in self.extra_weights]
         for player, optimizer in self.optimizers.items():
             # Without the optimizer's name, which counts those made before in this process.
             pairs += [(f"{player}/{v.path.partition('/')[2]}", v) for v in optimizer.variables]
@@ -224,7 +226,8 @@ class Trainer(keras.Model):
             )
         else:
             norms = tf.zeros(len(gradients))
-        decay = [recipe.weight_decay if optimizers.decays(v) else 0.0 for v in variables]
+        amount = 0.0 if recipe.opt in optimizers.OWN_DECAY else recipe.weight_decay
+        decay = [amount if optimizers.decays(v) else 0.0 for v in variables]
         coupled = recipe.opt not in optimizers.DECOUPLED
         if coupled:
             gradients = [

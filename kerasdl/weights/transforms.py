@@ -189,6 +189,10 @@ TRANSFORMS = {
         lambda arrays, shapes, model: _grid([arrays[0][None]], shapes, model),
         lambda arrays, model: [_flat(arrays, model)[0][0]],
     ),
+    "token": Transform(  # of every image, `(D,)` there
+        lambda arrays, shapes, model: [a[None, None] for a in arrays],
+        lambda arrays, model: [a.reshape(-1) for a in arrays],
+    ),
     "join_heads": Transform(_joined_heads, _split_heads),  # q, k and v of Keras
     "merge_heads": Transform(  # the kernel behind the heads, `(h, d, D)` there
         lambda arrays, shapes, model: [arrays[0].reshape(-1, arrays[0].shape[-1])],

@@ -10,7 +10,9 @@ from kerasdl.data import sources
 from kerasdl.data.images import STEP
 from kerasdl.data.pipeline import evaluation_batches, training_batches
 from kerasdl.data.sources import folder, open_source
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
+from kerasdl.ops.text import BOS, EOS
 from kerasdl.tasks.adversarial import Adversarial
 from kerasdl.tasks.classify import Classify
 from kerasdl.tasks.generate_text import GenerateText
@@ -152,8 +154,27 @@ def test_scenes_of_one_digit():
     np.testing.assert_array_equal(source.test.read([31])["boxes"][0], one["boxes"])
 
 
+def test_scenes_of_two_digits_at_most_and_their_captions_as_tokens():
+    task = wants(image="image", caption="text", caption_ids="tokens", labels="label")
+    source = open_source("scenes:digits=2", task=task)
+    rows = source.test.read(range(40))
+    assert {1, 2} == set((rows["labels"] >= 0).sum(1))
+    tokenizer = Tokenizer.from_json(source.info.tokenizer)
+    for ids, caption in zip(rows["caption_ids"], rows["caption"], strict=True):
+        length = list(ids).index(EOS) + 1
+        assert ids[0] == BOS and not ids[length:].any()
+        assert tokenizer.decode(ids[1:length]) == caption.decode()
+    assert source.info.max_length == rows["caption_ids"].shape[1] == 8
+    again = open_source("scenes:digits=2", task=task, info=source.info)
+    assert again.info == source.info
+    short = open_source("scenes:digits=2", task=task, max_length=5)
+    cut = short.test.read([0])["caption_ids"][0]
+    np.testing.assert_array_equal(cut, [*rows["caption_ids"][0, :4], EOS])
+    refused("--max-length 2: captions need", "scenes:digits=2", task=task, max_length=2)
+
+
 def test_scenes_refuse_what_they_cannot_draw():
-    refused("the argument must be colors=1, colors=6 or digits=1", "scenes:colors=3")
+    refused("must be colors=1, colors=6, digits=1, digits=2 or colors=6,", "scenes:colors=3")
     refused("--image-size 8 48: scenes need", "scenes", image_size=(8, 48))
     refused("5500 scenes of 1000x1000 pixels do not fit into memory", "scenes", image_size=(1000,))
     refused("unknown data set 'scene:x'.*did you mean scenes", "scene:x")
@@ -198,7 +219,8 @@ def test_synthetic_makes_every_kind():
 
 
 OF_IMAGES = (
-    "classify adversarial reconstruct denoise contrast masked_patches rotate place_tiles jigsaw"
+    "classify adversarial reconstruct denoise contrast masked_patches rotate place_tiles jigsaw "
+    "predict_patches"
 ).split()
 
 

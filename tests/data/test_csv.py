@@ -7,9 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kerasdl.data import augment, fingerprint
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import folder, open_source
+from kerasdl.data.text.tokenizer import Tokenizer
 from kerasdl.errors import UserError
+from kerasdl.ops.text import BOS, EOS
+from kerasdl.tasks.contrast_texts import ContrastTexts
 from tests.data.shared import Labeled, Unlabeled, bounded, lengths, noted
 
 
@@ -47,6 +51,60 @@ def labels_of(source):
         for image, label in zip(part.arrays["image"], part.arrays["label"], strict=True):
             result[int(image[0, 0, 0]) // 20] = source.info.class_names[label]
     return result
+
+
+def said(source):
+    """`{number of the image: caption}`, by the pixels."""
+    tokenizer, result = Tokenizer.from_json(source.info.tokenizer), {}
+    for part in source.parts.values():
+        rows = part.read(range(len(part)))
+        for image, ids in zip(rows["image"], rows["caption_ids"], strict=True):
+            assert ids[0] == BOS and EOS in ids
+            result[int(image[0, 0, 0]) // 20] = tokenizer.decode(ids[1:])
+    return result
+
+
+@pytest.mark.parametrize("memory", [folder.MEMORY_BYTES, 0])  # decoded at once, or when needed
+def test_captions(table, monkeypatch, memory):
+    monkeypatch.setattr(folder, "MEMORY_BYTES", memory)
+    lines = [f'i/{i}.png,{"b" if i % 2 else "a"},"a dog, {i}"' for i in range(12)]
+    name = table(*lines, "i/3.png,b,another", header="file,label,text")
+    source = open_source(name, task=ContrastTexts, val_split=0.25)
+    assert said(source) == {i: f"a dog, {i}" for i in range(12)}
+    assert noted(source, "columns: path file, caption text, label label")
+    assert noted(source, "left out 1 captions: of each file the first is read")
+    rows = source.test.read([0, 2])
+    assert set(rows) == {"image", "label", "caption_ids"}
+    before = fingerprint.of_source(source)
+    again = open_source(name, task=ContrastTexts, val_split=0.25, info=source.info)
+    assert again.info == source.info and fingerprint.of_source(again) == before
+    changed = table(*[lines[0].replace("dog", "cat"), *lines[1:]], header="file,label,text")
+    other = open_source(changed, task=ContrastTexts, val_split=0.25)
+    with pytest.raises(UserError, match="1 file labeled otherwise, the first i/0.png, a dog"):
+        fingerprint.check(before, fingerprint.of_source(other), changed)
+    flipped = augment.Augment(("flip", "resized_crop"))
+    split = flipped.on_files(source.train)[0]
+    assert len(split) == 6 and "caption_ids" in split.columns()
+
+
+def test_captions_by_the_numbers_of_their_columns_and_without_labels(table):
+    lines = [f"x,i/{i}.png,dog {i}" for i in range(12)]
+    name = table(*lines, header="a,b,c")
+    source = open_source(name, task=ContrastTexts, columns=("2", "c"), max_length=4)
+    assert list(source.info.columns) == ["image", "caption_ids"]
+    assert source.train.arrays["caption_ids"].shape[1] == 4
+    assert all(text.startswith("dog") for text in said(source).values())
+    refused("no column is called caption, captions, text", table(), task=ContrastTexts)
+    name = table("i/0.png,", "i/1.png,a dog", header="path,caption")
+    refused("have no caption", name, task=ContrastTexts)
+    refused("must be path, caption, label and split", name, ContrastTexts, columns=[*"12345"])
+    assert open_source(
+        table(
+            "i/0.png,a,x", "i/1.png,b,y", "i/2.png,a,z", "i/3.png,b,w", header="path,label,caption"
+        ),
+        task=Labeled,
+        val_split=0.25,
+    )
 
 
 def test_a_table(table):

@@ -308,6 +308,43 @@ def test_in_a_saved_model(references, tmp_path):
         assert rows == [one.ids for one in reference.encode_batch(texts)]
 
 
+def clip(corpus):
+    """CLIP's: lower case, words that end in a mark, white space that is removed."""
+    names = ["<|startoftext|>", END]
+    words = r"|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    made = Reference(models.BPE(unk_token=END, end_of_word_suffix="</w>"))
+    steps = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]  # behind NFC there
+    made.normalizer = normalizers.Sequence(steps)
+    pattern = Regex(rf"<\|startoftext\|>|<\|endoftext\|>|{CONTRACTIONS}{words}")
+    split = pre_tokenizers.Split(pattern, "removed", invert=True)
+    made.pre_tokenizer = pre_tokenizers.Sequence([split, GPT2])
+    made.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=900,
+        special_tokens=names,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        end_of_word_suffix="</w>",
+        show_progress=False,
+    )
+    made.train_from_iterator(corpus, trainer)
+    made.post_processor = processors.RobertaProcessing((END, 1), (names[0], 0))
+    return made
+
+
+def test_words_that_end_in_a_mark(corpus):
+    reference = read(clip(corpus))
+    tokenizer, texts = of(reference), strings(1000, seed=3)
+    expected = reference.encode_batch(texts)
+    for text, ids, one in zip(texts, tokenizer.encode(texts), expected, strict=True):
+        assert ids.tolist() == one.ids, (text, one.tokens)
+    words = tokenizer.encode(["A  red CAR's 42"])[0]
+    assert tokenizer.decode(words).strip() == "a red car 's 4 2"
+    data = json.loads(reference.to_str())
+    data["pre_tokenizer"] = None
+    with pytest.raises(UserError, match="end_of_word_suffix of the model BPE, but of bytes"):
+        convert.metadata(data)
+
+
 def test_special_tokens_of_a_file(corpus, tmp_path):
     reference = byte_level(corpus, GPT2, 400)
     tokens = [

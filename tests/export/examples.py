@@ -15,14 +15,21 @@ def digits():
     return [{"image": np.asarray(to_float(b["image"])), "label": b["label"]} for b in batches]
 
 
-def made_up(model_name, max_length, tokenizer=None):
-    """Facts, and training and test examples, of texts for a model's task."""
+def made_up(model_name, max_length, tokenizer=None, image_shape=None):
+    """Facts, and training and test examples, of texts for a model's task, which may want images."""
     from kerasdl import catalog, tasks
+    from kerasdl.data.images import to_float
     from kerasdl.data.sources import open_source
 
     task = tasks.get(catalog.row(model_name).task)
-    source = open_source("synthetic", task=task, max_length=max_length, tokenizer=tokenizer)
-    return source.info, [s.read(range(min(40, len(s)))) for s in (source.train, source.test)]
+    size = image_shape[:2] if "image" in task.inputs else ()
+    source = open_source(
+        "synthetic", task=task, image_size=size, max_length=max_length, tokenizer=tokenizer
+    )
+    parts = [s.read(range(min(40, len(s)))) for s in (source.train, source.test)]
+    for part in parts:
+        part |= {"image": np.asarray(to_float(part["image"]))} if size else {}
+    return source.info, parts
 
 
 def make_parts(
@@ -43,7 +50,7 @@ def make_parts(
 
     keras.utils.set_random_seed(0)
     if "vocab_size" in arguments:
-        info, parts = made_up(model_name, arguments["max_length"], tokenizer)
+        info, parts = made_up(model_name, arguments["max_length"], tokenizer, image_shape)
         task = tasks.get(catalog.row(model_name).task)(info, Recipe(model=model_name))
         return _parts(model_name, task, {**arguments, **task.arguments()}, *parts)
     train, test = digits()

@@ -42,7 +42,7 @@ def ids(rng):
 def test_it_equals_the_gpt2_of_keras_hub(ids):
     import keras_hub
 
-    ours = make({"dim": 16, "depth": 3})
+    ours = make({"dim": 16, "depth": 3, "prenorm": True})
     theirs = keras_hub.models.GPT2Backbone(13, 3, 4, 16, 24, dropout=0.0, max_sequence_length=12)
     by_path = {w.path.split("/", 1)[1]: np.asarray(w.value) for w in ours.weights}
 

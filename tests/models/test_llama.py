@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
+from kerasdl import catalog
 from kerasdl.models.sequence.llama import llama_small, mixtral_small
+from tests.variants import tiny
 
 SIZES = {"vocab_size": 11, "max_length": 9, "dim": 12, "depth": 2, "num_heads": 6, "mlp_dim": 20}
 
@@ -13,6 +15,14 @@ def make(rng, **options):
     for weight in model.weights:
         weight.assign(weight + 0.3 * rng.normal(size=weight.shape))
     return model
+
+
+def test_tiny_ones_are_char_gpts():
+    """So that what is tested of it need not be again."""
+    names = ("char_gpt", "llama_small", "mixtral_small")
+    configs = [catalog.build(name, **tiny(name)).get_config() for name in names]
+    assert [config.pop("name") for config in configs] == list(names)
+    assert configs[0] == configs[1] == configs[2]
 
 
 @pytest.fixture

@@ -16,12 +16,17 @@ def model():
     return simclr.simclr_small((8, 8, 1), depths=(1, 1), filters=4, hidden_dim=7, projection_dim=5)
 
 
-def test_trainable_parameters():
+def count(variables):
+    return sum(math.prod(v.shape) for v in variables)
+
+
+def test_parameters():
     with keras.StatelessScope():  # allocates nothing
-        model = simclr.simclr_small()
+        small, model = simclr.simclr_small(), simclr.simclr()
     backbone = 269_722 - 650  # resnet20 without its dense layer
     head = 2 * (64 * 64 + 64)
-    assert sum(math.prod(v.shape) for v in model.trainable_variables) == backbone + head
+    assert count(small.trainable_variables) == backbone + head
+    assert (count(model.weights), count(model.trainable_variables)) == (28_019_776, 27_966_656)
 
 
 def test_the_tiny_variant_differs_in_every_value():

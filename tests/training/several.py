@@ -15,7 +15,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kerasdl import catalog
+from kerasdl.columns import DataInfo
+from kerasdl.export.exporter import save_keras
+from kerasdl.recipe import Recipe
+from kerasdl.store import load
 from kerasdl.store.settings import resolve
+from kerasdl.tasks.classify import Classify
 from kerasdl.training import strategy
 from kerasdl.training.session import Session
 from tests.training.battery import Watch
@@ -42,6 +48,16 @@ DINO = {"local_crops": 2, "local_size": 4, "warmup_epochs": 2}
 MODELS = {
     "mlp": {"drop_rate": 0.0, "dataset": "npz:ODD", "val_split": 0.1, "grad_accum_steps": 3},
     "resnet20": {"tiny": True, "sync_batch_norm": True, "grad_accum_steps": 3},
+    "lenet5": {
+        "tiny": True,
+        "drop_rate": 0.0,
+        "dataset": "synthetic",
+        "image_size": (16, 20),
+        "distill_from": "TEACHER",
+        "distill": "features",
+        "labels": 100,
+        "mixup": 0.2,
+    },
     "transformer_small": {"tiny": True, "drop_rate": 0.0},
     "dcgan": {
         "tiny": True,
@@ -54,6 +70,26 @@ MODELS = {
     "simclr_small": VIEWS,
     "moco_small": VIEWS,
     "dino_small": {**VIEWS, "drop_rate": 0.0, "drop_path": 0.0, "task_kwargs": DINO},
+    "cpc_small": {
+        "tiny": True,
+        **MADE,
+        "augment": ("resized_crop", "noise"),
+        "task_kwargs": {"crop": 0.8},
+        "grad_accum_steps": 1,
+        "opt": "lars",
+        "lr": 20.0,  # a fiftieth of a weight's norm in a step
+        "eval_epochs": 1,
+    },
+    "clip_small": {
+        "tiny": True,
+        **MADE,
+        "max_length": 8,
+        "model_kwargs": {"text_drop_rate": 0.0},
+        "augment": ("noise",),
+        "grad_accum_steps": 1,
+        "sync_batch_norm": True,
+        "eval_epochs": 1,
+    },
     "locate_small": {**DETECTION, "image_size": (9, 14)},
     "yolo_v1_small": DETECTION,
     "fast_rcnn_small": DETECTION,
@@ -87,16 +123,31 @@ def write_odd(path):
     mine.replace(path)
 
 
+def write_teacher(path):
+    """A classifier of the made-up images, of another size."""
+    info = DataInfo.of_images((8, 12, 3), "0123456789", (0.5,) * 3, (0.2,) * 3)
+    recipe = Recipe(model="mlp", dataset="synthetic")
+    keras.utils.set_random_seed(5)
+    model = catalog.build("mlp", **Classify(info, recipe).arguments(), dims=(7,))
+    mine = path.with_name(f"teacher-{os.getpid()}.keras")
+    save_keras(model, load.Metadata("mlp", info, recipe), mine)
+    mine.replace(path)
+
+
 def main(kind, out):
     made, result = None, {}
     # Its time grows faster than the graph, and it may round the float32 of examples otherwise.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    write_odd(Path(out).with_name("odd.npz"))
+    odd, teacher = (Path(out).with_name(name) for name in ("odd.npz", "teacher.keras"))
+    write_odd(odd)
     for name, own in MODELS.items():
         keras.backend.clear_session()
         given = {"model": name, "strategy": kind, **SETTINGS, **own}
         if given.get("dataset") == "npz:ODD":
-            given["dataset"] = f"npz:{Path(out).with_name('odd.npz')}"
+            given["dataset"] = f"npz:{odd}"
+        if given.get("distill_from") == "TEACHER":
+            write_teacher(teacher)
+            given["distill_from"] = str(teacher)
         if kind == "mirrored":
             given["logical_devices"] = 2
         if name != "transformer_small" and "image_size" not in given:

@@ -15,7 +15,9 @@ from kerasdl.models.cnn.resnet import resnet20
 from kerasdl.models.vision_transformer.vit import vit_digits
 from kerasdl.recipe import Recipe
 from kerasdl.store import checkpoint, initial, load, runs
+from kerasdl.store.copying import is_backbone
 from kerasdl.weights import keras_applications
+from kerasdl.weights.rename import by_path
 
 SIZES = {"image_shape": (8, 8, 1), "depths": (1, 1), "filters": 4}
 MEAN, STD = (0.3,), (0.4,)
@@ -261,3 +263,43 @@ def test_auxiliary_heads_are_replaced_too(tmp_path):
     line = initial.open_initial(str(tmp_path / "m.keras")).copy_to(model)
     n = len(model.weights)
     assert f"took {n - 6} of {n} weights; the head starts anew" in line
+
+
+SMALL = {"image_shape": (16, 24, 1)}
+RESNET = {"depths": (1, 1, 1), "filters": 6}
+VGG = {"stages": ((4,), (5, 5)), "norm": True}
+NIN = {"filters": ((6, 5), (7, 6), (8, 6)), "norm": True}
+UNET = {"depth": 2, "filters": 4}
+
+
+@pytest.mark.parametrize(
+    "row, backbone, arguments, more",
+    [
+        ("resnet20", "resnet20", RESNET, {}),
+        ("fcn16s_small", "resnet20", RESNET, {}),
+        ("mask_rcnn_small", "resnet20", RESNET, {"small": True}),
+        ("faster_rcnn_small", "vgg11", VGG, {}),
+        ("nin_small", "nin_small", NIN, {}),
+        ("unet_small", "unet_small", UNET, {}),
+    ],
+)
+def test_a_self_supervised_backbone_fits_all_models_on_it(row, backbone, arguments, more):
+    pretrained = catalog.build("simclr_small", backbone=backbone, **SMALL, **arguments)
+    rng = np.random.default_rng(0)
+    for variable in pretrained.variables:
+        variable.assign(rng.uniform(0.5, 1.5, variable.shape))
+    arrays = {path: np.asarray(v) for path, v in by_path(pretrained).items()}
+    model = catalog.build(row, **SMALL, num_classes=3, **arguments, **more)
+    line = initial.Initial("there", "simclr_small", arrays, None).copy_to(model)
+    taken = {path: np.asarray(v) for path, v in by_path(model).items()}
+    for path in filter(is_backbone, arrays):
+        mine = path.partition("/")[2] if row == "unet_small" else path
+        np.testing.assert_array_equal(taken[mine], arrays[path])
+    assert "took" in line
+    if row == "unet_small":
+        x = rng.random((2, *SMALL["image_shape"]), np.float32)
+        maps, down = pretrained.backbone(x), model.normalize(x)
+        for pair in (*model.downs, model.bottom):
+            down = pair(down)
+            np.testing.assert_array_equal(down, maps[pair.name])
+            down = keras.ops.max_pool(down, 2, 2)

@@ -39,6 +39,21 @@ def test_killed_and_started_again_is_bit_equal(kill, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_with_a_teacher_is_bit_equal(undisturbed, tmp_path_factory, tmp_path):
+    """It learns features of the undisturbed run, and from examples without labels."""
+    teacher = {"model_kwargs": {"depths": [1, 1]}, "epochs": 1, "limit_batches": 2}
+    finish(tmp_path, "teacher", **{**SETTINGS, **teacher})
+    learns = {"distill_from": str(tmp_path / "teacher"), "distill": "features", "labels": 300}
+    whole = finish(tmp_path, "whole", **{**SETTINGS, **learns})
+    status, _ = start(tmp_path, "killed", kill={"step": 7}, **{**SETTINGS, **learns})
+    assert status == -signal.SIGKILL
+    result = finish(tmp_path, "killed", **{**SETTINGS, **learns})
+    assert 0 < len(result["losses"]) < 15
+    assert difference(result, whole) == 0
+    assert difference(whole, undisturbed) > 0
+
+
+@pytest.mark.slow
 def test_fifty_kills_lose_nothing(tmp_path):
     script = Path(__file__).with_name("kills.py")
     status, result = run_script(script, tmp_path, "50", out=tmp_path / "found.npz", seconds=900)

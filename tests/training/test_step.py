@@ -139,7 +139,9 @@ def test_replicas_draw_different_masks_from_one_state():
     assert (mask(0) != mask(1)).mean() > 0.3
 
 
-@pytest.mark.parametrize("opt", ["sgd", "nesterov", "adagrad", "adadelta", "rmsprop", "lion"])
+@pytest.mark.parametrize(
+    "opt", ["sgd", "nesterov", "lars", "adagrad", "adadelta", "rmsprop", "lion"]
+)
 def test_every_optimizer_moves_the_weights(opt):
     trainer = make_trainer(opt=opt, momentum=0.9)
     before = values(trainer)
@@ -161,6 +163,35 @@ def test_adam_is_that_of_keras_to_the_bit(dtype, rng):
     for a, b in zip(*moved, strict=True):
         np.testing.assert_array_equal(a, b)
     assert (moved[0][0] != start).all()
+
+
+def test_lars_moves_kernels_in_proportion_to_their_norms(rng):
+    """Algorithm 1 of You et al. 2017; biases move as by momentum, without decay."""
+    rate, m, decay = 3.0, 0.8, 0.1
+    settings = {"opt": "lars", "momentum": m, "weight_decay": decay, "lr": rate}
+    trainer = make_trainer("mlp", {"dims": (6, 5)}, **settings)
+    variables = trainer.net.trainable_variables
+    for v in variables:
+        v.assign(rng.standard_normal(v.shape))
+    variables[2].assign(np.zeros(variables[2].shape))  # a kernel that has no norm
+    assert sum("momentum" in name for name in trainer.state()) == len(variables)  # it is resumed
+    weights, velocities = values(trainer), [0.0] * len(variables)
+    for seed in range(4):
+        batch = make_batch(seed=seed)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(trainer.task.losses(trainer.net, batch, "model", True)[0])
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        for i, (w, g) in enumerate(zip(weights, gradients, strict=True)):
+            g = np.asarray(g)
+            if w.ndim > 1:
+                norm = np.linalg.norm(w)
+                trust = 0.001 * norm / (np.linalg.norm(g) + decay * norm) if norm else 1.0
+                g = trust * (g + decay * w)
+            velocities[i] = m * velocities[i] + rate * g
+            weights[i] = w - velocities[i]
+        trainer.update(batch)
+        for w, new in zip(weights, values(trainer), strict=True):
+            np.testing.assert_allclose(new, w, rtol=1e-5, atol=1e-6)
 
 
 def test_what_no_weight_owns_is_computed_once():

@@ -60,6 +60,7 @@ def test_evaluators_ran_under_every_strategy(trained):
         assert {"val_mean_iou", "val_pixel_accuracy"} <= set(result["unet_small/names"])
         assert {"val_ap", "val_mask_ap"} <= set(result["mask_rcnn_small/names"])
         assert {"val_knn_top1", "val_linear_probe_top1"} <= set(result["simclr_small/names"])
+        assert {"val_caption_r1", "val_zero_shot_top1"} <= set(result["clip_small/names"])
 
 
 # -- a run that moves -------------------------------------------------------------------------

@@ -1,26 +1,35 @@
-"""`csv:FILE`: a table of image files and their labels."""
+"""`csv:FILE`: a table of image files and their labels, or their captions."""
 
 import csv
 import io
 import os
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from kerasdl.columns import DataInfo
 from kerasdl.data import wanted
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.data.sources.folder import one_class, read_files
 from kerasdl.data.sources.layout import part_of
-from kerasdl.data.sources.text import read_text
+from kerasdl.data.sources.text import captions_for, read_text
+from kerasdl.data.splits import Beside
 from kerasdl.errors import UserError
 
-GIVES = {"image": "image", "label": "label"}
+CAPTION_IDS = "caption_ids"
+GIVES = {"image": "image", "label": "label", CAPTION_IDS: "tokens"}
 NAMES = {  # of columns, in any case; the first of these that a table has is read
     "path": "path file filename file_name filepath file_path image image_path image_file "
     "image_name img img_path",
     "label": "label class category target class_name class_label label_name y",
     "split": "split part set subset partition",
+}
+OF_CAPTIONS = {  # where the task wants captions; labels are then optional
+    "path": NAMES["path"],
+    "caption": "caption captions text description title sentence comment",
+    "label": NAMES["label"],
+    "split": NAMES["split"],
 }
 DELIMITERS = ",;\t|"
 WHOLE = re.compile(r"[+-]?\d+(\.0+)?")
@@ -36,6 +45,7 @@ class Row:
         label: The class, or None where the table has none.
         part: "train", "validation" or "test".
         wrong: The reason why it cannot be used, or "".
+        caption: What is said of the image, or None where that is not wanted.
     """
 
     line: int
@@ -43,11 +53,14 @@ class Row:
     label: str | None
     part: str
     wrong: str = ""
+    caption: str | None = None
 
 
 def load(where, options):
     """A table with a header: a column of paths, one of labels, and maybe one of parts.
 
+    Where the task wants captions there is a column of these, and that of labels is optional; of a
+    file's captions the first is read, in more tokens than `options.max_length` its beginning.
     Columns go by their names, see `NAMES`, or by `options.columns`: path, label, split. Commas,
     semicolons, tabs and `|` are delimiters, whichever parts the header into most. Paths are
     relative to the table's folder. Class names are sorted, numbers by their value. Missing parts
@@ -58,12 +71,14 @@ def load(where, options):
         raise UserError(f"{options.name}: there is no file {readable(where)}{right}")
     text, folder = read_text(where, options), os.path.dirname(os.path.abspath(where))
     header, lines = _lines(text, options)
-    columns = _columns(header, options, folder)
+    names = OF_CAPTIONS if CAPTION_IDS in wanted.needed(options.task) else NAMES
+    columns = _columns(header, options, folder, names)
     notes = [_reading(header, columns)]
     rows = [_row(number, cells, header, columns, options) for number, cells in lines]
     if not rows:
         raise UserError(f"{options.name}: there are no rows below the header")
     _check_files(rows, folder)
+    rows = _first_captions(rows, notes) if names is OF_CAPTIONS else rows
     _check_repeated(rows)
     _check_rows(rows, options, notes)
     rows = [row for row in rows if not row.wrong]
@@ -86,7 +101,34 @@ def load(where, options):
             }
     if "train" not in files:
         raise UserError(f"{options.name}: no row is of the training part")
-    return read_files(files, class_names, options, notes)
+    source = read_files(files, class_names, options, notes)
+    return _with_captions(source, rows, options) if names is OF_CAPTIONS else source
+
+
+def _first_captions(rows, notes):
+    """The rows without further captions of a file."""
+    seen, kept = {}, []
+    for row in rows:
+        first = seen.setdefault(os.path.normpath(row.path), row)
+        if row.wrong or row is first or row.caption == first.caption:
+            kept.append(row)
+    if more := len(rows) - len(kept):
+        notes.append(f"left out {more:,} captions: of each file the first is read")
+    return kept
+
+
+def _with_captions(source, rows, options):
+    """A source of images with the token ids of their captions besides."""
+    captions = {os.path.normpath(row.path): row.caption for row in rows}
+    texts = {part: [captions[name] for name in found] for part, found in source.files.items()}
+    ids, column, tokenizers = captions_for(options, texts)
+    info = DataInfo({**source.info.columns, CAPTION_IDS: column}, tokenizers)
+    splits = {part: Beside(split, {CAPTION_IDS: ids[part]}) for part, split in source.parts.items()}
+    files = {  # a caption that changes is told by the fingerprint
+        part: {name: (path, captions[name]) for name, (path, _) in found.items()}
+        for part, found in source.files.items()
+    }
+    return replace(source, info=info, files=files, **splits)
 
 
 def _lines(text, options):
@@ -119,12 +161,12 @@ def _lines(text, options):
     return header, list(lines)
 
 
-def _choices(kind):
-    *others, last = NAMES[kind].split()
+def _choices(kind, names=NAMES):
+    *others, last = names[kind].split()
     return f"{', '.join(others)} or {last}"
 
 
-def _columns(header, options, folder):
+def _columns(header, options, folder, known_names=NAMES):
     """`{"path": number, "label": ..., "split": ...}` of those that the table has."""
     names = [cell.casefold() for cell in header]
     if any(os.path.isfile(os.path.join(folder, cell)) for cell in header if cell):
@@ -136,15 +178,17 @@ def _columns(header, options, folder):
         if name and names.count(name) > 1 and not options.columns:
             raise UserError(f"{options.name}: two columns are called {name}")
     found = {}
-    for kind, spellings in NAMES.items():
+    for kind, spellings in known_names.items():
         known = [name for name in spellings.split() if name in names]
         if known:
             found[kind] = names.index(known[0])
     if options.columns:
         found = {k: v for k, v in found.items() if k == "split"}
-        if len(options.columns) > len(NAMES):
-            raise UserError(f"--columns: must be path, label and split, at most {len(NAMES)}")
-        for kind, given in zip(NAMES, options.columns, strict=False):
+        if len(options.columns) > len(known_names):
+            *others, last = known_names
+            words = f"{', '.join(others)} and {last}"
+            raise UserError(f"--columns: must be {words}, at most {len(known_names)}")
+        for kind, given in zip(known_names, options.columns, strict=False):
             found[kind] = _number(str(given), header, names, options)
         if len(set(found.values())) < len(found):
             raise UserError(f"--columns {' '.join(options.columns)}: names a column twice")
@@ -152,6 +196,11 @@ def _columns(header, options, folder):
         raise UserError(
             f"{options.name}: no column is called {_choices('path')}; it has "
             f"{', '.join(header)}; --columns PATH LABEL names them"
+        )
+    if "caption" in known_names and "caption" not in found:
+        raise UserError(
+            f"{options.name}: the model's task needs captions, and no column is called "
+            f"{_choices('caption', known_names)}; --columns PATH CAPTION names them"
         )
     return found
 
@@ -181,7 +230,8 @@ def _row(number, cells, header, columns, options):
         return cells[columns[kind]] if kind in columns and columns[kind] < len(cells) else ""
 
     label = unicodedata.normalize("NFC", cell("label")) if "label" in columns else None
-    row = Row(number, cell("path"), label, "train")
+    caption = cell("caption") if "caption" in columns else None
+    row = Row(number, cell("path"), label, "train", caption=caption)
     if len(cells) != len(header):
         row.wrong = "have another number of columns than the header"
     elif not row.path:
@@ -190,6 +240,8 @@ def _row(number, cells, header, columns, options):
         row.wrong = "have a path that no file can have"
     elif label == "":
         row.wrong = "have no label"
+    elif caption == "":
+        row.wrong = "have no caption"
     elif "split" in columns:
         row.part = part_of(cell("split")) or ""
         if not row.part:

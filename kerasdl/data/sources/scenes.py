@@ -4,6 +4,7 @@ import numpy as np
 
 from kerasdl.columns import Column, DataInfo
 from kerasdl.data import scenes, wanted
+from kerasdl.data.sources.text import captions_for
 from kerasdl.data.splits import ArraySplit, make_source
 from kerasdl.errors import UserError
 
@@ -15,12 +16,15 @@ GIVES = {
     "labels": "label",
     "valid": "valid",
     "caption": "text",
+    "caption_ids": "tokens",
     "question": "text",
     "answer": "text",
 }
 MORE = {"digits=1": {"label": "label"}}
+CAPTION_IDS = "caption_ids"
 # Colors, and how many digits at most, of each argument
 ARGUMENTS = {"": (1, 5), "colors=1": (1, 5), "colors=6": (6, 5), "digits=1": (1, 1)}
+ARGUMENTS |= {"digits=2": (1, 2), "colors=6,digits=2": (6, 2)}
 MEMORY_BYTES = 4 * 2**30
 
 
@@ -28,11 +32,13 @@ def load(where, options):
     """4,000 training scenes of the seed, and the same 500 and 1,000 for validation and test.
 
     They are gray, or colored with the argument `colors=6`, of one digit each with `digits=1`, which
-    is also the `label` then, and 48x48 pixels if `image_size` does not say otherwise. All are made
-    at once, a few thousand a second: called from TensorFlow's threads, Python may never end.
+    is also the `label` then, of one or two with `digits=2`, and 48x48 pixels if `image_size` does
+    not say otherwise. Captions are also there as token ids, `caption_ids`. All are made at once, a
+    few thousand a second: called from TensorFlow's threads, Python may never end.
     """
     if where not in ARGUMENTS:
-        raise UserError(f"{options.name}: the argument must be colors=1, colors=6 or digits=1")
+        *others, last = filter(None, ARGUMENTS)
+        raise UserError(f"{options.name}: the argument must be {', '.join(others)} or {last}")
     size, (colors, digits) = options.image_size or scenes.SIZE, ARGUMENTS[where]
     objects = scenes.MAX_DIGITS
     columns = {
@@ -46,7 +52,9 @@ def load(where, options):
     }
     if where in MORE:
         columns["label"] = Column("label", (), scenes.CLASS_NAMES[1:])
-    names = wanted.used(wanted.kinds(columns), options.task)
+    names, tokenizers = wanted.used(wanted.kinds(columns), options.task), {}
+    reads = CAPTION_IDS in (wanted.specs(options.task) or GIVES)
+    names += ["caption"] * (reads and "caption" not in names)
 
     def sample(part, index):
         scene = scenes.scene(options.seed, part, index, size, colors, digits)
@@ -59,11 +67,17 @@ def load(where, options):
             f"{options.name}: {count} scenes of {size[0]}x{size[1]} pixels do not fit into memory "
             f"({MEMORY_BYTES >> 30} GiB); give a smaller --image-size"
         )
-    splits = {
-        part: ArraySplit(_stacked(lambda index, part=part: sample(part, index), n))
+    arrays = {
+        part: _stacked(lambda index, part=part: sample(part, index), n)
         for part, n in scenes.COUNTS.items()
     }
-    return make_source(options, splits, DataInfo(columns), ())
+    if reads:
+        texts = {part: [text.decode() for text in one["caption"]] for part, one in arrays.items()}
+        ids, columns[CAPTION_IDS], tokenizers = captions_for(options, texts)
+        for part, one in arrays.items():
+            one[CAPTION_IDS] = ids[part]
+    splits = {part: ArraySplit(one) for part, one in arrays.items()}
+    return make_source(options, splits, DataInfo(columns, tokenizers), ())
 
 
 def _stacked(sample, count):

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kerasdl.columns import DataInfo
+from kerasdl.columns import Column, DataInfo
 from kerasdl.data import fingerprint
 from kerasdl.data.reading import readable
 from kerasdl.data.sources import layout
 from kerasdl.data.splits import Split, check_val_split, make_source
 from kerasdl.data.text import ngram
 from kerasdl.data.text import tokenizer as tokenizers
+from kerasdl.data.text.captions import caption_ids
 from kerasdl.errors import UserError
 from kerasdl.ops import noise
 
@@ -263,6 +264,25 @@ def tokenizer_for(options, texts, kind):
         return pretrained
     new = tokenizers.train(options.tokenizer or kind, texts, options.vocab_size)
     return tokenizers.with_mask(new) if getattr(options.task, "masks_tokens", False) else new
+
+
+def captions_for(options, texts):
+    """Captions as token ids, begun and ended.
+
+    Args:
+        options: Of `open_source`; of a caption of more than `max_length` tokens the beginning is
+            kept.
+        texts: `{part: strings}`, "train" among them.
+
+    Returns:
+        `{part: int32 (n, N)}`; the column that they are; and `{name of its tokenizer: JSON}`.
+    """
+    tokenizer = tokenizer_for(options, texts["train"], "bpe")
+    length = (options.info and options.info.max_length) or options.max_length
+    ids = caption_ids(tokenizer, texts, length)
+    length = ids["train"].shape[1]
+    column = Column("tokens", (length,), tokenizer="text", max_length=length)
+    return ids, column, {"text": tokenizer.to_json()}
 
 
 def language_source(options, documents, notes, *, kind="char", max_length=MAX_LENGTH):

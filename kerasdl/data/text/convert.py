@@ -12,7 +12,15 @@ from kerasdl.data.text import patterns
 from kerasdl.data.text.decoders import around, pieces_of
 from kerasdl.data.text.merges import packed
 from kerasdl.data.text.patterns import ISOLATED, SPACE, quoted
-from kerasdl.data.text.specs import bytes_by_name, library, made, parts_of, pattern_of, refused
+from kerasdl.data.text.specs import (
+    byte_names,
+    bytes_by_name,
+    library,
+    made,
+    parts_of,
+    pattern_of,
+    refused,
+)
 
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 ANYTHING = "(?s:.)"
@@ -49,6 +57,9 @@ def metadata(data: dict, names=None) -> dict:
     splits, prefix, of_bytes = _pre_tokenizer(data["pre_tokenizer"], data["normalizer"])
     special = {one["id"] for one in added if one["special"]}
     special |= {vocabulary[t] for t in (names or {}).values() if t in vocabulary}
+    if suffix := model.get("end_of_word_suffix"):  # CLIP writes a space for it
+        byte = byte_names()[ord(" ")]
+        tokens = [t.removesuffix(suffix) + byte * t.endswith(suffix) for t in tokens]
     pieces, strip, first = pieces_of(data["decoder"], tokens)
     hidden = sorted(special)
     return {
@@ -251,9 +262,12 @@ def _split(spec):
         raise refused("the pre_tokenizer Split at an empty text")
     looks = regex and patterns.LOOK in patterns.alternatives(text)
     if spec["invert"]:
-        if not (looks and behavior == "Removed"):  # all is matched, so nothing is left to remove
+        if behavior != "Removed":
             raise refused("the pre_tokenizer Split with invert")
-        behavior = "Isolated"
+        if not looks:  # what the pattern matches is kept, all else removed
+            pattern = patterns.translate(text) if regex else quoted(text)
+            return [[f"({pattern})|{ANYTHING}", ["", r"\1", ""]]]
+        behavior = "Isolated"  # all is matched, so nothing is left to remove
     if behavior not in BEHAVIORS or (looks and behavior != "Isolated"):
         raise refused(f"the pre_tokenizer Split with the behavior {behavior}")
     if behavior == "Isolated" and regex:
@@ -314,10 +328,12 @@ def _fallback(model, vocabulary):
 
 
 def _bpe(model, size, of_bytes):
-    for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix"):
+    for key in ("dropout", "continuing_subword_prefix"):
         if model.get(key):
             raise refused(f"{key} of the model BPE")
-    vocabulary = model["vocab"]
+    vocabulary, suffix = model["vocab"], model.get("end_of_word_suffix") or ""
+    if suffix and (not of_bytes or model.get("ignore_merges")):
+        raise refused("end_of_word_suffix of the model BPE, but of bytes")
     merges = {}
     for rank, pair in enumerate(model["merges"]):
         first, second = pair.split(" ") if isinstance(pair, str) else pair
@@ -328,12 +344,17 @@ def _bpe(model, size, of_bytes):
         letters = {str(byte[t]): i for t, i in vocabulary.items() if t in byte}
     else:
         letters = {t: i for t, i in vocabulary.items() if len(t) == 1}
+    last = {}
+    if suffix:
+        ends = {t.removesuffix(suffix): i for t, i in vocabulary.items() if t.endswith(suffix)}
+        last = {str(byte[t]): i for t, i in ends.items() if t in byte}
     whole = {}
     if model.get("ignore_merges"):  # of bytes, the pieces themselves
         whole = True if of_bytes else {t: i for t, i in vocabulary.items() if t}
     unknown = model.get("unk_token")
     settings = {
         "letters": letters,
+        "last": last,
         "merges": packed([[vocabulary[a], vocabulary[b], vocabulary[a + b]] for a, b in order]),
         "vocab_size": size,
         "of_bytes": of_bytes,

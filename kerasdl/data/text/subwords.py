@@ -43,16 +43,30 @@ class Bpe:
         unknown: The id of a letter that has none; None leaves it out.
         fuse: Whether unknown ones that follow each other are one.
         whole: `{word: id}` (texts, or bytes in Latin-1) of words that are not split.
+        last: `{letter: id}` of the last letter of a word, where these have ids of their own.
     """
 
     def __init__(
-        self, letters, merges, vocab_size, of_bytes, fallback=(), unknown=None, fuse=False, whole=()
+        self,
+        letters,
+        merges,
+        vocab_size,
+        of_bytes,
+        fallback=(),
+        unknown=None,
+        fuse=False,
+        whole=(),
+        last=(),
     ):
         self._of_bytes, self._fallback = of_bytes, np.array(fallback, np.int32)
         self._unknown, self._fuse = unknown, fuse
         keys = [int(letter) if of_bytes else ord(letter) for letter in letters]
         ids = np.array([*letters.values()], np.int32)
         self._letters = Table(np.array(keys, np.int32), ids)
+        self._last = None
+        if last:
+            ids = np.array([*last.values()], np.int32)
+            self._last = Table(np.array([*map(int, last)], np.int32), ids)
         merges = unpacked(merges)
         self._merges = Merges(merges[:, :2], merges[:, 2], vocab_size)
         self._whole = None
@@ -78,6 +92,10 @@ class Bpe:
         missing = ABSENT if self._unknown is None else self._unknown
         if self._of_bytes:
             ids = self._letters(values.flat_values)
+            if self._last is not None:
+                rows = values.value_rowids()
+                ends = tf.concat([rows[1:] != rows[:-1], tf.ones_like(rows[:1], tf.bool)], axis=0)
+                ids = tf.where(ends, self._last(values.flat_values), ids)
             ids = tf.where(ids < 0, missing, ids)
         else:
             points = tf.strings.unicode_decode(words, "UTF-8").flat_values

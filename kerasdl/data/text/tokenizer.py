@@ -275,6 +275,13 @@ def train(kind: str, texts, vocab_size: int | None = None) -> Tokenizer:
     ](texts, vocab_size or VOCAB_SIZE)
 
 
+def give_texts(task):
+    """Give a task the token ids of the texts that it needs; returns the task."""
+    if task.texts:
+        task.text_ids = Tokenizer.from_json(task.info.tokenizer).encode(task.texts)
+    return task
+
+
 def with_mask(tokenizer: Tokenizer) -> Tokenizer:
     """The same tokenizer with a mask token besides: its last id."""
     metadata = json.loads(tokenizer.to_json())

@@ -302,12 +302,15 @@ class GoogLeNet(Classifier):
             self.aux1.build(self.backbone.tap_shapes[0])
             self.aux2.build(self.backbone.tap_shapes[1])
 
-    def call(self, x, training=False):
+    def maps(self, x, training=False):
+        return self.backbone(x, training=training, taps=self.aux1 is not None)
+
+    def classify(self, features, training=False):
+        logits = super().classify(features, training)
         if self.aux1 is None:
-            return super().call(x, training=training)
-        features = self.backbone(x, training=training, taps=True)
+            return logits
         return {
-            "logits": self.head(self.drop(self.pool(features), training=training)),
+            "logits": logits,
             "aux1": self.aux1(features["tap1"], training=training),
             "aux2": self.aux2(features["tap2"], training=training),
         }

@@ -139,8 +139,8 @@ class NiN(Classifier):
         """Logits of each place, `(B, h, w, K)`, of the backbone's feature maps."""
         return self.head(list(features.values())[-1])
 
-    def call(self, x, training=False):
-        return ops.mean(self.class_maps(self.backbone(x, training=training)), axis=(1, 2))
+    def classify(self, features, training=False):
+        return ops.mean(self.class_maps(features), axis=(1, 2))
 
 
 def nin(image_shape=(32, 32, 3), num_classes=10, **kwargs):

@@ -12,6 +12,7 @@ import keras
 from keras import ops
 
 from kerasdl.errors import UserError
+from kerasdl.layers.classifier import Backbone
 from kerasdl.layers.core import (
     BatchNorm,
     Conv,
@@ -113,6 +114,51 @@ class UpLevel(Block):
         return self.convs(ops.concatenate([skip, x], axis=-1), training=training)
 
 
+def contracting(depth, filters, norm, padding):
+    """The levels of the contracting path, `depth` and the bottom, as `ConvPair`s."""
+    pairs = [ConvPair(filters * 2**i, norm, padding, name=f"down{i + 1}") for i in range(depth)]
+    return [*pairs, ConvPair(filters * 2**depth, norm, padding, name="bottom")]
+
+
+@register
+class UNetEncoder(Backbone):
+    """The contracting path alone, as a backbone: its weights begin a `UNet`'s.
+
+    Args:
+        image_shape, depth, filters, norm, padding, input_mean, input_std: See `UNet`.
+
+    Returns:
+        `{"down1": float (B, H, W, D), ..., "bottom": (B, H/2**depth, W/2**depth, 2**depth D)}`.
+    """
+
+    def __init__(
+        self,
+        image_shape,
+        depth=3,
+        filters=16,
+        norm="batch",
+        padding="same",
+        input_mean=0.0,
+        input_std=1.0,
+        **kwargs,
+    ):
+        super().__init__(image_shape, input_mean, input_std, **kwargs)
+        check_sides(self.image_shape, depth, padding)
+        self.pairs = contracting(depth, filters, norm, padding)
+        self.strides = {pair.name: 2**i for i, pair in enumerate(self.pairs)}
+        self.channels = {pair.name: pair.conv2.filters for pair in self.pairs}
+
+    def build(self, input_shape):
+        build_chain(input_shape, self.normalize, *self.pairs)
+
+    def call(self, x, training=False):
+        x, maps = self.normalize(x), {}
+        for pair in self.pairs:
+            x = pair(x if not maps else ops.max_pool(x, 2, 2), training=training)
+            maps[pair.name] = x
+        return maps
+
+
 @register
 class UNet(Model):
     """A contracting path of levels, an expanding path of as many, and a 1x1 convolution.
@@ -157,10 +203,7 @@ class UNet(Model):
                 raise UserError(f"{what} {value!r}: not one of {', '.join(known)}")
         self.image_shape = check_sides(image_shape, depth, padding)
         self.normalize = Normalize(input_mean, input_std, name="normalize")
-        self.downs = [
-            ConvPair(filters * 2**i, norm, padding, name=f"down{i + 1}") for i in range(depth)
-        ]
-        self.bottom = ConvPair(filters * 2**depth, norm, padding, name="bottom")
+        *self.downs, self.bottom = contracting(depth, filters, norm, padding)
         self.drop = Dropout(drop_rate, name="drop")
         self.ups = [
             UpLevel(filters * 2**i, norm, padding, name=f"up{i + 1}")
@@ -241,17 +284,24 @@ def check_sides(image_shape, depth, padding="same"):
     return shape
 
 
+def _make(name, image_shape, num_classes, sizes, kwargs):
+    if kwargs.pop("features", False):
+        given = {"image_shape": tuple(image_shape)}
+        sizes = {k: v for k, v in sizes.items() if k != "drop_rate"}
+        return construct(UNetEncoder, "backbone", given, sizes, kwargs)
+    given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
+    return construct(UNet, name, given, sizes, kwargs)
+
+
 def unet(image_shape=(572, 572, 1), num_classes=2, **kwargs):
     """Figure 1: four halvings, 64 to 1,024 channels, 23 convolutions."""
-    given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
     sizes = {"depth": 4, "filters": 64, "drop_rate": 0.5, "norm": "none", "padding": "valid"}
-    return construct(UNet, "unet", given, sizes, kwargs)
+    return _make("unet", image_shape, num_classes, sizes, kwargs)
 
 
 def unet_small(image_shape=(48, 48, 1), num_classes=11, **kwargs):
     """Three halvings, 16 to 128 channels: for the scenes of digits."""
-    given = {"image_shape": tuple(image_shape), "num_classes": num_classes}
-    return construct(UNet, "unet_small", given, {}, kwargs)
+    return _make("unet_small", image_shape, num_classes, {}, kwargs)
 
 
 TINY = {

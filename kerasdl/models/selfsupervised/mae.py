@@ -110,6 +110,8 @@ class MAE(Model):
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Attributes:
+        classifier: `(row, arguments)` of the catalogue's classifier with the same encoder, besides
+            those that the data decide.
         visible: How many patches are.
 
     Call arguments:
@@ -169,6 +171,9 @@ class MAE(Model):
             input_std=input_std,
             **both,
         )
+        encoder = {"patch_size": patch_size, "dim": dim, "depth": depth, "num_heads": num_heads}
+        encoder |= {"mlp_dim": mlp_dim, "fixed_positions": True, "pooling": pooling, **both}
+        self.classifier = ("vit_b16" if dim >= 192 else "vit_digits", encoder)
         self.patch_size = patch_size
         self.pooling = pooling
         self.norm_pix_loss = norm_pix_loss

@@ -10,6 +10,10 @@ class OnBackbone(Model):
     """A backbone of the catalogue, and a `head` on what stands for an image.
 
     Subclasses call `set_backbone` in their constructors.
+
+    Attributes:
+        classifier: `(row, arguments)` of the catalogue's classifier on the same backbone, besides
+            those that the data decide.
     """
 
     def set_backbone(self, backbone, image_shape, **backbone_args):
@@ -20,6 +24,8 @@ class OnBackbone(Model):
             image_shape: `(H, W, C)`.
             **backbone_args: Further arguments of its builder.
         """
+        given = {k: v for k, v in backbone_args.items() if k not in ("input_mean", "input_std")}
+        self.classifier = (backbone, given)
         with keras.name_scope(self.name, caller=self):  # its weights' paths begin with our name
             self.backbone = catalog.build(
                 backbone, features=True, image_shape=tuple(image_shape), **backbone_args

@@ -1,8 +1,10 @@
 """Contrastive learning of images without labels.
 
 Paper:   A Simple Framework for Contrastive Learning of Visual Representations, Chen et al. 2020,
-         https://arxiv.org/abs/2002.05709 (figure 2; section 4.2 for the projection head).
-Differs: `simclr_small` is a small residual network for small images; the paper's is a ResNet-50.
+         https://arxiv.org/abs/2002.05709 (figure 2; section 4.2 for the projection head; section
+         2.1 and appendix B.6 for the recipe).
+Differs: `simclr_small` is a small residual network for small images. The recipe of `simclr` has
+         batches of 256, which fit small data; with larger ones the rate grows as the paper's.
 """
 
 import keras
@@ -91,28 +93,45 @@ class SimCLR(OnBackbone):
         return self.project(self.features(x, training=training))
 
 
+def simclr(image_shape=(224, 224, 3), **kwargs):
+    """A ResNet-50, and a head of 2,048 and 128 units."""
+    return construct_on_backbone(SimCLR, "simclr", image_shape, {}, kwargs)
+
+
 def simclr_small(image_shape=(32, 32, 3), **kwargs):
     sizes = {"backbone": "resnet20", "projection_dim": 64}
     return construct_on_backbone(SimCLR, "simclr_small", image_shape, sizes, kwargs)
 
 
-TINY = {
-    "simclr_small": {
-        "image_shape": (8, 12, 1),
-        "backbone": "resnet32",
-        "depths": (1, 1),
-        "filters": 8,
-        "hidden_dim": 11,
-        "projection_dim": 6,
-    }
+_TINY = {
+    "image_shape": (8, 12, 1),
+    "backbone": "resnet32",
+    "depths": (1, 1),
+    "filters": 8,
+    "hidden_dim": 11,
+    "projection_dim": 6,
 }
+TINY = {"simclr": _TINY, "simclr_small": _TINY}
 RECIPE = {
+    "simclr": {
+        "epochs": 100,
+        "batch_size": 256,
+        "opt": "lars",
+        "lr": 0.3,
+        "lr_base_batch": 256,
+        "weight_decay": 1e-6,
+        "warmup_epochs": 10,
+        "augment": ("resized_crop", "flip", "color", "blur"),
+        "crop_scale": (0.08, 1.0),
+        "sync_batch_norm": True,  # section 2.1: else a replica's statistics tell its own pairs
+        "task_kwargs": {"temperature": 0.1},
+    },
     "simclr_small": {
         "epochs": 100,
         "batch_size": 256,
         "lr": 0.002,
         "warmup_epochs": 3,
         "augment": ("resized_crop", "rotate", "color", "noise"),
-        "sync_batch_norm": True,  # section 2.1: else a replica's statistics tell its own pairs
-    }
+        "sync_batch_norm": True,
+    },
 }

@@ -249,16 +249,17 @@ class GPT(Model):
             return {"logits": logits, "balance_loss": sum(losses) / len(losses)}
         return logits
 
-    def encode(self, token_ids):
+    def encode(self, token_ids, training=False):
         """What the scores are made of: the last block's answer, normed.
 
         Args:
             token_ids: int32 `(B, N)`.
+            training: Whether to drop.
 
         Returns:
             float `(B, N, D)`.
         """
-        return self._encode(token_ids)[0]
+        return self._encode(token_ids, training)[0]
 
     def score(self, encoded):
         """Logits `(B, N, V)` of what `encode` gives, or of some positions of it."""
@@ -339,18 +340,23 @@ _SIZES = {
     "drop_rate": 0.05,
 }
 TINY = {
-    "gpt2_small": _SIZES,
-    "char_gpt": {
+    "gpt2_small": {**_SIZES, "prenorm": False},
+    "char_gpt": {  # of Llama's rows too
         **_SIZES,
         "positions": "rotary",
         "norm": "rms",
         "mlp": "swiglu",
-        "prenorm": False,
         "num_kv_heads": 2,
         "num_experts": 4,
         "top_k": 3,
         "tied": False,
         "use_bias": False,
+        "epsilon": 1e-4,
+        "head_dim": 6,
+        "theta": 500.0,
+        "activation": "gelu",
+        "token_drop_rate": 0.05,
+        "attention_drop_rate": 0.1,
     },
 }
 _TEXT = {"weight_decay": 0.1, "clip_grad": 1.0}

@@ -11,7 +11,7 @@ Differs: every expert computes every token, which is exact. `llama_small` and `m
 """
 
 from kerasdl.layers.core import construct
-from kerasdl.models.sequence.gpt import GPT
+from kerasdl.models.sequence import gpt
 
 LLAMA = {
     "positions": "rotary",
@@ -29,33 +29,17 @@ _SMALL = {"dim": 128, "depth": 4, "num_heads": 8, "num_kv_heads": 2}
 def llama_small(vocab_size=128, max_length=128, **kwargs):
     """A small Llama of characters."""
     given = {"vocab_size": vocab_size, "max_length": max_length}
-    return construct(GPT, "llama_small", given, {**LLAMA, **_SMALL, "mlp_dim": 344}, kwargs)
+    return construct(gpt.GPT, "llama_small", given, {**LLAMA, **_SMALL, "mlp_dim": 344}, kwargs)
 
 
 def mixtral_small(vocab_size=128, max_length=128, **kwargs):
     """A small Mixtral of characters."""
     given = {"vocab_size": vocab_size, "max_length": max_length}
     experts = {"mlp_dim": 176, "num_experts": 4, "top_k": 2}
-    return construct(GPT, "mixtral_small", given, MIXTRAL | _SMALL | experts, kwargs)
+    return construct(gpt.GPT, "mixtral_small", given, MIXTRAL | _SMALL | experts, kwargs)
 
 
-_TINY = {
-    "vocab_size": 13,
-    "max_length": 12,
-    "dim": 16,
-    "depth": 2,
-    "num_heads": 4,
-    "mlp_dim": 20,
-    "num_experts": 3,
-    "use_bias": True,
-    "epsilon": 1e-4,
-    "head_dim": 6,
-    "theta": 500.0,
-    "activation": "gelu",
-    "token_drop_rate": 0.05,
-    "attention_drop_rate": 0.1,
-}
-TINY = {"llama_small": _TINY, "mixtral_small": _TINY}
+TINY = {name: gpt.TINY["char_gpt"] for name in ("llama_small", "mixtral_small")}
 _TEXT = {
     "weight_decay": 0.1,
     "clip_grad": 1.0,

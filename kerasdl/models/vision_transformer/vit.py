@@ -129,6 +129,7 @@ class ViTBackbone(Backbone):
         class_token, registers, positions_before, patch_bias, fixed_positions: Of the tokens; see
             `Tokens`.
         final_norm: Whether layer norm comes last.
+        pre_norm: Whether layer norm comes between the tokens and the blocks.
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Call arguments:
@@ -167,6 +168,7 @@ class ViTBackbone(Backbone):
         input_std=1.0,
         project_bias=None,
         patch_bias=True,
+        pre_norm=False,
         **kwargs,
     ):
         super().__init__(image_shape, input_mean, input_std, **kwargs)
@@ -180,6 +182,9 @@ class ViTBackbone(Backbone):
         self.grid = tuple(side // patch_size for side in self.image_shape[:2])
         tokens = (class_token, registers, positions_before, patch_bias, fixed_positions)
         self.tokens = Tokens(dim, patch_size, *tokens, name="tokens")
+        self.pre_norm = None
+        if pre_norm:
+            self.pre_norm = keras.layers.LayerNormalization(epsilon=epsilon, name="pre_norm")
         self.drop = Dropout(drop_rate, name="drop")
         self.blocks = [
             EncoderBlock(
@@ -209,7 +214,7 @@ class ViTBackbone(Backbone):
     def build(self, input_shape):
         build_chain(input_shape, self.normalize, self.tokens)
         shape = (None, self.tokens.before + self.grid[0] * self.grid[1], self.dim)
-        for child in (self.drop, *self.blocks, *filter(None, [self.norm])):
+        for child in filter(None, (self.pre_norm, self.drop, *self.blocks, self.norm)):
             child.build(shape)
 
     def call(self, x, training=False):
@@ -229,7 +234,7 @@ class ViTBackbone(Backbone):
 
     def _encoded(self, x, training, visible=None):
         grid = tuple(side // self.tokens.patch_size for side in x.shape[1:3])
-        x = self.tokens(self.normalize(x))  # (B, N, D)
+        x = self.embed(x)  # (B, N, D)
         if visible is not None:
             before = self.tokens.before
             x = ops.concatenate([x[:, :before], take_tokens(x[:, before:], visible)], axis=1)
@@ -244,9 +249,14 @@ class ViTBackbone(Backbone):
                 stages[self.ends[i + 1]] = ops.reshape(patches, (-1, *grid, self.dim))
         return x, stages
 
+    def embed(self, x):
+        """What the first block is given, float `(B, N, D)`; it has no dropout."""
+        x = self.tokens(self.normalize(x))
+        return self.pre_norm(x) if self.pre_norm else x
+
     def attention_maps(self, x):
         """The attention weights of every block; see `ViT.attention_maps`."""
-        x = self.tokens(self.normalize(x))
+        x = self.embed(x)
         maps = []
         for block in self.blocks:
             x, weights = block(x, training=False, return_weights=True)

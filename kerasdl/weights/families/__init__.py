@@ -9,6 +9,7 @@ from kerasdl.weights import rename
 
 FILES = (
     "bert",
+    "clip",
     "ddpm",
     "densenet",
     "gpt2",

@@ -204,10 +204,15 @@ def _mask(prefix):
     return written
 
 
-def _has_usual_biases(backbone) -> bool:
-    """Whether the patches have a bias, and the perceptrons where what is behind the heads has."""
+def _has_usual_parts(backbone) -> bool:
+    """Whether the patches have a bias and no norm before the blocks, and the perceptrons biases
+    where what is behind the heads has."""
     block = backbone.blocks[0]
-    return backbone.tokens.patches.use_bias and (block.mlp.use_bias == block.attention.project_bias)
+    return (
+        backbone.pre_norm is None
+        and backbone.tokens.patches.use_bias
+        and (block.mlp.use_bias == block.attention.project_bias)
+    )
 
 
 def _is_timm(model) -> bool:
@@ -215,7 +220,7 @@ def _is_timm(model) -> bool:
     known = {0, int(tokens.class_token), tokens.before}
     return (
         getattr(model, "pooling", "cls") in ("cls", "mean")
-        and _has_usual_biases(backbone)
+        and _has_usual_parts(backbone)
         and tokens.positions_before in known
         and not (backbone.norm and getattr(model, "pool_norm", None))
     )
@@ -234,7 +239,7 @@ def _is_transformers(model, pooling, scaled, registers) -> bool:
         and scaled == (block.scale1 is not None)
         and (scaled or not backbone.gated)
         and block.attention.project_bias
-        and _has_usual_biases(backbone)
+        and _has_usual_parts(backbone)
     )
 
 
