@@ -93,6 +93,7 @@ class DINO(Taught):
         input_mean, input_std: Per channel, of images in [0, 1].
 
     Attributes:
+        classifier: See `OnBackbone`.
         center: Weight `(K,)`, not trained: the mean of the teacher's logits so far.
 
     Call arguments:
@@ -131,21 +132,20 @@ class DINO(Taught):
         super().__init__(**kwargs)
         check_counts(hidden_dim=hidden_dim, bottleneck_dim=bottleneck_dim, output_dim=output_dim)
         self.output_dim = output_dim
-        self.backbone = ViTBackbone(
-            image_shape,
-            patch_size,
-            dim,
-            depth,
-            num_heads,
-            mlp_dim,
-            drop_rate,
-            drop_path,
-            epsilon,
-            activation,
-            qkv_bias=qkv_bias,
-            input_mean=input_mean,
-            input_std=input_std,
-        )
+        vit = {
+            "patch_size": patch_size,
+            "dim": dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_dim": mlp_dim,
+            "epsilon": epsilon,
+            "activation": activation,
+            "qkv_bias": qkv_bias,
+        }
+        self.classifier = ("vit_s16" if dim >= 192 else "vit_digits", vit)
+        rates = {"drop_rate": drop_rate, "drop_path": drop_path}
+        statistics = {"input_mean": input_mean, "input_std": input_std}
+        self.backbone = ViTBackbone(image_shape, **vit, **rates, **statistics)
         head = (hidden_dim, bottleneck_dim, output_dim, norm_last_layer)
         self.head = DINOHead(*head, name="head")
         self.set_teacher("teacher", "backbone", "head")
