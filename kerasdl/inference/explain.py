@@ -86,11 +86,11 @@ def filters(model, name="the model") -> np.ndarray:
     return (kernel - low) / np.where(high > low, high - low, 1)
 
 
-def attention_of_heads(model, images) -> np.ndarray:
+def attention_of_heads(backbone, images) -> np.ndarray:
     """Where the class token looks in the last block.
 
     Args:
-        model: With `attention_maps`, and the ViT that makes them as its `backbone`.
+        backbone: A `ViTBackbone`.
         images: float32 `(B, H, W, C)` in [0, 1].
 
     Returns:
@@ -98,8 +98,8 @@ def attention_of_heads(model, images) -> np.ndarray:
 
     Source: Caron et al. 2021, https://arxiv.org/abs/2104.14294, figure 3.
     """
-    (height, width), grid = images.shape[1:3], model.backbone.grid
-    weights = np.asarray(model.attention_maps(tf.constant(images)))[:, -1, :, 0]  # (B, h, N)
+    (height, width), grid = images.shape[1:3], backbone.grid
+    weights = np.asarray(backbone.attention_maps(tf.constant(images)))[:, -1, :, 0]  # (B, h, N)
     maps = weights[..., -grid[0] * grid[1] :].reshape(-1, *grid)
     maps = _enlarged(maps, (height, width)).reshape(len(images), -1, height, width)
     return maps / maps.max((2, 3), keepdims=True)

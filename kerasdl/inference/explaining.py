@@ -84,14 +84,15 @@ def explain_files(path, files, method=None, label=None, layer=None, output=None)
 
 def _explain_unlabeled(path, task, metadata, files, method, label, layer, output):
     """`explain_files` of a model that was trained without labels."""
-    model = load.load(path)
-    if method not in (None, "attention") or not hasattr(model, "attention_maps"):
-        only = "; --method attention does" if hasattr(model, "attention_maps") else ""
+    backbone = load.load(path).backbone
+    looks = hasattr(backbone, "attention_maps")
+    if method not in (None, "attention") or not looks:
+        only = "; --method attention does" if looks else ""
         raise UserError(f"--method {method or 'gradcam'} does not apply to {metadata.model}{only}")
     if label is not None or layer is not None:
         raise UserError(f"--label and --layer do not apply to {metadata.model}: it has no classes")
     images = _images(files, task, metadata.model)
-    heat = explain.attention_of_heads(model, images)  # (B, h, H, W)
+    heat = explain.attention_of_heads(backbone, images)  # (B, h, H, W)
     if output is not None:
         rows = [
             [shown, *(explain.painted(shown, one) for one in heads)]

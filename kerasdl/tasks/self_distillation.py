@@ -21,8 +21,8 @@ class SelfDistillation(Taught):
     allows, where `teacher_entropy` is 0 or `ln K`. In the first `freeze_last_layer` epochs the last
     layer stays as it is.
 
-    Models have `features(x)`, `project(features)`, `teach(x)`, `center`, `move_center` and
-    `attention_maps(x)`.
+    Models have `features(x)`, `project(features)`, `teach(x)`, `center`, `move_center` and a ViT
+    as their `backbone`.
     """
 
     settings = {
@@ -114,7 +114,7 @@ class SelfDistillation(Taught):
     def pictures(self, model, batch):
         """From above: images, and where each head of the last block's class token looks."""
         image = batch["image"][:SHOWN]
-        weights = model.attention_maps(image)[:, -1, :, 0, 1:]  # (B, h, N)
+        weights = model.backbone.attention_maps(image)[:, -1, :, 0, 1:]  # (B, h, N)
         weights = ops.cast(weights / ops.max(weights, axis=-1, keepdims=True), image.dtype)
         grid, size = model.backbone.grid, image.shape[1:3]
         rows = [image]

@@ -246,8 +246,8 @@ def test_without_labels_each_heads_class_token_shows_where_it_looks(tmp_path, ca
     assert said["method"] == "attention" and set(said) == {"file", "method", "peak"}
     shown = tf.io.decode_png(output.read_bytes()).numpy()
     assert shown.shape[1] > 2 * image.shape[2] * 2  # the image and two heads
-    heat = explain.attention_of_heads(parts.model, image)
-    weights = np.asarray(parts.model.attention_maps(image))[:, -1, :, 0, 1:]  # (1, 2, 6)
+    heat = explain.attention_of_heads(parts.model.backbone, image)
+    weights = np.asarray(parts.model.backbone.attention_maps(image))[:, -1, :, 0, 1:]  # (1, 2, 6)
     assert heat.shape == (1, 2, *image.shape[1:3]) and (heat.max((2, 3)) == 1).all()
     cells = heat.reshape(1, 2, 2, 4, 3, 4).mean((3, 5)).reshape(1, 2, 6)
     assert (cells.argmax(-1) == weights.argmax(-1)).all()

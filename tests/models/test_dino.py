@@ -176,6 +176,6 @@ def test_small_crops_have_interpolated_positions(model, rng):
 def test_features_are_the_class_token_and_maps_are_of_the_student(model, rng):
     x = rng.random((3, *SHAPE), np.float32)
     np.testing.assert_array_equal(model.features(x), model.backbone(x)["cls"])
-    assert model.attention_maps(x).shape == (3, 2, 2, 7, 7)
+    assert model.backbone.attention_maps(x).shape == (3, 2, 2, 7, 7)
     shown = task().pictures(model, {"image": x})["attention"]
     assert shown.shape == (3, 3, *SHAPE)

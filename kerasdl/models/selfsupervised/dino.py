@@ -179,10 +179,6 @@ class DINO(Taught):
         mean = ops.cast(ops.mean(logits, axis=0), self.center.dtype)
         self.center.assign(momentum * self.center + (1 - momentum) * mean)
 
-    def attention_maps(self, x):
-        """The attention weights of every block of the student; see `ViT.attention_maps`."""
-        return self.backbone.attention_maps(x)
-
     def adapt_weight(self, path, value, shape):
         """Interpolate the grid's positions of another image size; see `Model.adapt_weight`."""
         return self.backbone.adapt_weight(path, value, shape)
