@@ -233,9 +233,10 @@ class ContrastTexts(Task):
             yield {"image": image, "candidates": np.array(texts[:count], object)}
 
     def served(self, columns):
-        ids = columns["caption_ids"]
+        ids, end = np.array(columns["caption_ids"][:, : self.info.max_length]), self.specials.end[0]
+        ids[~np.any(ids == end, axis=1), -1] = end  # of made-up ids, which may have none
         place = np.arange(len(ids))[:, None] + np.arange(self.candidates)  # its own comes first
-        served = {**columns, "candidate_ids": ids[place % len(ids)]}
+        served = {**columns, "caption_ids": ids, "candidate_ids": ids[place % len(ids)]}
         if not self.info.tokenizer:
             return served
         pieces, room = Pieces(self.info.tokenizer), self.info.max_length - 2
