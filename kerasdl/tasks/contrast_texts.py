@@ -25,8 +25,9 @@ class ContrastTexts(Task):
 
     The loss is the symmetric cross entropy of all replicas' images and captions;
     `contrast_top1` is how often what is nearest is right, where captions that are equal are all
-    right. The scale of the cosines is kept at 100 at most. Models have `encode_image`,
-    `encode_text`, `features`, `project` and `logits`.
+    right; of the loss they are negatives, as in the paper, see `image_text`. The scale of the
+    cosines is kept at 100 at most. Models have `encode_image`, `encode_text`, `features`, `project`
+    and `logits`.
 
     Where the data have classes, an image is also told by the nearest of their names, each written
     into every one of the `templates` (`["a photo of a {}"]`), whose embeddings are averaged; they
@@ -53,7 +54,7 @@ class ContrastTexts(Task):
         templates = self.settings["templates"]
         self.templates = (templates,) if isinstance(templates, str) else tuple(templates)
         for template in self.templates or ("",):
-            if NAME not in str(template):
+            if not isinstance(template, str) or NAME not in template:
                 raise UserError(
                     f"--task-kwargs templates={template}: must be texts with {NAME} in each, where "
                     "the name of a class goes"
@@ -233,9 +234,10 @@ class ContrastTexts(Task):
             yield {"image": image, "candidates": np.array(texts[:count], object)}
 
     def served(self, columns):
-        ids = columns["caption_ids"]
+        ids, end = np.array(columns["caption_ids"][:, : self.info.max_length]), self.specials.end[0]
+        ids[~np.any(ids == end, axis=1), -1] = end  # of made-up ids, which may have none
         place = np.arange(len(ids))[:, None] + np.arange(self.candidates)  # its own comes first
-        served = {**columns, "candidate_ids": ids[place % len(ids)]}
+        served = {**columns, "caption_ids": ids, "candidate_ids": ids[place % len(ids)]}
         if not self.info.tokenizer:
             return served
         pieces, room = Pieces(self.info.tokenizer), self.info.max_length - 2

@@ -56,6 +56,27 @@ def test_an_image_classifier(tmp_path, replay):
 
 
 @pytest.mark.slow
+def test_images_and_texts_without_a_tokenizer(tmp_path):
+    statistics = {"image_mean": [0.45] * 3, "image_std": [0.27] * 3, "do_resize": False}
+    path, golden = folder_of("clip", tmp_path / "clip", preprocessor_config=statistics)
+    card = worker.export_run(path, ALL, tmp_path / "out", say=quiet, is_run=False)
+    folder, image = Path(card["folder"]), of_nchw(golden.inputs["pixel_values"])
+    image = np.clip(image * 0.27 + 0.45, 0, 1).astype("float32")
+    ids = golden.inputs["input_ids"].astype("int32")
+    file, names = folder / "tflite" / "float32.tflite", ["encode_text"] * 2
+    for answer in without_keras(tmp_path, folder, file, names, caption_ids=ids):
+        assert goldens.deviation(answer["text_embeds"], golden.outputs["text_embeds"]) < 1e-4
+    artifact = open_artifact(folder)
+    embeds = artifact.answer("encode_image", {"image": image})["image_embeds"]
+    assert goldens.deviation(embeds, golden.outputs["image_embeds"]) < 1e-5
+    request = {"image": image, "candidate_ids": np.repeat(ids[None], len(image), axis=0)}
+    scores = np.exp(golden.outputs["logits_per_image"])
+    found = artifact.answer("classify", request)["probabilities"]
+    np.testing.assert_allclose(found, scores / scores.sum(1, keepdims=True), rtol=1e-4)
+    same_file(folder / "safetensors" / "model.safetensors", golden.weights)
+
+
+@pytest.mark.slow
 def test_a_language_model_without_a_tokenizer_is_served_by_ids(tmp_path, replay):
     path, golden = folder_of("gpt2", tmp_path / "g")
     card = worker.export_run(path, ALL, tmp_path / "out", say=quiet, is_run=False)

@@ -4,18 +4,23 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import kerasdl
 from kerasdl.errors import UserError
+from kerasdl.inference import signatures
 from kerasdl.models.multimodal.clip import TINY, clip_b32, clip_small
 from kerasdl.ops.losses import image_text
+from kerasdl.recipe import Recipe
 from kerasdl.store import load
-from kerasdl.store.pretrained import save_pretrained
+from kerasdl.store.pretrained import save_pretrained, save_weights
 from kerasdl.store.published import open_published
+from kerasdl.tasks.contrast_texts import ContrastTexts
 from kerasdl.weights import families
 from kerasdl.weights.configs import Config
 from kerasdl.weights.families.clip import of_config, text_config
 from kerasdl.weights.rename import to_ours, to_theirs
+from tests.data.test_published_tokenizers import clip as clip_tokenizer
 from tests.goldens import deviation
 from tests.weights.test_published import PREPROCESSOR, folder_of, of_nchw
 from tests.weights.test_vit import BY_NAME, randomized
@@ -120,3 +125,30 @@ def test_configs():
     ):
         with pytest.raises(UserError, match=f"{part}: {key}"):
             of_config(Config("it", {part: {key: value}}))
+
+
+def test_texts_are_read_by_the_folders_tokenizer(tmp_path):
+    reference = clip_tokenizer(["a red car", "a blue car, and a bus"])
+    size, sizes = reference.get_vocab_size(), {**TINY["clip_b32"], "image_shape": (8, 8, 3)}
+    arguments = {"text_drop_rate": 0.0, "eos_id": 1, "max_length": 9, "vocab_size": size}
+    first = randomized(clip_b32(**{**sizes, **arguments, "input_mean": 0.0, "input_std": 1.0}))
+    save_weights(first, tmp_path / "model.safetensors")
+    text = {"vocab_size": size, "hidden_size": 12, "intermediate_size": 20, "num_hidden_layers": 1}
+    text |= {"num_attention_heads": 3, "max_position_embeddings": 9}
+    text |= {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 1}
+    vision = {"image_size": 8, "patch_size": 4, "hidden_size": 16, "intermediate_size": 24}
+    vision |= {"num_hidden_layers": 1, "num_attention_heads": 2}
+    config = {"model_type": "clip", "projection_dim": 6}
+    config |= {"text_config": text, "vision_config": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reference.save(str(tmp_path / "tokenizer.json"))
+    model, info = kerasdl.from_pretrained(tmp_path), load.load_info(tmp_path).info
+    task = ContrastTexts(info, Recipe(model="clip_b32"))
+    assert (task.specials.begin, task.specials.end) == (0, (1,))
+    served = signatures.functions(task, model, "savedmodel", signatures.tokenizer_of(task))
+    texts = ["a red car", "A  BUS"]
+    found = served["encode_text"][0](tf.constant(texts))["text_embeds"]
+    for row, text in zip(found, texts, strict=True):
+        ids = np.array([reference.encode(text).ids])
+        assert ids[0, 0] == 0 and ids[0, -1] == 1
+        np.testing.assert_allclose(row, first.encode_text(ids)[0], rtol=1e-4, atol=1e-5)

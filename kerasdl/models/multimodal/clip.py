@@ -21,7 +21,6 @@ from kerasdl.ops.losses import unit
 
 EPSILON = 1e-5  # of layer norm, in the authors' code
 TEMPERATURE = 0.07  # at first
-LARGEST_SCALE = math.log(100.0)  # of the logarithm; section 2.5
 
 
 @register
