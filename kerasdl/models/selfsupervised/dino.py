@@ -234,11 +234,20 @@ RECIPE = {
     "dino_small": {
         "epochs": 100,
         "batch_size": 128,
-        "lr": 0.002,
+        "lr": 0.0005,
         "warmup_epochs": 5,
         "weight_decay": 0.04,
         "clip_grad": 3.0,
         "augment": ("resized_crop", "rotate", "color", "noise"),
-        "task_kwargs": {"local_size": 4, "local_crops": 4, "local_scale": 0.2, "momentum": 0.99},
+        "crop_scale": (0.5, 1.0),
+        "task_kwargs": {
+            "local_size": 4,
+            "local_crops": 4,
+            "local_scale": 0.2,
+            "momentum": 0.99,
+            "teacher_temperature": 0.02,
+            "warmup_temperature": 0.02,
+            "freeze_last_layer": 0,
+        },
     },
 }
