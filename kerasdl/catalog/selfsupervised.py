@@ -16,7 +16,8 @@ PAPERS = (
         "Gidaris et al. 2018",
         "https://arxiv.org/abs/1803.07728",
         {"rotnet": 1_411_140, "rotnet_small": 48_748},
-        dataset="photos",
+        dataset="scenes:digits=1",
+        image_sizes={"rotnet_small": 24},
     ),
     Paper(
         "selfsupervised.relative_patches",
@@ -40,7 +41,7 @@ PAPERS = (
         "Pathak et al. 2016",
         "https://arxiv.org/abs/1604.07379",
         {"context_encoder": 8_742_276, "context_encoder_small": 353_732},
-        dataset="photos",
+        image_sizes={"context_encoder": 128, "context_encoder_small": 16},
         limits={
             "expected_zero_grad": (
                 (
@@ -57,6 +58,7 @@ PAPERS = (
         "https://arxiv.org/abs/1603.08511",
         {"colorization": 32_235_385, "colorization_small": 136_265},
         dataset="photos",
+        image_sizes={"colorization_small": 16},
     ),
     Paper(
         "selfsupervised.split_brain",
@@ -65,6 +67,7 @@ PAPERS = (
         "https://arxiv.org/abs/1611.09842",
         {"split_brain": 1_927_565, "split_brain_small": 51_189},
         dataset="photos",
+        image_sizes={"split_brain": 227, "split_brain_small": 16},
     ),
     Paper(
         "selfsupervised.mae",

@@ -152,6 +152,10 @@ def test_scenes_of_one_digit():
         assert (part.arrays["valid"].sum(-1) == 1).all()
     one = renderer.scene(0, "test", 31, maximum=1)
     np.testing.assert_array_equal(source.test.read([31])["boxes"][0], one["boxes"])
+    source = open_source("scenes:colors=6,digits=1", task=wants(image="image", label="label"))
+    shown, one = source.test.read([31]), renderer.scene(0, "test", 31, colors=6, maximum=1)
+    np.testing.assert_array_equal(shown["image"][0], one["image"])
+    assert shown["label"][0] == one["labels"][0] and source.info.class_names == tuple("0123456789")
 
 
 def test_scenes_of_two_digits_at_most_and_their_captions_as_tokens():
@@ -174,7 +178,9 @@ def test_scenes_of_two_digits_at_most_and_their_captions_as_tokens():
 
 
 def test_scenes_refuse_what_they_cannot_draw():
-    refused("must be colors=1, colors=6, digits=1, digits=2 or colors=6,", "scenes:colors=3")
+    refused(
+        "must be colors=1, colors=6, digits=1, digits=2, colors=6,digits=1 or ", "scenes:colors=3"
+    )
     refused("--image-size 8 48: scenes need", "scenes", image_size=(8, 48))
     refused("5500 scenes of 1000x1000 pixels do not fit into memory", "scenes", image_size=(1000,))
     refused("unknown data set 'scene:x'.*did you mean scenes", "scene:x")

@@ -69,9 +69,10 @@ def open_source(
     Args:
         name: `digits`, `digit_rows`, `photos`, `photos:size=64`, `photos:classes=pictures`,
             `synthetic`, `scenes`, `scenes:colors=6`, `scenes:digits=1`, `scenes:digits=2`,
-            `scenes:colors=6,digits=2`, `folder:PATH`, `csv:FILE`, `npz:PATH`, `idx:FOLDER`,
-            `masks:FOLDER`, `coco:FOLDER`, `voc:FOLDER`, `python_docs`, `text:FILE_OR_FOLDER`,
-            `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any other TFDS name.
+            `scenes:colors=6,digits=1`, `scenes:colors=6,digits=2`, `folder:PATH`, `csv:FILE`,
+            `npz:PATH`, `idx:FOLDER`, `masks:FOLDER`, `coco:FOLDER`, `voc:FOLDER`, `python_docs`,
+            `text:FILE_OR_FOLDER`, `dates`, `pairs:FILE_OR_FOLDER`, `tfds:NAME[:config]` or any
+            other TFDS name.
         image_size: Size that images are resized to: `()` keeps theirs; `(side,)` or
             `(height, width)`.
         fit: How images come to that size, a `kerasdl.data.images.Fit`.

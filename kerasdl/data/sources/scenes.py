@@ -20,11 +20,11 @@ GIVES = {
     "question": "text",
     "answer": "text",
 }
-MORE = {"digits=1": {"label": "label"}}
+MORE = {where: {"label": "label"} for where in ("digits=1", "colors=6,digits=1")}
 CAPTION_IDS = "caption_ids"
 # Colors, and how many digits at most, of each argument
 ARGUMENTS = {"": (1, 5), "colors=1": (1, 5), "colors=6": (6, 5), "digits=1": (1, 1)}
-ARGUMENTS |= {"digits=2": (1, 2), "colors=6,digits=2": (6, 2)}
+ARGUMENTS |= {"digits=2": (1, 2), "colors=6,digits=1": (6, 1), "colors=6,digits=2": (6, 2)}
 MEMORY_BYTES = 4 * 2**30
 
 

@@ -245,4 +245,6 @@ TINY = {
         "grid": 40,
     },
 }
-RECIPE = {"colorization_small": {"epochs": 20, "batch_size": 64, "lr": 0.003}}
+RECIPE = {
+    "colorization_small": {"epochs": 3, "batch_size": 64, "lr": 0.003, "weights": "last"},
+}

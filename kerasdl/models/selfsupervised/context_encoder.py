@@ -394,4 +394,6 @@ TINY = {
         "input_std": 0.3,
     },
 }
-RECIPE = {"context_encoder_small": {"epochs": 20, "batch_size": 64, "lr": 0.001}}
+RECIPE = {
+    "context_encoder_small": {"epochs": 20, "batch_size": 64, "lr": 0.001, "weights": "last"},
+}

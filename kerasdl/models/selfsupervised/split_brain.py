@@ -142,4 +142,6 @@ _TINY = {
     "lightness_bins": 6,
 }
 TINY = {"split_brain": _TINY, "split_brain_small": _TINY}
-RECIPE = {"split_brain_small": {"epochs": 20, "batch_size": 64, "lr": 0.003}}
+RECIPE = {
+    "split_brain_small": {"epochs": 3, "batch_size": 64, "lr": 0.003, "weights": "last"},
+}
