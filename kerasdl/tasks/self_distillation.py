@@ -21,8 +21,8 @@ class SelfDistillation(Taught):
     allows, where `teacher_entropy` is 0 or `ln K`. In the first `freeze_last_layer` epochs the last
     layer stays as it is.
 
-    Models have `features(x)`, `head`, `project(features)`, `teach(x)`, `center`, `move_center` and a
-    ViT as their `backbone`.
+    Models have `features(x)`, `head`, `project(features)`, `teach(x)`, `center`, `move_center`, and
+    a ViT as their `backbone`.
     """
 
     settings = {
