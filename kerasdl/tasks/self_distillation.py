@@ -21,8 +21,8 @@ class SelfDistillation(Taught):
     allows, where `teacher_entropy` is 0 or `ln K`. In the first `freeze_last_layer` epochs the last
     layer stays as it is.
 
-    Models have `features(x)`, `project(features)`, `teach(x)`, `center`, `move_center` and a ViT
-    as their `backbone`.
+    Models have `features(x)`, `head`, `project(features)`, `teach(x)`, `center`, `move_center`, and
+    a ViT as their `backbone`.
     """
 
     settings = {
@@ -72,11 +72,14 @@ class SelfDistillation(Taught):
     def losses(self, model, batch, player="model", training=False):
         crops = [batch[f"image_{name}"] for name in self.views]
         frozen = training and self._epoch(model) < self.settings["freeze_last_layer"]
-        answers = []  # (B, 2, K) of the global crops, (B, n, K) of the local ones
-        for seen in filter(None, (crops[:2], crops[2:])):
-            logits = model(_in_a_row(seen), training=training, frozen=frozen)
-            answers.append(_of_each(logits, len(seen)))
-        outputs = _of_each(model.teach(_in_a_row(crops[:2])), 2)
+        groups = [_in_a_row(seen) for seen in (crops[:2], crops[2:]) if seen]  # of one size each
+        h = ops.concatenate([model.features(group, training) for group in groups])
+        logits = model.head(h, training=training, frozen=frozen)
+        large = ops.shape(groups[0])[0]
+        answers = [_of_each(logits[:large], 2)]  # (B, 2, K)
+        if crops[2:]:
+            answers.append(_of_each(logits[large:], len(crops) - 2))
+        outputs = _of_each(model.teach(groups[0], training), 2)
         center = model.center if self.settings["centering"] else 0.0
         target = ops.log_softmax((outputs - center) / self._temperature(model), axis=-1)
         answer = ops.concatenate(answers, axis=1) / self.settings["student_temperature"]

@@ -11,7 +11,7 @@ Differs: weight decay and learning rate do not follow schedules of their own bey
 import keras
 from keras import ops
 
-from kerasdl.layers.core import build_chain, check_counts, construct, register
+from kerasdl.layers.core import BatchNorm, build_chain, check_counts, construct, register
 from kerasdl.models.selfsupervised.teacher import Taught
 from kerasdl.models.vision_transformer.vit import EPSILON, ViTBackbone
 
@@ -29,9 +29,11 @@ class DINOHead(keras.layers.Layer):
         bottleneck_dim: Of the third, `D`.
         output_dim: `K`.
         norm_last_layer: Whether `g` stays 1; else it is trained.
+        use_bn: Whether batch norm comes before each GELU, in the place of a bias.
 
     Call arguments:
         h: float `(B, C)`.
+        training: Whether batch norm uses, and updates, batch statistics.
         frozen: bool scalar, whether the prototypes get no gradient.
 
     Returns:
@@ -39,7 +41,13 @@ class DINOHead(keras.layers.Layer):
     """
 
     def __init__(
-        self, hidden_dim=2048, bottleneck_dim=256, output_dim=65536, norm_last_layer=True, **kwargs
+        self,
+        hidden_dim=2048,
+        bottleneck_dim=256,
+        output_dim=65536,
+        norm_last_layer=True,
+        use_bn=False,
+        **kwargs,
     ):
         super().__init__(**kwargs)
         self.output_dim = output_dim
@@ -48,14 +56,18 @@ class DINOHead(keras.layers.Layer):
         self.hidden1, self.hidden2, self.projection = (
             keras.layers.Dense(
                 units,
+                use_bias=name == "projection" or not use_bn,
                 kernel_initializer=keras.initializers.TruncatedNormal(stddev=STDDEV),
                 name=name,
             )
             for name, units in sizes.items()
         )
+        self.norm1 = BatchNorm(name="norm1") if use_bn else None
+        self.norm2 = BatchNorm(name="norm2") if use_bn else None
 
     def build(self, input_shape):
-        shape = build_chain(input_shape, self.hidden1, self.hidden2, self.projection)
+        layers = (self.hidden1, self.norm1, self.hidden2, self.norm2, self.projection)
+        shape = build_chain(input_shape, *filter(None, layers))
         self.prototypes = self.add_weight(
             (shape[-1], self.output_dim), "glorot_uniform", name="prototypes", autocast=False
         )
@@ -67,16 +79,18 @@ class DINOHead(keras.layers.Layer):
             autocast=False,
         )
 
-    def bottleneck(self, h):
+    def bottleneck(self, h, training=False):
         """Vectors of length 1, float32 (or float64) `(B, D)`."""
-        h = ops.gelu(self.hidden1(h), approximate=False)
-        h = self.projection(ops.gelu(self.hidden2(h), approximate=False))
-        return ops.normalize(ops.cast(h, self.variable_dtype))
+        for hidden, norm in ((self.hidden1, self.norm1), (self.hidden2, self.norm2)):
+            h = hidden(h)
+            h = norm(h, training=training) if norm else h
+            h = ops.gelu(h, approximate=False)
+        return ops.normalize(ops.cast(self.projection(h), self.variable_dtype))
 
-    def call(self, h, frozen=False):
+    def call(self, h, training=False, frozen=False):
         kernel = self.scale * ops.normalize(self.prototypes, axis=0)
         kernel = ops.where(frozen, ops.stop_gradient(kernel), kernel)
-        return ops.matmul(self.bottleneck(h), kernel)
+        return ops.matmul(self.bottleneck(h, training), kernel)
 
 
 @register
@@ -87,7 +101,8 @@ class DINO(Taught):
         image_shape: `(H, W, C)`; `patch_size` divides height and width, those of crops too.
         patch_size: Side of a patch.
         dim, depth, num_heads, mlp_dim: Of the ViT; see `ViTBackbone`.
-        hidden_dim, bottleneck_dim, output_dim, norm_last_layer: Of the head; see `DINOHead`.
+        hidden_dim, bottleneck_dim, output_dim, norm_last_layer, use_bn: Of the head; see
+            `DINOHead`.
         drop_rate, drop_path: Of the student.
         epsilon, activation, qkv_bias: Of the ViT.
         input_mean, input_std: Per channel, of images in [0, 1].
@@ -98,8 +113,7 @@ class DINO(Taught):
 
     Call arguments:
         x: float `(B, H, W, C)`, images in [0, 1]; crops of another size too.
-        training: Whether to drop.
-        frozen: bool scalar, whether the head's last layer gets no gradient.
+        training: Whether to drop, and batch statistics are on.
 
     Returns:
         The student's logits, float32 (or float64) `(B, K)`.
@@ -120,6 +134,7 @@ class DINO(Taught):
         bottleneck_dim=256,
         output_dim=65536,
         norm_last_layer=True,
+        use_bn=False,
         drop_rate=0.0,
         drop_path=0.0,
         epsilon=EPSILON,
@@ -146,7 +161,7 @@ class DINO(Taught):
         rates = {"drop_rate": drop_rate, "drop_path": drop_path}
         statistics = {"input_mean": input_mean, "input_std": input_std}
         self.backbone = ViTBackbone(image_shape, **vit, **rates, **statistics)
-        head = (hidden_dim, bottleneck_dim, output_dim, norm_last_layer)
+        head = (hidden_dim, bottleneck_dim, output_dim, norm_last_layer, use_bn)
         self.head = DINOHead(*head, name="head")
         self.set_teacher("teacher", "backbone", "head")
 
@@ -167,12 +182,13 @@ class DINO(Taught):
         """What the prototypes are compared with, length 1, of representations `(B, D)`."""
         return self.head.bottleneck(h)
 
-    def call(self, x, training=False, frozen=False):
-        return self.head(self.features(x, training), frozen=frozen)
+    def call(self, x, training=False):
+        return self.head(self.features(x, training), training=training)
 
-    def teach(self, x):
+    def teach(self, x, training=False):
         """The teacher's logits `(B, K)` of images, before they are centered; without gradients."""
-        return ops.stop_gradient(self.teacher_head(self.teacher_backbone(x)["cls"]))
+        logits = self.teacher_head(self.teacher_backbone(x)["cls"], training=training)
+        return ops.stop_gradient(logits)
 
     def move_center(self, logits, momentum):
         """Move the center towards the mean of the teacher's `logits` `(B, K)`: equation 4."""
@@ -190,9 +206,9 @@ def dino_s16(image_shape=(224, 224, 3), **kwargs):
 
 
 def dino_small(image_shape=(8, 8, 1), **kwargs):
-    """The backbone of `vit_digits`, 256 prototypes."""
+    """The backbone of `vit_digits`, 256 prototypes, batch norm in the head."""
     sizes = {"patch_size": 2, "dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128}
-    sizes |= {"hidden_dim": 256, "bottleneck_dim": 64, "output_dim": 256}
+    sizes |= {"hidden_dim": 256, "bottleneck_dim": 64, "output_dim": 256, "use_bn": True}
     return construct(DINO, "dino_small", {"image_shape": tuple(image_shape)}, sizes, kwargs)
 
 
@@ -207,6 +223,7 @@ _TINY = {
     "bottleneck_dim": 6,
     "output_dim": 10,
     "norm_last_layer": False,
+    "use_bn": True,
     "drop_rate": 0.05,
     "drop_path": 0.1,
     "epsilon": 1e-5,
@@ -240,6 +257,7 @@ RECIPE = {
         "clip_grad": 3.0,
         "augment": ("resized_crop", "rotate", "color", "noise"),
         "crop_scale": (0.5, 1.0),
+        "sync_batch_norm": True,
         "task_kwargs": {
             "local_size": 4,
             "local_crops": 4,
