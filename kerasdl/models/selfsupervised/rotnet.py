@@ -85,7 +85,7 @@ _TINY = {
     "stage": "stage3",
 }
 TINY = {"rotnet": _TINY, "rotnet_small": _TINY}
-# Of two settings, by the linear probe on validation
+# Of three settings, by the gain of the linear probe on validation
 RECIPE = {
     "rotnet_small": {
         "epochs": 12,
