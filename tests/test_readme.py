@@ -103,6 +103,7 @@ def shortened(command, exported):
     trains = re.search(r"train\.py( --(?!help)| launch |$)", command)
     if not trains:
         more = {" bench ": " --rounds 1", " probe ": " --seeds 1 --steps 1"}
+        more[" ensemble "] = " --export none"
         return command + "".join(text for word, text in more.items() if word in command)
     model = words[words.index("--model") + 1] if "--model" in words else "resnet20"
     plain = words[2:] in ([], ["--model", model])
