@@ -105,6 +105,7 @@ PAPERS = (
                 (
                     r"^dino_\w+/head/(prototypes|scale)$",
                     "the last layer is frozen in the first epoch",
+                    (r"^dino_small/backbone/norm/beta$", "batch norm of the head takes it away"),
                 ),
             )
         },
