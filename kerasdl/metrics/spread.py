@@ -27,7 +27,7 @@ class Spread(Evaluator):
 
     def __init__(self, collapsed: float = OF_FEATURES):
         self.collapsed = collapsed
-        self.sums = {"count": np.zeros(()), "sum": np.zeros(())}
+        self.moments = None  # count, mean and sum of squared deviations
 
     def update(self, outputs: dict, batch: dict) -> None:
         """Add a batch; see `Evaluator.update`.
@@ -39,20 +39,39 @@ class Spread(Evaluator):
         real = np.asarray(batch["weight"]) > 0
         z = np.asarray(outputs.get("projection", outputs["features"]), np.float64)[real]
         u = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)
-        self.merge({"count": np.float64(len(u)), "sum": u.sum(0)})
+        if len(u):
+            mean = u.mean(0)
+            squares = np.sum(np.square(u - mean))
+            self.merge({"count": np.float64(len(u)), "mean": mean, "squares": squares})
 
     def state(self) -> dict:
-        """`count`, and the `sum` `(D,)` of the embeddings of length 1."""
-        return self.sums
+        """Of the embeddings of length 1 `count`, `mean` `(D,)`, and `squares`, the sum of their
+        squared deviations; {} where there were none."""
+        return self.moments or {}
 
     def merge(self, state: dict) -> None:
-        """Add the `state` of another one."""
-        self.sums = {name: self.sums[name] + np.asarray(state[name]) for name in self.sums}
+        """Add the `state` of another one.
+
+        Source: Chan et al. 1983, Algorithms for computing the sample variance, equation 2.1.
+        """
+        if not state or self.moments is None:
+            self.moments = self.moments or dict(state)
+            return
+        (a, mean, squares), (b, other, more) = (
+            [np.asarray(one[name]) for name in ("count", "mean", "squares")]
+            for one in (self.moments, state)
+        )
+        apart = other - mean
+        self.moments = {
+            "count": a + b,
+            "mean": mean + apart * (b / (a + b)),
+            "squares": squares + more + apart @ apart * (a * b / (a + b)),
+        }
 
     def result(self) -> dict:
         """`test`: `spread`; and `warnings` where it is below `collapsed`."""
-        mean = self.sums["sum"] / max(float(self.sums["count"]), 1.0)
-        spread = float(np.sqrt(max(1.0 - float(mean @ mean), 0.0)))
+        moments = self.moments or {"count": 1.0, "squares": 0.0}
+        spread = float(np.sqrt(moments["squares"] / moments["count"]))
         warning = (
             f"representations have collapsed: embeddings of length 1 deviate by {spread:.2g} from "
             f"their mean, less than {self.collapsed:g}; all images look alike to this model"

@@ -449,7 +449,8 @@ def test_what_is_not_known_is_refused(references, tmp_path):
         return {"model": data["model"] | settings}
 
     refused("dropout of the model BPE", **model(dropout=0.1))
-    refused("end_of_word_suffix of the model BPE", **model(end_of_word_suffix="</w>"))
+    marked = model(end_of_word_suffix="</w>", ignore_merges=True)
+    refused("end_of_word_suffix of the model BPE, but of bytes", **marked)
     refused("the model WordLevel", model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"})
     refused("pre_tokenizer UnicodeScripts", pre_tokenizer={"type": "UnicodeScripts"})
     refused("the normalizer ByteLevel", normalizer={"type": "ByteLevel"})

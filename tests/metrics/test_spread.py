@@ -50,3 +50,14 @@ def test_merging_is_one_evaluator_of_all(rng):
         for part in (one, other):
             merged.merge(part.state())
         assert merged.result()["test"]["spread"] == pytest.approx(whole.result()["test"]["spread"])
+
+
+def test_little_is_computed_as_exactly_as_much(rng):
+    """Not 1 less the square of the mean, of whose digits nothing would be left."""
+    center, around = rng.normal(size=6), 1e-9 * rng.normal(size=(20, 6))
+    z = center + around
+    expected = np.sqrt(
+        np.sum((around - around @ np.outer(center, center) / (center @ center)).var(0))
+    )
+    found = given(z).result()["test"]["spread"]
+    assert found == pytest.approx(expected / np.linalg.norm(center), rel=1e-5)
