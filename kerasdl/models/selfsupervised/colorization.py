@@ -208,7 +208,7 @@ class Colorization(CrossChannel):
 
     def look(self, x, training=False):
         """The backbone's last map of the lightness of images `(B, H, W, 3)`."""
-        gray = rgb_to_lab(x)[..., :1] / 100.0
+        gray = rgb_to_lab(ops.cast(x, self.variable_dtype))[..., :1] / 100.0
         gray = ops.repeat(gray, self.backbone.image_shape[-1], axis=-1)
         return list(self.backbone(gray, training=training).values())[-1]
 
