@@ -3,6 +3,7 @@
 import collections
 import os
 import resource
+from unittest import mock
 
 import pytest
 
@@ -25,7 +26,10 @@ def _clean_state():
     import keras
 
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    keras.utils.set_random_seed(0)
+    # TensorFlow's own seed, which nothing here uses, would make it forget all its kernels: it takes
+    # seconds to make them again.
+    with mock.patch("tensorflow.random.set_seed"):
+        keras.utils.set_random_seed(0)
     yield
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)
