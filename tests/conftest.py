@@ -20,14 +20,21 @@ APART = (*BATTERY, "test_remat", "test_resume", "test_strategy")
 FIRST = ("test_readme", "test_kills", "test_fifty_kills_lose_nothing")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _fresh_kernels():
+    """TensorFlow forgets the kernels that the tests of another file needed: its own seed does it."""
+    import tensorflow as tf
+
+    tf.random.set_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def _clean_state():
     """Every test starts from one seed, and leaves precision as it found it."""
     import keras
 
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
-    # TensorFlow's own seed, which nothing here uses, would make it forget all its kernels: it takes
-    # seconds to make them again.
+    # Not TensorFlow's own, which nothing here uses: it takes seconds to make the kernels again.
     with mock.patch("tensorflow.random.set_seed"):
         keras.utils.set_random_seed(0)
     yield
