@@ -22,7 +22,7 @@ FIRST = ("test_readme", "test_kills", "test_fifty_kills_lose_nothing")
 
 @pytest.fixture(autouse=True, scope="module")
 def _fresh_kernels():
-    """TensorFlow forgets the kernels that the tests of another file needed: its own seed does it."""
+    """TensorFlow forgets the kernels that another file needed: setting its seed does it."""
     import tensorflow as tf
 
     tf.random.set_seed(0)
