@@ -127,7 +127,7 @@ class Classifier(Model):
 
     def pool(self, features):
         """`(B, D)` of the backbone's feature maps."""
-        return pooled(list(features.values())[-1])
+        return pooled_last(features)
 
     def places(self, features):
         """`(B, h, w, D)`: what `pool` makes of each window of the size of the model's images."""
@@ -205,6 +205,11 @@ class ConvolvedClassifier(Classifier):
 def pooled(x):
     """The mean over all places of a map `(B, ..., C)`: `(B, C)`."""
     return ops.mean(x, axis=tuple(range(1, len(x.shape) - 1)))
+
+
+def pooled_last(maps):
+    """The mean over all places of a backbone's last map, `(B, C)`, of `{stage: (B, ..., C)}`."""
+    return pooled(list(maps.values())[-1])
 
 
 def dense_head(num_classes, name="head"):

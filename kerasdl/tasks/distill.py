@@ -9,7 +9,7 @@ import keras
 from keras import ops
 
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import Classifier, pooled
+from kerasdl.layers.classifier import Classifier, pooled_last
 from kerasdl.ops import losses as loss_functions
 from kerasdl.system.names import few
 from kerasdl.tasks.classify import Classify, accuracies, as_heads
@@ -70,7 +70,7 @@ class Teacher:
 
     def features(self, image):
         """Features `(B, C)` of images float `(B, H, W, C)`."""
-        return ops.stop_gradient(features(self.model.maps(self._resized(image))))
+        return ops.stop_gradient(pooled_last(self.model.maps(self._resized(image))))
 
     def _resized(self, image):
         """Images at the size that it was trained with."""
@@ -78,11 +78,6 @@ class Teacher:
         if tuple(image.shape[1:3]) == size:
             return image
         return ops.image.resize(image, size, interpolation="bilinear", data_format="channels_last")
-
-
-def features(maps):
-    """The mean over all places of a backbone's last map, `(B, C)`."""
-    return pooled(list(maps.values())[-1])
 
 
 class Distill(Classify):
@@ -120,7 +115,7 @@ class Distill(Classify):
                 f"--distill features: {model.name} has no feature maps: take --distill logits"
             )
         image = keras.Input(model.backbone.image_shape)
-        own = features(model.maps(image)).shape[-1]
+        own = pooled_last(model.maps(image)).shape[-1]
         theirs = self.teacher.features(image).shape[-1]
         if own != theirs:
             self.map = keras.layers.Dense(theirs, use_bias=False, name="map")
@@ -137,7 +132,7 @@ class Distill(Classify):
         if self.of_features:
             maps = model.maps(image, training=True)
             heads = as_heads(model.classify(maps, training=True))
-            taught = self._of_features(features(maps), self.teacher.features(image))
+            taught = self._of_features(pooled_last(maps), self.teacher.features(image))
         else:
             heads = as_heads(model(image, training=True))
             taught = self._of_logits(model, heads, self.teacher.logits(image))

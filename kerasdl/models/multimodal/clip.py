@@ -12,7 +12,7 @@ import math
 import keras
 from keras import ops
 
-from kerasdl.layers.classifier import pooled
+from kerasdl.layers.classifier import pooled_last
 from kerasdl.layers.core import check_counts, construct_on_backbone, register
 from kerasdl.layers.mlp import dense
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
@@ -129,7 +129,7 @@ class CLIP(OnBackbone):
     def features(self, x, training=False):
         """What stands for images `(B, H, W, C)` in their own tower, float `(B, D)`."""
         maps = self.backbone(x, training=training)
-        return maps["cls"] if "cls" in maps else pooled(list(maps.values())[-1])
+        return maps["cls"] if "cls" in maps else pooled_last(maps)
 
     def project(self, features):
         """Embeddings `(B, P)` of length 1 of images whose features are `(B, D)`."""

@@ -10,7 +10,7 @@ Differs: dense layers before batch norm have no bias, which it would take away a
 import keras
 from keras import ops
 
-from kerasdl.layers.classifier import pooled
+from kerasdl.layers.classifier import pooled_last
 from kerasdl.layers.core import (
     BatchNorm,
     build_chain,
@@ -104,10 +104,6 @@ class BYOL(OnBackbone, Taught):
         self.predictor.build((None, self.projection_dim))
         self.build_teacher(input_shape, (None, self.backbone.width))
 
-    def features(self, x, training=False):
-        """The representation of the online network, float `(B, C)`: what is kept."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
-
     def project(self, h, training=False):
         """Projections `z` `(B, D)` of representations `(B, C)`."""
         return self.head(h, training=training)
@@ -122,7 +118,7 @@ class BYOL(OnBackbone, Taught):
     def targets(self, x, training=False):
         """What the target network makes of images, float `(B, D)`; without gradients."""
         maps = self.target_backbone(x, training=training)
-        z = self.target_head(pooled(list(maps.values())[-1]), training=training)
+        z = self.target_head(pooled_last(maps), training=training)
         return ops.stop_gradient(z)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from keras import ops
 
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import Backbone, check_size, pooled
+from kerasdl.layers.classifier import Backbone, check_size
 from kerasdl.layers.core import (
     BatchNorm,
     build_chain,
@@ -344,10 +344,6 @@ class ContextEncoder(OnBackbone):
     def discriminate(self, x, training=False):
         """Logits `(B,)` of middles `(B, h, w, C)` being real."""
         return self.discriminator(x, training=training)
-
-    def features(self, x, training=False):
-        """The representation, float `(B, C)`, of whole images."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
 
     def call(self, x, training=False):
         middle = self.inpaint(x, training=training)

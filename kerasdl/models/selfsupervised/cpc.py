@@ -16,7 +16,7 @@ import keras
 from keras import ops
 
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head, pooled, pooled_last
 from kerasdl.layers.core import check_counts, construct_on_backbone, he_normal, register
 from kerasdl.layers.recurrent import RecurrentStack
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
@@ -254,7 +254,7 @@ class CPC(OnBackbone):
     def encode(self, patches, training=False):
         """Encodings `(B, h, w, D)` of patches `(B, h w, p, q, C)`."""
         x = ops.reshape(patches, (-1, *patches.shape[2:]))
-        z = pooled(list(self.backbone(x, training=training).values())[-1])
+        z = pooled_last(self.backbone(x, training=training))
         return ops.reshape(z, (-1, *self.grid, self.backbone.width))
 
     def targets(self, z):

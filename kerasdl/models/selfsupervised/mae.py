@@ -13,7 +13,7 @@ from keras import ops
 
 from kerasdl.errors import UserError
 from kerasdl.layers.attention import check_heads
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head, pooled_last
 from kerasdl.layers.core import Model, construct, register
 from kerasdl.layers.mlp import dense
 from kerasdl.layers.position import SinusoidalGridPosition, resize_grid
@@ -215,7 +215,7 @@ class MAE(Model):
         maps = self.backbone(image, training=training)
         if self.pooling == "cls":
             return maps["cls"]
-        return pooled(list(maps.values())[-1])
+        return pooled_last(maps)
 
     def patches(self, image):
         """The normalized pixels of each patch, `(B, N, P^2 C)`: row by row, channels last."""

@@ -12,7 +12,7 @@ Differs: batch norm is synchronized over all replicas, instead of shuffling the 
 import keras
 from keras import ops
 
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head, pooled_last
 from kerasdl.layers.core import check_counts, construct_on_backbone, register
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 from kerasdl.models.selfsupervised.simclr import ProjectionHead
@@ -80,10 +80,6 @@ class MoCo(OnBackbone, Taught):
             (self.queue_size, self.projection_dim), _directions, trainable=False, name="queue"
         )
 
-    def features(self, x, training=False):
-        """The representation of the query encoder, float `(B, C)`: what is kept for other uses."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
-
     def project(self, h):
         """Queries `(B, D)` of representations `(B, C)`, before they have length 1."""
         return self.head(h)
@@ -94,7 +90,7 @@ class MoCo(OnBackbone, Taught):
     def keys(self, x, training=False):
         """What the key encoder makes of images, length 1, float `(B, D)`; without gradients."""
         maps = self.key_backbone(x, training=training)
-        keys = self.key_head(pooled(list(maps.values())[-1]))
+        keys = self.key_head(pooled_last(maps))
         return ops.stop_gradient(ops.normalize(keys))
 
     def enqueue(self, keys):

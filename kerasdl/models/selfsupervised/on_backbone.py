@@ -3,6 +3,7 @@
 import keras
 
 from kerasdl import catalog
+from kerasdl.layers.classifier import pooled_last
 from kerasdl.layers.core import Model
 
 
@@ -30,6 +31,11 @@ class OnBackbone(Model):
             self.backbone = catalog.build(
                 backbone, features=True, image_shape=tuple(image_shape), **backbone_args
             )
+
+    def features(self, x, training=False):
+        """The representation of images `(B, H, W, C)`, float `(B, D)`: what is kept for other uses,
+        the mean over all places of the backbone's last map."""
+        return pooled_last(self.backbone(x, training=training))
 
     def build(self, input_shape):
         self.head.build((None, self.backbone.width))

@@ -6,7 +6,7 @@ Differs: weights start He normal. `rotnet_small` is the project's own row.
 """
 
 from kerasdl.errors import UserError
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head, pooled, pooled_last
 from kerasdl.layers.core import construct_on_backbone, register
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 from kerasdl.system.names import nearest
@@ -60,7 +60,7 @@ class RotNet(OnBackbone):
         return pooled(self.backbone(x, training=training)[self.stage])
 
     def call(self, x, training=False):
-        return self.head(pooled(list(self.backbone(x, training=training).values())[-1]))
+        return self.head(pooled_last(self.backbone(x, training=training)))
 
 
 def rotnet(image_shape=(32, 32, 3), **kwargs):

@@ -9,7 +9,7 @@ Differs: `simclr_small` is a small residual network for small images. The recipe
 
 import keras
 
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head
 from kerasdl.layers.core import build_chain, construct_on_backbone, register
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 
@@ -80,10 +80,6 @@ class SimCLR(OnBackbone):
         statistics = {"input_mean": input_mean, "input_std": input_std}
         self.set_backbone(backbone, image_shape, **statistics, **backbone_args)
         self.head = ProjectionHead(hidden_dim, projection_dim, name="head")
-
-    def features(self, x, training=False):
-        """The representation `h = f(x)`, float `(B, C)`: what is kept for other uses."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
 
     def project(self, h):
         """Projections `z = g(h)` `(B, D)` of representations `(B, C)`."""

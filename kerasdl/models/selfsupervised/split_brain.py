@@ -12,7 +12,7 @@ import numpy as np
 from keras import ops
 
 from kerasdl import catalog
-from kerasdl.layers.classifier import Backbone, dense_head, pooled
+from kerasdl.layers.classifier import Backbone, dense_head
 from kerasdl.layers.core import check_counts, construct_on_backbone, register
 from kerasdl.models.selfsupervised.cross_channel import AB, LIGHTNESS, CrossChannel, check_colors
 from kerasdl.ops.lab import rgb_to_lab
@@ -111,10 +111,6 @@ class SplitBrain(CrossChannel):
         shape = (None, *self.backbone.last_map(), self.backbone.width // 2)
         self.head_ab.build(shape)
         self.head_lightness.build(shape)
-
-    def features(self, x, training=False):
-        """The representation, float `(B, C)`: the features of both halves."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
 
     def call(self, x, training=False):
         maps = list(self.backbone(x, training=training).values())[-1]

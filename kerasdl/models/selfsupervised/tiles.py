@@ -7,7 +7,7 @@ Source: Doersch et al. 2015, https://arxiv.org/abs/1505.05192, figure 3 (late fu
 import keras
 from keras import ops
 
-from kerasdl.layers.classifier import dense_head, pooled
+from kerasdl.layers.classifier import dense_head, pooled_last
 from kerasdl.models.selfsupervised.on_backbone import OnBackbone
 from kerasdl.ops.tiles import spread
 
@@ -62,7 +62,7 @@ class TileModel(OnBackbone):
 
     def look(self, x, training=False):
         """What the backbone makes of tiles `(M, h, w, C)`, pooled: `(M, D)`."""
-        return pooled(list(self.backbone(x, training=training).values())[-1])
+        return pooled_last(self.backbone(x, training=training))
 
     def features(self, x, training=False):
         """The representation of images `(B, H, W, C)`, float `(B, D)`: the mean over tiles that are
