@@ -33,10 +33,5 @@ class Bootstrap(Taught):
         loss = cosine_distance(predicted, ops.concatenate([second, first]))
         return sum(ops.split(loss, 2)), {}
 
-    def predict(self, model, batch):
-        features = model.features(batch["image"])
-        projection = model.project(features)  # in at least float32
-        return {"features": ops.cast(features, projection.dtype), "projection": projection}
-
 
 TASK = Bootstrap

@@ -2,14 +2,13 @@
 
 from keras import ops
 
-from kerasdl.metrics.spread import OF_EMBEDDINGS
 from kerasdl.ops.gather import gather, offset
 from kerasdl.ops.losses import nt_xent
-from kerasdl.tasks.representation import Representation
+from kerasdl.tasks.representation import Projected
 from kerasdl.tasks.task import Number
 
 
-class Contrast(Representation):
+class Contrast(Projected):
     """Projections of two views of an image are pulled together, and apart from all others.
 
     The others are those of the whole batch, of all replicas. The loss is the normalized
@@ -18,9 +17,8 @@ class Contrast(Representation):
     `features(x)`, the representation, and `project(features)`; called, they do both.
     """
 
-    settings = {"temperature": 0.5, **Representation.settings}
-    collapsed = OF_EMBEDDINGS
-    allowed = {"temperature": Number(0.01, 10), **Representation.allowed}
+    settings = {"temperature": 0.5, **Projected.settings}
+    allowed = {"temperature": Number(0.01, 10), **Projected.allowed}
     views = {"view1": {}, "view2": {}}  # each augmented apart, by the run's `--augment`
     coupled = True
     metrics = ("loss", "contrast_top1")
@@ -33,11 +31,6 @@ class Contrast(Representation):
         weight = None if training else gather(batch["weight"])  # what fills the last batch up
         loss, top1 = nt_xent(z, gather(z), offset(z), self.settings["temperature"], weight)
         return loss, {"contrast_top1": top1}
-
-    def predict(self, model, batch):
-        features = model.features(batch["image"])
-        projection = model.project(features)  # in at least float32
-        return {"features": ops.cast(features, projection.dtype), "projection": projection}
 
 
 TASK = Contrast

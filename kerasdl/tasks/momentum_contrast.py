@@ -1,7 +1,5 @@
 """Momentum contrast: a view is told from keys of other images, without labels."""
 
-from keras import ops
-
 from kerasdl.ops.losses import contrast_with_queue
 from kerasdl.tasks.task import Number
 from kerasdl.tasks.taught import Taught
@@ -31,11 +29,6 @@ class MomentumContrast(Taught):
     def after_update(self, model, carry):
         super().after_update(model, carry)
         model.enqueue(carry["keys"])
-
-    def predict(self, model, batch):
-        features = model.features(batch["image"])
-        projection = model.project(features)  # in at least float32
-        return {"features": ops.cast(features, projection.dtype), "projection": projection}
 
 
 TASK = MomentumContrast

@@ -4,7 +4,7 @@ from keras import ops
 
 from kerasdl.columns import Spec
 from kerasdl.metrics.probe import KNN, LinearProbe
-from kerasdl.metrics.spread import OF_FEATURES, Spread
+from kerasdl.metrics.spread import OF_EMBEDDINGS, OF_FEATURES, Spread
 from kerasdl.ops.decoding import greedy
 from kerasdl.ops.losses import token_cross_entropy
 from kerasdl.tasks.task import Number, Signature, Task
@@ -59,6 +59,17 @@ class Representation(Task):
             return self.predict(model, {"image": image})
 
         return [Signature("serving_default", self.inputs, serve)]
+
+
+class Projected(Representation):
+    """A loss compares what a head makes of features; models have `project(features)` too."""
+
+    collapsed = OF_EMBEDDINGS
+
+    def predict(self, model, batch):
+        features = model.features(batch["image"])
+        projection = model.project(features)  # in at least float32
+        return {"features": ops.cast(features, projection.dtype), "projection": projection}
 
 
 class Pretext(Representation):

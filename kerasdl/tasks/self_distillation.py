@@ -109,11 +109,6 @@ class SelfDistillation(Taught):
         done = ops.minimum(self._epoch(model) / epochs, 1.0)
         return ops.cast(first + (last - first) * done, model.center.dtype)
 
-    def predict(self, model, batch):
-        features = model.features(batch["image"])
-        projection = model.project(features)  # in at least float32
-        return {"features": ops.cast(features, projection.dtype), "projection": projection}
-
     def pictures(self, model, batch):
         """From above: images, and where each head of the last block's class token looks."""
         image = batch["image"][:SHOWN]

@@ -4,14 +4,13 @@ import math
 
 from keras import ops
 
-from kerasdl.metrics.spread import OF_EMBEDDINGS
-from kerasdl.tasks.representation import Representation
+from kerasdl.tasks.representation import Projected
 from kerasdl.tasks.task import Number
 
 OF_TEACHER = {"momentum": Number(0, 1), "final_momentum": Number(0, 1)}
 
 
-class Taught(Representation):
+class Taught(Projected):
     """Images whose features are learned from a teacher, which follows the model.
 
     Models are `kerasdl.models.selfsupervised.teacher.Taught`: they have `step`, `follow(momentum)`
@@ -20,10 +19,9 @@ class Taught(Representation):
     that it is compared with has changed.
     """
 
-    settings = {"momentum": 0.996, "final_momentum": None, **Representation.settings}
-    collapsed = OF_EMBEDDINGS
-    allowed = {**OF_TEACHER, **Representation.allowed}
-    recipe = {**Representation.recipe, "weights": "last"}
+    settings = {"momentum": 0.996, "final_momentum": None, **Projected.settings}
+    allowed = {**OF_TEACHER, **Projected.allowed}
+    recipe = {**Projected.recipe, "weights": "last"}
 
     def begin(self, model):
         model.begin()
