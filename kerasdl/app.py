@@ -57,7 +57,7 @@ def train(given: dict, say=print) -> int:
         moved += ["distill_from"] if "teacher" in old.data and recipe.distill_from else []
         runs.refuse_changes(old.recipe, recipe, but=("epochs", *moved))
         growth.check(old, recipe)
-        if (old.metrics() or {}).get("finished") and recipe.epochs == old.recipe.epochs:
+        if old.finished and recipe.epochs == old.recipe.epochs:
             say(
                 f"{folder} is finished: {evaluation.test_line(old.metrics())}; more --epochs go on "
                 "with it, --no-resume starts it anew"

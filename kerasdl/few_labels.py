@@ -10,10 +10,10 @@ from kerasdl import app
 from kerasdl.data import sources
 from kerasdl.errors import UserError
 from kerasdl.inference import probing
-from kerasdl.inference.artifact import evaluate_artifact
 from kerasdl.inference.dataset import open_data
+from kerasdl.recipe import label_settings
 from kerasdl.report import page
-from kerasdl.store import runs
+from kerasdl.store import checkpoint, runs
 from kerasdl.store.settings import resolve
 from kerasdl.system.files import write_text
 from kerasdl.tasks.classify import Classify
@@ -62,8 +62,7 @@ def probe_run(folder, how: How, say=print) -> list[dict]:
         UserError: The run is not finished, or its model or data cannot be probed.
     """
     run = runs.open_run(Path(folder))
-    metrics = run.metrics()
-    if not metrics or not metrics.get("finished"):
+    if not run.finished:
         raise UserError(f"--run {folder}: is not finished; the command that began it goes on")
     model, task = run.restore(say=say)
     source = _data(run, task, how.dataset)
@@ -94,6 +93,7 @@ def probe_run(folder, how: How, say=print) -> list[dict]:
                 for start in ("run", "random"):
                     values = _fine_tuned(run, source, row, how, labels, seed, start)
                     add("finetune", labels, seed, start, values)
+    metrics = run.metrics()
     old = {tuple(map(one.get, NAMES)): one for one in metrics.get("probe", ())}
     old |= {tuple(map(one.get, NAMES)): one for one in results}
     metrics["probe"] = list(old.values())
@@ -147,11 +147,8 @@ def _fine_tuned(run, source, row, how, labels, seed, start):
         "experiment": f"{source.name.replace(':', '-').replace('/', '-')}-{short}-{start}-s{seed}",
         "log": (),
         "export": (),
+        **label_settings(labels),
     }
-    if labels.endswith(probing.PER_CLASS):
-        given["labels_per_class"] = int(labels.removesuffix(probing.PER_CLASS))
-    elif labels != probing.ALL:
-        given["labels"] = int(labels)
     if start == "run":
         given["initial_checkpoint"] = str(run.folder)
     per_epoch = max(1, len(source.train) // resolve(given).batch_size)
@@ -161,17 +158,20 @@ def _fine_tuned(run, source, row, how, labels, seed, start):
         given["resume"] = _goes_on(folder, given)
         if app.train(given, say=lambda line: None):
             raise KeyboardInterrupt
-    test = runs.open_run(folder).metrics()["test"]
-    validation = evaluate_artifact(folder, "val")
     keras.backend.clear_session()
-    return {"top1": test["top1"], "validation_top1": validation["top1"]}
+    tuned = runs.open_run(folder)
+    metrics = tuned.metrics()
+    history = checkpoint.latest(tuned.checkpoints)[0]["loop"]["history"]
+    last = tuned.recipe.weights == "last"
+    row = history[-1 if last else metrics["best_epoch"] - 1]
+    return {"top1": metrics["test"]["top1"], "validation_top1": row["val_top1"]}
 
 
 def _is_finished(folder, given):
-    if not (folder / runs.METRICS).exists():
+    if not (folder / runs.ARGS).exists():
         return False
     run = runs.open_run(folder)
-    return bool(run.metrics().get("finished")) and run.recipe.epochs >= given["epochs"]
+    return run.finished and run.recipe.epochs >= given["epochs"]
 
 
 def _goes_on(folder, given):

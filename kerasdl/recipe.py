@@ -314,6 +314,23 @@ def class_weights(words) -> dict:
     return weights
 
 
+def label_settings(text: str) -> dict:
+    """The settings that `--labels` of `probe` stands for.
+
+    Returns:
+        `{"labels": n}`, `{"labels_per_class": n}`, or {} of all labels.
+
+    Raises:
+        UserError: It is no number, no number and `/class`, and not `all`.
+    """
+    if text == "all":
+        return {}
+    number, slash, rest = text.partition("/")
+    if not (number.isdecimal() and int(number) and slash + rest in ("", "/class")):
+        raise UserError(f"--labels {text}: must be a number, a number and /class, or all")
+    return {"labels_per_class" if slash else "labels": int(number)}
+
+
 def to_dict(recipe: Recipe) -> dict:
     """The settings as plain JSON and YAML values."""
     return json.loads(json.dumps(asdict(recipe)))

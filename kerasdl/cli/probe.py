@@ -2,6 +2,7 @@
 
 from kerasdl.cli.arguments import command_parser, notes_to_stderr, parse_command, table
 from kerasdl.errors import UsageError
+from kerasdl.recipe import label_settings
 from kerasdl.system.names import nearest
 from kerasdl.system.processes import quiet_tensorflow
 
@@ -46,14 +47,15 @@ def main(argv) -> None:
             raise UsageError(f"--{name} {getattr(args, name)}: must be at least 1")
     if not args.temperature > 0:
         raise UsageError(f"--temperature {args.temperature}: must be above 0")
-    labels = [_labels(text) for text in args.labels]
+    for text in args.labels:
+        label_settings(text)  # refused before anything is loaded
     quiet_tensorflow()
     from kerasdl import few_labels
     from kerasdl.report import probes
 
     how = few_labels.How(
         tuple(args.method),
-        tuple(labels),
+        tuple(args.labels),
         args.seeds,
         args.dataset,
         args.neighbors,
@@ -63,13 +65,3 @@ def main(argv) -> None:
     with notes_to_stderr():
         rows = [row for folder in args.run for row in few_labels.probe_run(folder, how)]
     print(table(probes.HEADS, probes.cells(rows), args.markdown))
-
-
-def _labels(text):
-    """`50`, `5/class` or `all`, as it is."""
-    number, _, per = text.partition("/")
-    if text != "all" and not (number.isdecimal() and int(number) and per in ("", "class")):
-        raise UsageError(f"--labels {text}: must be a number, a number and /class, or all")
-    if per == "" and "/" in text:
-        raise UsageError(f"--labels {text}: must be a number, a number and /class, or all")
-    return text

@@ -12,10 +12,10 @@ from kerasdl.data import pipeline
 from kerasdl.errors import UserError
 from kerasdl.metrics.probe import KNN, logistic_regression
 from kerasdl.ops.labels import balanced
+from kerasdl.recipe import label_settings
 
 FROZEN = ("linear", "logistic", "knn")
 L2S = tuple(10.0**power for power in range(-3, 4))  # that the linear probe chooses among
-ALL, PER_CLASS = "all", "/class"
 BATCH = 256
 
 
@@ -89,11 +89,8 @@ def chosen_labels(label, labels: str, seed) -> np.ndarray:
         labels: `all`, a number in all, as equally many of each class as there are, or `N/class`.
         seed: Of the choice.
     """
-    if labels == ALL:
-        return np.arange(len(label))
-    if labels.endswith(PER_CLASS):
-        return balanced(label, per_class=int(labels.removesuffix(PER_CLASS)), seed=seed)
-    return balanced(label, int(labels), seed=seed)
+    given = label_settings(labels)
+    return balanced(label, given.get("labels"), given.get("labels_per_class"), seed)
 
 
 def probe(features: Features, method: str, chosen, neighbors: int, temperature: float) -> dict:

@@ -97,7 +97,7 @@ def _train(recipe, folder, lock, say):
         try:
             old = runs.open_run(folder)
             runs.refuse_changes(old.recipe, recipe)
-            if (old.metrics() or {}).get("finished"):
+            if old.finished:
                 return
         except ValueError as error:
             say(f"reference classifier: starts anew: {str(error).partition('; give')[0]}")

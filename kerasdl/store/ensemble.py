@@ -63,7 +63,7 @@ def _check_alone(run):
             f"{run.folder}: was trained with --loss {run.recipe.loss}, so that it has "
             "no probabilities to average"
         )
-    if not (run.metrics() or {}).get("finished"):
+    if not run.finished:
         raise UserError(f"{run.folder}: is not finished; the same command goes on with it")
 
 

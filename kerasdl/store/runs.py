@@ -50,6 +50,11 @@ class Run:
     def checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
+    @property
+    def finished(self) -> bool:
+        """Whether it is: trained, evaluated and, where that was asked for, exported."""
+        return bool((self.metrics() or {}).get("finished"))
+
     def create(self) -> None:
         """Write the settings of the run, its model and its data."""
         write_text(self.folder / MODEL, json.dumps(self.header(), indent=1))
